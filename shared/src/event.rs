@@ -1,0 +1,205 @@
+//! The events of this system, as `CloudEvents` 1.0 in structured JSON.
+//!
+//! [`Event`] is what handlers read. [`Envelope`] is what the outbox, the relay and the brokers carry:
+//! they know its id, its key and its sequence, and nothing of orders.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    order::{Changes, CustomerId, Order, OrderId},
+    timestamp,
+};
+
+/// The version of the layout of `data`.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum EventType {
+    /// A new order, at version 1.
+    OrderCreated,
+    /// Its next version.
+    OrderUpdated,
+    /// Its last version: the order is gone.
+    OrderDeleted,
+}
+
+impl EventType {
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::OrderCreated, Self::OrderUpdated, Self::OrderDeleted];
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrderCreated => "OrderCreated",
+            Self::OrderUpdated => "OrderUpdated",
+            Self::OrderDeleted => "OrderDeleted",
+        }
+    }
+
+    /// What the history calls it.
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::OrderCreated => "CREATED",
+            Self::OrderUpdated => "UPDATED",
+            Self::OrderDeleted => "DELETED",
+        }
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One version of one order, announced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Always `1.0`.
+    specversion: Cow<'static, str>,
+    /// The event's identity: the same on every delivery.
+    pub id: Uuid,
+    /// Always `/orders`.
+    source: Cow<'static, str>,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// The order's id as text.
+    subject: String,
+    /// When it happened.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub time: OffsetDateTime,
+    /// Always `application/json`.
+    datacontenttype: Cow<'static, str>,
+    /// The version as text of twenty digits, so that text order is number order.
+    sequence: String,
+    /// Events of one key are in order by `sequence`: the order's id as text.
+    partitionkey: String,
+    /// The W3C trace that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The version of the layout of `data`.
+    pub schemaversion: u32,
+    /// The facts.
+    pub data: EventData,
+}
+
+/// The facts of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EventData {
+    /// Which order.
+    pub order_id: OrderId,
+    /// Its version after the change.
+    #[schema(minimum = 1)]
+    pub version: i64,
+    /// Who it belongs to.
+    pub customer_id: CustomerId,
+    /// Who did it.
+    pub performed_by: CustomerId,
+    /// Each changed field before and after.
+    pub changes: Changes,
+    /// The order as answered; for `OrderDeleted`, as it last was.
+    pub order: Order,
+}
+
+impl Event {
+    /// Announces `order` as changed by `performed_by`.
+    ///
+    /// `version` is the order's own except for a deletion, which is one version beyond the order as it last was.
+    pub fn new(
+        event_type: EventType,
+        time: OffsetDateTime,
+        performed_by: CustomerId,
+        version: i64,
+        changes: Changes,
+        order: Order,
+        traceparent: Option<String>,
+    ) -> Self {
+        Self {
+            specversion: "1.0".into(),
+            id: Uuid::now_v7(),
+            source: "/orders".into(),
+            event_type,
+            subject: order.id.to_string(),
+            time,
+            datacontenttype: "application/json".into(),
+            sequence: format!("{version:020}"),
+            partitionkey: order.id.to_string(),
+            traceparent,
+            schemaversion: SCHEMA_VERSION,
+            data: EventData {
+                order_id: order.id,
+                version,
+                customer_id: order.customer_id,
+                performed_by,
+                changes,
+                order,
+            },
+        }
+    }
+
+    /// The event as it is stored and sent.
+    pub fn to_envelope(&self) -> Envelope {
+        Envelope {
+            id: self.id,
+            event_type: self.event_type.to_string(),
+            key: self.data.order_id.get(),
+            sequence: self.data.version,
+            body: serde_json::to_string(self).unwrap_or_default(),
+        }
+    }
+
+    /// Reads a body from a broker.
+    pub fn from_slice(body: &[u8]) -> Result<Self, EventError> {
+        let event: Self = serde_json::from_slice(body)?;
+        if event.specversion != "1.0" {
+            return Err(EventError::Specversion(event.specversion.into_owned()));
+        }
+        if event.schemaversion != SCHEMA_VERSION {
+            return Err(EventError::SchemaVersion(event.schemaversion));
+        }
+        if event.data.version < 1 || event.data.order.id != event.data.order_id {
+            return Err(EventError::Inconsistent);
+        }
+        Ok(event)
+    }
+}
+
+/// Why a body is no event of ours. None of these heals by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// Not JSON, or not the shape of an event.
+    #[error("not an event: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Another version of `CloudEvents`.
+    #[error("unsupported specversion {0:?}")]
+    Specversion(String),
+    /// A newer or older layout of the data.
+    #[error("unsupported schemaversion {0}")]
+    SchemaVersion(u32),
+    /// The parts of the event contradict each other.
+    #[error("the event contradicts itself")]
+    Inconsistent,
+}
+
+/// An event on its way: opaque to the outbox, the relay and the brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The event's identity: what consumers recognise a duplicate by.
+    pub id: Uuid,
+    /// For routing and for metrics.
+    pub event_type: String,
+    /// Events of one key keep their order.
+    pub key: i64,
+    /// Grows by one with each event of a key.
+    pub sequence: i64,
+    /// The whole event, as it is sent.
+    pub body: String,
+}

@@ -1,0 +1,14 @@
+//! What the API and the worker share: the order and its rules, the event envelope, the cache, the broker
+//! seam, and the plumbing of a well-behaved process (configuration, telemetry, clock, shutdown).
+
+pub mod broker;
+pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod event;
+pub mod order;
+pub mod service;
+pub mod shutdown;
+pub mod telemetry;
+pub mod timestamp;

@@ -1,0 +1,159 @@
+//! Exact money: a decimal with at most two places, never a float.
+
+use std::{fmt, iter::Sum, str::FromStr};
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// An amount with two decimals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Money(Decimal);
+
+/// Why a text is no amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not a decimal number, or one too large or too fine to be an amount at all.
+    #[error("must be a decimal number")]
+    NotANumber,
+    /// A third decimal that is not zero; amounts are never rounded.
+    #[error("must have at most two decimals")]
+    TooManyDecimals,
+}
+
+impl Money {
+    /// Nothing to pay.
+    pub const ZERO: Self = Self(Decimal::ZERO);
+    /// The highest unit price: 999999.99.
+    pub const MAX_UNIT_PRICE: Self = Self(Decimal::from_parts(99_999_999, 0, 0, false, 2));
+
+    /// Takes a decimal that has no digit beyond the second place.
+    pub fn new(amount: Decimal) -> Result<Self, MoneyError> {
+        // Trailing zeros are the same amount: `25.500` is `25.50`. Negative zero is zero.
+        let mut amount = amount.normalize();
+        if amount.scale() > 2 {
+            return Err(MoneyError::TooManyDecimals);
+        }
+        if amount.is_zero() {
+            amount = Decimal::ZERO;
+        }
+        amount.rescale(2);
+        Ok(Self(amount))
+    }
+
+    /// The amount as a decimal with two places, as the column holds it.
+    pub const fn amount(self) -> Decimal {
+        self.0
+    }
+
+    /// `self * quantity`, exact.
+    #[must_use]
+    pub fn times(self, quantity: i32) -> Self {
+        Self(self.0 * Decimal::from(quantity))
+    }
+}
+
+impl FromStr for Money {
+    type Err = MoneyError;
+
+    /// Reads a JSON number's text (`25.5`, `1e2`, `-0`) exactly.
+    fn from_str(text: &str) -> Result<Self, MoneyError> {
+        Self::new(parse_decimal(text).ok_or(MoneyError::NotANumber)?)
+    }
+}
+
+/// The exact value of a number in JSON's grammar, where 28 digits can hold it.
+pub fn parse_decimal(text: &str) -> Option<Decimal> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let digits = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    let mut value = Decimal::from_str_exact(mantissa).ok()?.normalize();
+    if value.is_zero() {
+        return Some(Decimal::ZERO);
+    }
+    if exponent > 28 || exponent < -28 {
+        return None;
+    }
+    let scale = i32::try_from(value.scale()).ok()? - exponent;
+    if scale >= 0 {
+        value.set_scale(u32::try_from(scale).ok()?).ok()?;
+        Some(value.normalize())
+    } else {
+        value.set_scale(0).ok()?;
+        let factor = Decimal::from_i128_with_scale(10_i128.checked_pow(u32::try_from(-scale).ok()?)?, 0);
+        value.checked_mul(factor)
+    }
+}
+
+impl Sum for Money {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        Self(amounts.fold(Self::ZERO.0, |total, amount| total + amount.0))
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2}", self.0)
+    }
+}
+
+impl Serialize for Money {
+    /// Always a string with two decimals: `"25.50"`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    /// Reads what [`Money`] serialises to; requests are read by the API's own decoder.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<String, MoneyError> {
+        text.parse::<Money>().map(|money| money.to_string())
+    }
+
+    #[test]
+    fn equal_amounts_read_equal_however_they_are_written() {
+        for text in ["25.5", "25.50", "25.500", "255e-1", "0.255e2", "2.55E+1"] {
+            assert_eq!(read(text).as_deref(), Ok("25.50"), "{text}");
+        }
+        assert_eq!(read("1e2").as_deref(), Ok("100.00"));
+        assert_eq!(read("0.1").as_deref(), Ok("0.10"));
+        for zero in ["0", "-0", "-0.00", "0e99999", "0.000000"] {
+            assert_eq!(read(zero).as_deref(), Ok("0.00"), "{zero}");
+        }
+    }
+
+    #[test]
+    fn a_third_decimal_is_an_error_and_never_rounded() {
+        assert_eq!(read("25.505"), Err(MoneyError::TooManyDecimals));
+        assert_eq!(read("0.1000000000000000055"), Err(MoneyError::TooManyDecimals));
+        assert_eq!(read("1e-3"), Err(MoneyError::TooManyDecimals));
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        for text in ["", "-", ".", "1.", ".5", "1_000", "+1", "0x10", "NaN", "inf", "1e400", "1e", "1e2.5", "٣", " 1"] {
+            assert_eq!(read(text), Err(MoneyError::NotANumber), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_order_is_exact() {
+        let total: Money = (0..50).map(|_| Money::MAX_UNIT_PRICE.times(1000)).sum();
+        assert_eq!(total.to_string(), "49999999500.00");
+    }
+}
