@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// Every non-2xx answer. Handlers return it; [`crate::middleware::problem`] writes it out as RFC 9457.
+/// Every non-2xx answer. Handlers return it; `middleware::problem` writes it out as RFC 9457.
 #[derive(Debug)]
 pub struct ApiError {
     code: Code,
@@ -75,14 +75,20 @@ impl Code {
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
             }
-            Self::IllegalTransition => (StatusCode::CONFLICT, "illegal_transition", "Illegal status transition"),
+            Self::IllegalTransition => {
+                (StatusCode::CONFLICT, "illegal_transition", "Illegal status transition")
+            }
             Self::OrderNotEditable => (StatusCode::CONFLICT, "order_not_editable", "Order not editable"),
             Self::IdempotencyInProgress => {
                 (StatusCode::CONFLICT, "idempotency_in_progress", "Request still in progress")
             }
             Self::EmailTaken => (StatusCode::CONFLICT, "email_taken", "Email address taken"),
-            Self::VersionMismatch => (StatusCode::PRECONDITION_FAILED, "version_mismatch", "Version mismatch"),
-            Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large"),
+            Self::VersionMismatch => {
+                (StatusCode::PRECONDITION_FAILED, "version_mismatch", "Version mismatch")
+            }
+            Self::PayloadTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large")
+            }
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
             }
@@ -260,7 +266,7 @@ impl fmt::Display for ApiError {
 impl StdError for ApiError {}
 
 impl IntoResponse for ApiError {
-    /// Status and headers; the body is written by [`crate::middleware::problem`], which knows the request.
+    /// Status and headers; the body is written by `middleware::problem`, which knows the request.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         response.headers_mut().extend(self.headers.clone());
@@ -279,7 +285,10 @@ impl From<sqlx::Error> for ApiError {
 /// Whether PostgreSQL, rather than the statement, failed.
 pub fn is_outage(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
         // 08: connection exception; 53: out of resources; 57P: the server is going down or coming up.
         sqlx::Error::Database(error) => error

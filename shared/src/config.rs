@@ -75,7 +75,10 @@ impl Env {
         if bounds.contains(&value) {
             Ok(value)
         } else {
-            Err(ConfigError::new(name, format!("{value} is not between {} and {}", bounds.start(), bounds.end())))
+            Err(ConfigError::new(
+                name,
+                format!("{value} is not between {} and {}", bounds.start(), bounds.end()),
+            ))
         }
     }
 
@@ -96,7 +99,10 @@ impl Env {
             Ok(Some(SecretString::from(text.to_owned())))
         } else {
             // The value itself may hold a password and is not repeated.
-            Err(ConfigError::new(name, format!("must be a URL that begins with {}://", schemes.join(":// or "))))
+            Err(ConfigError::new(
+                name,
+                format!("must be a URL that begins with {}://", schemes.join(":// or ")),
+            ))
         }
     }
 

@@ -34,7 +34,11 @@ pub fn init(config: &TelemetryConfig) {
     if config.pretty {
         registry.with(tracing_subscriber::fmt::layer()).init();
     } else {
-        let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let json = tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false);
         registry.with(json).init();
     }
 }

@@ -76,7 +76,9 @@ impl BrokerConfig {
                 },
             },
             EventSystem::Sqs => Self::Sqs { queue_url: sqs_queue_url(env)? },
-            EventSystem::RabbitMq => Self::RabbitMq { url: env.required_url("AMQP_URL", &["amqp", "amqps"])? },
+            EventSystem::RabbitMq => {
+                Self::RabbitMq { url: env.required_url("AMQP_URL", &["amqp", "amqps"])? }
+            }
         })
     }
 
@@ -95,6 +97,9 @@ fn sqs_queue_url(env: &Env) -> Result<String, ConfigError> {
     if url.starts_with("http://") || url.starts_with("https://") {
         Ok(url.to_owned())
     } else {
-        Err(ConfigError::new("SQS_QUEUE_URL", "must be the queue's full URL, beginning with http:// or https://"))
+        Err(ConfigError::new(
+            "SQS_QUEUE_URL",
+            "must be the queue's full URL, beginning with http:// or https://",
+        ))
     }
 }

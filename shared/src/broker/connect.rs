@@ -8,6 +8,9 @@ pub async fn connect_sink(config: &BrokerConfig) -> Result<Box<dyn EventSink>, B
 }
 
 /// The source of the chosen event system. `consumer` names this process among its consumers.
-pub async fn connect_source(config: &BrokerConfig, consumer: &str) -> Result<Box<dyn EventSource>, BrokerError> {
+pub async fn connect_source(
+    config: &BrokerConfig,
+    consumer: &str,
+) -> Result<Box<dyn EventSource>, BrokerError> {
     Err(BrokerError::misconfigured(config.system(), format!("not in this build ({consumer})")))
 }

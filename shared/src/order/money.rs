@@ -146,7 +146,9 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in ["", "-", ".", "1.", ".5", "1_000", "+1", "0x10", "NaN", "inf", "1e400", "1e", "1e2.5", "٣", " 1"] {
+        for text in
+            ["", "-", ".", "1.", ".5", "1_000", "+1", "0x10", "NaN", "inf", "1e400", "1e", "1e2.5", "٣", " 1"]
+        {
             assert_eq!(read(text), Err(MoneyError::NotANumber), "{text}");
         }
     }

@@ -1,0 +1,67 @@
+//! The API's settings: read and checked before anything connects.
+
+use std::{net::SocketAddr, time::Duration};
+
+use secrecy::SecretString;
+use shared::{
+    broker::BrokerConfig,
+    config::{ConfigError, Env, POSTGRES_SCHEMES, REDIS_SCHEMES},
+    telemetry::TelemetryConfig,
+};
+
+/// Everything `api serve` is told by its environment.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// PostgreSQL for everything that must be current.
+    pub database_url: SecretString,
+    /// PostgreSQL for list and history; may lag.
+    pub database_read_url: SecretString,
+    /// Connections of each pool.
+    pub database_max_connections: u32,
+    /// Redis for the cache, sessions and rate limits.
+    pub redis_url: SecretString,
+    /// Where events go.
+    pub broker: BrokerConfig,
+    /// How long a cached order lives.
+    pub cache_ttl: Duration,
+    /// The public address.
+    pub listen: SocketAddr,
+    /// The operators' address.
+    pub metrics: SocketAddr,
+    /// Test login, readable logs.
+    pub debug: bool,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+    /// Who may call, and how that is checked.
+    pub auth: crate::auth::AuthConfig,
+}
+
+impl ApiConfig {
+    /// Reads and checks all of it.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let database_url = env.required_url("DATABASE_URL", POSTGRES_SCHEMES)?;
+        let host = env.parsed_or("HOST", std::net::IpAddr::from([0, 0, 0, 0]))?;
+        let port = env.parsed_or("PORT", 8000)?;
+        let debug = env.flag("DEBUG")?;
+        Ok(Self {
+            database_read_url: env
+                .url("DATABASE_READ_URL", POSTGRES_SCHEMES)?
+                .unwrap_or_else(|| database_url.clone()),
+            database_url,
+            database_max_connections: u32::try_from(env.number_or(
+                "DATABASE_MAX_CONNECTIONS",
+                16,
+                1..=1000,
+            )?)
+            .unwrap_or(16),
+            redis_url: env.required_url("REDIS_URL", REDIS_SCHEMES)?,
+            broker: BrokerConfig::from_env(env)?,
+            cache_ttl: Duration::from_secs(env.number_or("CACHE_TTL_SECONDS", 3600, 1..=31_536_000)?),
+            listen: SocketAddr::new(host, port),
+            metrics: env.parsed_or("METRICS_ADDR", SocketAddr::from(([127, 0, 0, 1], 9090)))?,
+            debug,
+            telemetry: TelemetryConfig::from_env(env)?,
+            auth: crate::auth::AuthConfig::from_env(env, debug)?,
+        })
+    }
+}

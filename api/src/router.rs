@@ -1,0 +1,1 @@
+//! All routes on one screen.
