@@ -1,0 +1,196 @@
+//! The binaries of this workspace as processes: what end-to-end tests and `cargo xtask up` run.
+
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::process::{Launch, Process, last_line};
+use crate::{http, paths, port};
+
+/// A start takes a second; a slow and busy machine is given time.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A running `api` or `worker`. It is killed with this value.
+#[derive(Debug)]
+pub struct Program {
+    process: Process,
+}
+
+/// What to start, and with which settings.
+#[derive(Debug)]
+pub struct ProgramBuilder {
+    launch: Launch,
+}
+
+impl Program {
+    /// The binary of this name in the running build, with none of the environment of the test but what it is given.
+    ///
+    /// # Panics
+    ///
+    /// When it has not been built.
+    pub fn builder(name: &str) -> ProgramBuilder {
+        let made = (|| {
+            let binary = paths::binaries()?.join(name);
+            ensure!(binary.is_file(), "{} has not been built: run `cargo build -p {name}`", binary.display());
+            let scratch = paths::temporary(name)?;
+            crate::watchdog::remove_at_end(&scratch)?;
+            // In a folder of its own, so that no `.env` of the workspace is read.
+            let launch = Launch::new(binary, scratch.join("log")).folder(&scratch).clear_env();
+            Ok::<_, anyhow::Error>(ProgramBuilder { launch })
+        })();
+        made.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// A given binary with a log file that is kept, in a given folder, for `cargo xtask up`.
+    pub fn at(binary: &Path, log: &Path, folder: &Path) -> ProgramBuilder {
+        ProgramBuilder { launch: Launch::new(binary, log).folder(folder) }
+    }
+
+    /// Waits until this address answers with a 2xx.
+    ///
+    /// # Panics
+    ///
+    /// When it does not within a minute, or the program ends before, with the last line of its log.
+    pub async fn wait_ready(&mut self, url: &str) {
+        self.ready(url).await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+    }
+
+    /// [`Self::wait_ready`] that tells instead of panicking.
+    pub async fn ready(&mut self, url: &str) -> anyhow::Result<()> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.process.ended()? {
+                bail!("{} ended at its start ({status}): {}", self.process.name(), self.last_line());
+            }
+            let seen = match http::get(url).await {
+                Ok(response) if response.is_success() => return Ok(()),
+                Ok(response) => format!("{url} answers {}", response.status),
+                Err(error) => error.to_string(),
+            };
+            if start.elapsed() > PATIENCE {
+                bail!(
+                    "{} was not ready within {PATIENCE:?}: {seen}; {}",
+                    self.process.name(),
+                    self.last_line()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGTERM, then waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end within half a minute.
+    pub async fn terminate(self) -> ExitStatus {
+        self.stop().await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// [`Self::terminate`] that tells instead of panicking.
+    pub async fn stop(self) -> anyhow::Result<ExitStatus> {
+        self.process.terminate().await
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
+    /// SIGSTOP: it holds its connections and does nothing.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// SIGCONT after [`Self::pause`].
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be waited for.
+    pub async fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.process.wait().await.expect("a child process can be waited for");
+        (status, self.log())
+    }
+
+    /// Whether it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended().ok().flatten()
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Everything it has written so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    fn last_line(&self) -> String {
+        let log = self.process.log();
+        log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it wrote nothing").to_owned()
+    }
+}
+
+impl ProgramBuilder {
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.launch = self.launch.arg(arg);
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "texts and port numbers read alike at the call")]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.launch = self.launch.env(name, value.to_string());
+        self
+    }
+
+    /// Sets variables.
+    #[must_use]
+    pub fn envs<N: AsRef<str>, V: AsRef<str>>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self {
+        for (name, value) in variables {
+            self.launch = self.launch.env(name.as_ref(), value.as_ref());
+        }
+        self
+    }
+
+    /// Sets a variable to a free loopback port, which is handed back.
+    #[must_use]
+    pub fn free_port(self, name: &str) -> (Self, u16) {
+        let port = port::free_port();
+        (self.env(name, port), port)
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn spawn(self) -> Program {
+        self.start().unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// [`Self::spawn`] that tells instead of panicking.
+    pub fn start(self) -> anyhow::Result<Program> {
+        Ok(Program { process: self.launch.spawn()? })
+    }
+
+    /// Runs it to its end, as for `api migrate`, and fails with the last line of its log.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let log = self.launch.log().to_owned();
+        let status = self.start()?.process.wait().await.context("cannot wait for it")?;
+        ensure!(status.success(), "{}", last_line(&log));
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Ends our child processes when we die, however we die.
+//!
+//! A process that is killed with SIGKILL cannot stop its children, and a test or a `cargo xtask up` that leaves a
+//! PostgreSQL behind spoils the next one. So the first child gets a small shell beside it that reads from a pipe
+//! which only this process holds open: when the pipe ends, it stops whatever is still registered, the newest first.
+//! (Linux' parent-death signal does not do: it fires when the *thread* ends that started the child.)
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+
+/// `+ GROUP SIGNAL` registers, `- GROUP` forgets, `d FOLDER` names a folder to remove at the very end.
+const SCRIPT: &str = r#"
+trap '' HUP INT TERM
+groups= folders=
+while read -r what one two; do
+  case $what in
+    +) groups="$one:$two $groups" ;;
+    -) rest=; for entry in $groups; do [ "${entry%%:*}" = "$one" ] || rest="$rest$entry "; done; groups=$rest ;;
+    d) folders="$folders$one
+" ;;
+  esac
+done
+for entry in $groups; do
+  group=${entry%%:*}
+  kill -s "${entry#*:}" -- "-$group" && kill -s CONT -- "-$group"
+  tries=0
+  while kill -s 0 -- "-$group" && [ $tries -lt 150 ]; do sleep 0.1; tries=$((tries + 1)); done
+  kill -s KILL -- "-$group"
+done 2>/dev/null
+IFS='
+'
+for folder in $folders; do rm -rf -- "$folder"; done
+"#;
+
+static PIPE: Mutex<Option<ChildStdin>> = Mutex::new(None);
+
+/// Starts the watchdog now, and lets it share a file with us: a lock on it is then held until all children are gone.
+pub fn start(shared: File) -> anyhow::Result<()> {
+    let mut pipe = PIPE.lock().unwrap_or_else(PoisonError::into_inner);
+    *pipe = Some(spawn(shared.into())?);
+    Ok(())
+}
+
+/// Has this process group ended by `signal` (as `kill -s` names it) when we die.
+pub(crate) fn register(group: u32, signal: &str) -> anyhow::Result<()> {
+    tell(&format!("+ {group} {signal}\n"))
+}
+
+/// The process group has ended, and its number may soon be somebody else's.
+pub(crate) fn forget(group: u32) {
+    // Where the watchdog is gone there is nothing to tell it.
+    let _gone = tell(&format!("- {group}\n"));
+}
+
+/// Has this folder removed after we and our children have ended.
+pub(crate) fn remove_at_end(folder: &Path) -> anyhow::Result<()> {
+    tell(&format!("d {}\n", folder.display()))
+}
+
+fn tell(line: &str) -> anyhow::Result<()> {
+    let mut pipe = PIPE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stdin = match pipe.as_mut() {
+        Some(stdin) => stdin,
+        None => pipe.insert(spawn(Stdio::null())?),
+    };
+    stdin.write_all(line.as_bytes()).context("the watchdog of the child processes has ended")
+}
+
+fn spawn(stdout: Stdio) -> anyhow::Result<ChildStdin> {
+    let mut child = Command::new("sh")
+        .args(["-c", SCRIPT])
+        // Its own group: neither Ctrl-C nor the end of a test's group reaches it.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn()
+        .context("cannot start sh as watchdog of the child processes")?;
+    child.stdin.take().context("the watchdog has no pipe")
+}

@@ -1,0 +1,4 @@
+//! The testbed against real servers.
+
+mod databases;
+mod proxy;
