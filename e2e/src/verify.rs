@@ -1,0 +1,99 @@
+//! The check at the end of every end-to-end test: orders, log, history and cache tell the same story.
+
+use std::time::Duration;
+
+use redis::AsyncCommands as _;
+use sqlx::{PgPool, Row as _};
+
+use crate::System;
+
+/// What is stored in the end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Orders that exist.
+    pub orders: i64,
+    /// Events in the log.
+    pub events: i64,
+    /// Rows of the history.
+    pub history: i64,
+    /// Each difference, in a sentence.
+    pub differences: Vec<String>,
+}
+
+/// Every query counts rows that should not be, under the sentence that it proves wrong.
+const CHECKS: [(&str, &str); 5] = [
+    (
+        "an event is missing from the history",
+        "SELECT count(*) FROM outbox LEFT JOIN order_history USING (order_id, version) WHERE order_history.order_id IS NULL",
+    ),
+    (
+        "a version is in the history that no event announced",
+        "SELECT count(*) FROM order_history LEFT JOIN outbox USING (order_id, version) WHERE outbox.order_id IS NULL",
+    ),
+    (
+        "an order has versions without an event",
+        "SELECT count(*) FROM orders WHERE version <> (SELECT count(*) FROM outbox WHERE order_id = orders.id)",
+    ),
+    (
+        "an event tells of an order that neither exists nor was deleted",
+        "SELECT count(*) FROM outbox WHERE NOT EXISTS (SELECT 1 FROM orders WHERE id = order_id)
+         AND NOT EXISTS (SELECT 1 FROM outbox deleted WHERE deleted.order_id = outbox.order_id AND event_type = 'OrderDeleted')",
+    ),
+    (
+        "the log has a version of an order twice",
+        "SELECT count(*) FROM (SELECT 1 FROM outbox GROUP BY order_id, version HAVING count(*) > 1) twice",
+    ),
+];
+
+pub(crate) async fn settle(system: &System, patience: Duration) -> Verdict {
+    let pool = system.database.connect().await;
+    testbed::eventually_within(patience, "every event is in the history", async || {
+        let missing = count(&pool, CHECKS[0].1).await;
+        if missing == 0 { Ok(()) } else { Err(format!("{missing} events are missing from the history")) }
+    })
+    .await;
+    let mut differences = Vec::new();
+    for (sentence, query) in CHECKS {
+        let rows = count(&pool, query).await;
+        if rows > 0 {
+            differences.push(format!("{sentence} ({rows})"));
+        }
+    }
+    differences.extend(cache_differences(system, &pool).await);
+    let verdict = Verdict {
+        orders: count(&pool, "SELECT count(*) FROM orders").await,
+        events: count(&pool, "SELECT count(*) FROM outbox").await,
+        history: count(&pool, "SELECT count(*) FROM order_history").await,
+        differences,
+    };
+    pool.close().await;
+    verdict
+}
+
+async fn count(pool: &PgPool, query: &'static str) -> i64 {
+    sqlx::query(query).fetch_one(pool).await.expect("the check runs").get(0)
+}
+
+/// Every cache entry equals the database or is absent; a deleted order has a tombstone at most.
+async fn cache_differences(system: &System, pool: &PgPool) -> Vec<String> {
+    let mut redis = system.redis.connect().await;
+    let keys: Vec<String> = redis.keys("cache:order:*").await.expect("the keys are listed");
+    let mut differences = Vec::new();
+    for key in keys {
+        let Some(entry): Option<String> = redis.get(&key).await.expect("the entry is read") else { continue };
+        let id: i64 = key.rsplit(':').next().and_then(|id| id.parse().ok()).expect("the key ends with the id");
+        let held: i64 = entry[..20].parse().expect("the entry begins with the version");
+        let body = &entry[40..];
+        let stored: Option<i64> = sqlx::query_scalar("SELECT version FROM orders WHERE id = $1")
+            .bind(id)
+            .fetch_optional(pool)
+            .await
+            .expect("the order is read");
+        match stored {
+            Some(version) if version == held && body.contains(&format!("\"version\":{version},")) => {}
+            None if body.is_empty() => {}
+            _ => differences.push(format!("{key} holds version {held} of {stored:?}: {body}")),
+        }
+    }
+    differences
+}

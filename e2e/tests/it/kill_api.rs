@@ -1,0 +1,60 @@
+//! The API is killed at random moments: no order without its events, no event without its order.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use e2e::{Broker, Client, System};
+use futures_util::future::try_join_all;
+use rand::Rng as _;
+
+const ORDERS: i64 = 300;
+const CLIENTS: i64 = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_the_api_leaves_no_order_without_its_events_and_no_event_without_its_order() {
+    let system = System::new(Broker::RedisStreams).await;
+    let port = testbed::free_port();
+    let mut api = system.api_at(port).await;
+    let _worker = system.worker().await;
+    let clients: Vec<Client> = try_join_all((0..CLIENTS).map(|client| Client::login(&api.url, client + 1)))
+        .await
+        .expect("every client logs in");
+    let done = Arc::new(AtomicBool::new(false));
+    let loads = clients.into_iter().zip(0..).map(|(shop, client)| {
+        tokio::spawn(async move {
+            for seed in (client..ORDERS).step_by(CLIENTS as usize) {
+                shop.live_an_order(seed).await?;
+            }
+            anyhow::Ok(())
+        })
+    });
+    let finished = Arc::clone(&done);
+    let loads: Vec<_> = loads.collect();
+    let load = tokio::spawn(async move {
+        let outcome = try_join_all(loads).await;
+        finished.store(true, Ordering::SeqCst);
+        outcome
+    });
+    let mut kills = 0;
+    while !done.load(Ordering::SeqCst) {
+        let life = Duration::from_millis(rand::rng().random_range(50..400));
+        // The moment of death is what this test is about: any.
+        tokio::time::sleep(life).await;
+        api.program.kill();
+        api = system.api_at(port).await;
+        kills += 1;
+    }
+    for outcome in load.await.expect("the load ran").expect("every client ran") {
+        outcome.expect("every request was answered in the end");
+    }
+    assert!(kills > 0, "the API was never killed");
+    let verdict = system.settle(Duration::from_mins(2)).await;
+    assert_eq!(verdict.differences, Vec::<String>::new());
+    // A repeated request under one key takes effect once, however often the API died on it.
+    assert_eq!(verdict.events, 3 * ORDERS);
+}

@@ -1,0 +1,7 @@
+//! End to end: real processes, real stores, real brokers.
+
+mod brokers_switched;
+mod kill_api;
+mod kill_workers;
+mod losing_the_broker;
+mod original_examples;
