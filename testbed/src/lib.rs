@@ -1,25 +1,41 @@
 //! Real servers for tests and for `cargo xtask`: nothing in this workspace is tested against a mock of a server.
 //!
-//! For tests, each call gives something of the test's own, so that all tests run in parallel.
+//! For tests, each call gives something of the test's own, so that all tests run in parallel:
+//!
+//! - [`postgres`], [`empty_postgres`]: a database; [`redis()`]: a logical database; [`rabbitmq()`]: a virtual host;
+//!   [`sqs()`]: a namespace of queues. They live on the servers that `cargo xtask test` starts, or on those that
+//!   `DATABASE_URL`, `REDIS_URL` and the `TESTBED_…` variables name.
+//! - [`private_postgres`], [`private_redis`]: a server process of its own, for tests that stop, freeze or kill it.
+//! - [`Proxy`]: a TCP proxy that cuts, freezes and delays; [`Program`]: a binary of this workspace as a process.
+//! - [`eventually`]: waits for a condition with a bound, in place of a sleep.
+//!
+//! For `cargo xtask`, [`native`] starts the servers as child processes and [`docker`] as containers.
 
 mod database;
 mod eventually;
 pub mod http;
 pub mod install;
+pub mod native;
 pub mod paths;
 pub mod port;
+mod private;
 pub mod process;
 mod program;
 mod proxy;
+mod rabbitmq;
 mod redis_db;
+mod sqs;
 pub mod watchdog;
 
 pub use database::{Database, empty_postgres, migrate, postgres};
 pub use eventually::{Outcome, eventually, eventually_within};
 pub use port::free_port;
+pub use private::{PrivatePostgres, PrivateRedis, private_postgres, private_redis};
 pub use program::{Program, ProgramBuilder};
 pub use proxy::Proxy;
+pub use rabbitmq::{Vhost, rabbitmq};
 pub use redis_db::{RedisDb, redis};
+pub use sqs::{SqsNamespace, sqs};
 
 /// The value of a variable that `cargo xtask test` sets, or the one sentence that tells how to get it.
 fn required(variable: &str) -> String {

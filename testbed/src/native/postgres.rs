@@ -1,0 +1,167 @@
+//! PostgreSQL as a child process.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::geteuid;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::{Probe, Server, Storage, start_on_a_free_port};
+use crate::install::Package;
+use crate::paths;
+use crate::process::{Launch, Stop, User};
+
+const PACKAGE: Package = Package {
+    title: "PostgreSQL",
+    binary: "postgres",
+    folders: &[
+        "/usr/lib/postgresql/*/bin",
+        "/usr/pgsql-*/bin",
+        "/opt/homebrew/opt/postgresql@18/bin",
+        "/opt/homebrew/opt/postgresql@17/bin",
+        "/opt/homebrew/opt/postgresql@16/bin",
+        "/usr/local/opt/postgresql@17/bin",
+        "/usr/local/opt/postgresql@16/bin",
+    ],
+    least: 15,
+    apt: "postgresql",
+    brew: "postgresql@17",
+    variable: "DATABASE_URL",
+};
+
+/// Superuser, password and database. The server listens on loopback only.
+const NAME: &str = "orders";
+
+/// For data that nobody keeps: nothing is forced to the disk.
+const FAST: &[&str] = &["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=400"];
+/// For data that is kept: the defaults of the server, which survive a power cut.
+const SAFE: &[&str] = &["max_connections=200"];
+
+/// Starts a PostgreSQL server with an empty database `orders`, or with the data of its last start.
+pub async fn postgres(storage: &Storage) -> anyhow::Result<Server> {
+    let binary = PACKAGE.binary().await?;
+    let folder = storage.folder("postgres")?;
+    let user = user()?;
+    let data = data_folder(&folder, user)?;
+    let log = folder.join("log");
+    if !data.join("PG_VERSION").is_file() {
+        initialise(&binary.with_file_name("initdb"), &data, &log, user, storage).await?;
+    }
+
+    let settings = if storage.is_kept() { SAFE } else { FAST };
+    let stop = if storage.is_kept() { Stop::Int } else { Stop::Quit };
+    let server = start_on_a_free_port(&folder, |port| Server {
+        title: "PostgreSQL",
+        launch: Launch::new(&binary, &log)
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-c", "unix_socket_directories="])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .user(user)
+            .stop(stop),
+        url: url(port, NAME),
+        probe: Probe::Postgres(url(port, "postgres")),
+        patience: Duration::from_mins(1),
+        process: None.into(),
+    })
+    .await?;
+    create_database(&server).await?;
+    Ok(server)
+}
+
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://{NAME}:{NAME}@127.0.0.1:{port}/{database}")
+}
+
+/// PostgreSQL refuses to run as root: as which user it runs then.
+fn user() -> anyhow::Result<Option<User>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let users = fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
+    let find = |name: &str| {
+        let fields: Vec<&str> = users
+            .lines()
+            .map(|line| line.split(':').collect())
+            .find(|fields: &Vec<&str>| fields[0] == name)?;
+        Some(User { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
+    };
+    let found = find("postgres").or_else(|| find("nobody"));
+    Ok(Some(
+        found
+            .context("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")?,
+    ))
+}
+
+/// The folder for the data: inside `folder` where its user can get there, else in `/var/lib`, with a link to it.
+fn data_folder(folder: &Path, user: Option<User>) -> anyhow::Result<PathBuf> {
+    let data = folder.join("data");
+    if data.exists() || user.is_none() || paths::reachable_by_all(folder) {
+        return Ok(data.canonicalize().unwrap_or(data));
+    }
+    let mut hasher = DefaultHasher::new();
+    folder.hash(&mut hasher);
+    let elsewhere = PathBuf::from(format!("/var/lib/orders-{:016x}", hasher.finish()));
+    fs::create_dir_all(&elsewhere).with_context(|| format!("cannot create {}", elsewhere.display()))?;
+    let elsewhere = elsewhere.join("data");
+    // A link of an earlier time whose folder is gone.
+    let _absent = fs::remove_file(&data);
+    symlink(&elsewhere, &data).with_context(|| format!("cannot create {}", data.display()))?;
+    println!(
+        "  only root can reach {}: PostgreSQL keeps its data in {}",
+        folder.display(),
+        elsewhere.display()
+    );
+    Ok(elsewhere)
+}
+
+/// Makes a data folder. Under another name until it is complete, so that one that was interrupted is made again.
+async fn initialise(
+    initdb: &Path,
+    data: &Path,
+    log: &Path,
+    user: Option<User>,
+    storage: &Storage,
+) -> anyhow::Result<()> {
+    let draft = data.with_extension("draft");
+    let password = data.with_extension("password");
+    // Left over where an earlier start was killed.
+    let _absent = fs::remove_dir_all(&draft);
+    fs::create_dir(&draft).with_context(|| format!("cannot create {}", draft.display()))?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o700))?;
+    fs::write(&password, NAME)?;
+    if let Some(User { uid, gid }) = user {
+        chown(&draft, Some(uid), Some(gid))?;
+        chown(&password, Some(uid), Some(gid))?;
+    }
+    let launch = Launch::new(initdb, log)
+        .arg("-D")
+        .arg(&draft)
+        .arg("--pwfile")
+        .arg(&password)
+        .args(["--username", NAME, "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"])
+        .args((!storage.is_kept()).then_some("--no-sync"))
+        .env("LC_ALL", "C")
+        .user(user);
+    launch.run().await.context("PostgreSQL could not make its data folder")?;
+    fs::remove_file(&password)?;
+    fs::rename(&draft, data).with_context(|| format!("cannot create {}", data.display()))
+}
+
+async fn create_database(server: &Server) -> anyhow::Result<()> {
+    let Probe::Postgres(admin) = &server.probe else { return Ok(()) };
+    let mut admin = PgConnection::connect(admin).await?;
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(NAME)
+        .fetch_one(&mut admin)
+        .await?;
+    if !exists {
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {NAME}"))).execute(&mut admin).await?;
+    }
+    admin.close().await?;
+    Ok(())
+}

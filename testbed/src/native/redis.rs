@@ -1,0 +1,42 @@
+//! Redis as a child process.
+
+use std::time::Duration;
+
+use super::{Probe, Server, Storage, start_on_a_free_port};
+use crate::install::Package;
+use crate::process::Launch;
+
+const PACKAGE: Package = Package {
+    title: "Redis",
+    binary: "redis-server",
+    folders: &["/opt/homebrew/opt/redis/bin", "/usr/local/opt/redis/bin"],
+    least: 7,
+    apt: "redis-server",
+    brew: "redis",
+    variable: "REDIS_URL",
+};
+
+/// Starts a Redis server, empty or with the data of its last start.
+pub async fn redis(storage: &Storage) -> anyhow::Result<Server> {
+    let binary = PACKAGE.binary().await?;
+    let folder = storage.folder("redis")?;
+    let log = folder.join("log");
+    let append_only = if storage.is_kept() { "yes" } else { "no" };
+    start_on_a_free_port(&folder, |port| Server {
+        title: "Redis",
+        launch: Launch::new(&binary, &log)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"])
+            // One for each test; an unused one costs a few hundred bytes.
+            .args(["--databases", "4096"])
+            // The stream is not a cache: nothing may be evicted from it.
+            .args(["--maxmemory-policy", "noeviction", "--save", "", "--appendonly", append_only])
+            .arg("--dir")
+            .arg(&folder)
+            .folder(&folder),
+        url: format!("redis://127.0.0.1:{port}/0"),
+        probe: Probe::Redis(format!("redis://127.0.0.1:{port}/0")),
+        patience: Duration::from_mins(1),
+        process: None.into(),
+    })
+    .await
+}

@@ -1,0 +1,91 @@
+//! A server process for one test alone, for tests that stop, freeze or kill it.
+
+use crate::database;
+use crate::native::{self, Server, Storage};
+
+/// A PostgreSQL server of its own, with a migrated database. It is killed with this value.
+#[derive(Debug)]
+pub struct PrivatePostgres(Server);
+
+/// A Redis server of its own. It is killed with this value.
+#[derive(Debug)]
+pub struct PrivateRedis(Server);
+
+/// Starts a PostgreSQL server with a migrated database.
+///
+/// # Panics
+///
+/// When it cannot be started.
+pub async fn private_postgres() -> PrivatePostgres {
+    let started = async {
+        let server = native::postgres(&Storage::Throwaway).await?;
+        database::migrate(server.url()).await?;
+        anyhow::Ok(PrivatePostgres(server))
+    };
+    started.await.unwrap_or_else(|error| panic!("no PostgreSQL for this test: {error:#}"))
+}
+
+/// Starts a Redis server.
+///
+/// # Panics
+///
+/// When it cannot be started.
+pub async fn private_redis() -> PrivateRedis {
+    let server = native::redis(&Storage::Throwaway).await;
+    PrivateRedis(server.unwrap_or_else(|error| panic!("no Redis for this test: {error:#}")))
+}
+
+/// The same for every server: each test reads as if it held the server itself.
+macro_rules! private_server {
+    ($name:ident) => {
+        impl $name {
+            /// What a program under test connects to. It stays the same when the server is started again.
+            pub fn url(&self) -> &str {
+                self.0.url()
+            }
+
+            /// Its host and port, for a [`crate::Proxy`] in front of it.
+            pub fn address(&self) -> String {
+                let url = self.0.url();
+                let (_, rest) = url.rsplit_once('@').or_else(|| url.split_once("://")).unwrap_or(("", url));
+                rest.split('/').next().unwrap_or(rest).to_owned()
+            }
+
+            /// Starts it again, on the same port with the same data.
+            ///
+            /// # Panics
+            ///
+            /// When it does not come up.
+            pub async fn start(&self) {
+                self.0.start().await.unwrap_or_else(|error| panic!("{error:#}"));
+            }
+
+            /// Stops it in good order.
+            ///
+            /// # Panics
+            ///
+            /// When it does not stop.
+            pub async fn stop(&self) {
+                self.0.stop().await.unwrap_or_else(|error| panic!("{error:#}"));
+            }
+
+            /// Kills it with SIGKILL, as a power cut would.
+            pub fn kill(&self) {
+                self.0.kill();
+            }
+
+            /// Freezes it: connections stay open, new ones are taken by the kernel, and nothing answers.
+            pub fn pause(&self) {
+                self.0.pause();
+            }
+
+            /// Has it go on after [`Self::pause`].
+            pub fn resume(&self) {
+                self.0.resume();
+            }
+        }
+    };
+}
+
+private_server!(PrivatePostgres);
+private_server!(PrivateRedis);

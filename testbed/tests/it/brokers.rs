@@ -1,0 +1,34 @@
+//! The two brokers that are slow to start.
+
+use testbed::http;
+use testbed::native::{self, Storage};
+
+#[tokio::test]
+async fn rabbitmq_starts_takes_connections_and_stops() {
+    let rabbitmq = native::rabbitmq(&Storage::Throwaway).await.unwrap();
+    let overview = http::get(&format!("{}/api/overview", rabbitmq.management_url())).await.unwrap();
+    assert!(overview.is_success(), "{}", overview.body);
+    rabbitmq.stop().await.unwrap();
+    assert!(http::get(&format!("{}/api/overview", rabbitmq.management_url())).await.is_err());
+}
+
+#[tokio::test]
+async fn a_virtual_host_is_seen_by_one_test_only_and_deleted_with_it() {
+    let (one, two) = tokio::join!(testbed::rabbitmq(), testbed::rabbitmq());
+    assert_ne!(one.url(), two.url());
+    let path = format!("vhosts/{}", one.name());
+    assert!(two.manage("GET", &path, None).await.unwrap().is_success());
+    drop(one);
+    assert_eq!(two.manage("GET", &path, None).await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn sqs_makes_a_queue_of_a_name_of_its_own() {
+    let (one, two) = tokio::join!(testbed::sqs(), testbed::sqs());
+    let name = one.queue_name("orders.fifo");
+    assert_ne!(name, two.queue_name("orders.fifo"));
+    assert!(name.len() <= 80);
+    let url = format!("{}/?Action=CreateQueue&QueueName={}", one.endpoint(), one.queue_name("plain"));
+    let made = http::get(&url).await.unwrap();
+    assert!(made.is_success(), "{}", made.body);
+}
