@@ -53,13 +53,13 @@ impl Package {
     pub fn find(&self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&path).map(|folder| folder.join(self.binary));
-        let elsewhere =
+        let in_folders =
             self.folders.iter().flat_map(|folder| expand(folder)).map(|folder| folder.join(self.binary));
-        let versions = on_path.chain(elsewhere).filter(|file| file.is_file()).filter_map(|file| {
+        let versions = in_folders.chain(on_path).filter(|file| file.is_file()).filter_map(|file| {
             let version = if self.least == 0 { 0 } else { major_version(&file)? };
             (version >= self.least).then_some((version, file))
         });
-        // The first of the highest version, as `PATH` is in order of preference.
+        // The first of the highest version: a known folder rather than `PATH`, which may hold a wrapper of it.
         versions.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, file)| file)
     }
 
