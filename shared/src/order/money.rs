@@ -77,7 +77,7 @@ pub fn parse_decimal(text: &str) -> Option<Decimal> {
     if value.is_zero() {
         return Some(Decimal::ZERO);
     }
-    if !(-28..=28).contains(&exponent) {
+    if exponent > 28 || exponent < -28 {
         return None;
     }
     let scale = i32::try_from(value.scale()).ok()? - exponent;

@@ -1,9 +1,13 @@
-//! Logs and metrics of a process.
+//! Logs, metrics and traces of a process.
+
+mod trace;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{ConfigError, Env};
+
+pub use trace::{NotATraceParent, TraceParent, current_traceparent, within_trace};
 
 /// How a process tells what it does.
 #[derive(Clone, Debug)]
