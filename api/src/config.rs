@@ -34,6 +34,22 @@ pub struct ApiConfig {
     pub telemetry: TelemetryConfig,
     /// Who may call, and how that is checked.
     pub auth: crate::auth::AuthConfig,
+    /// How the API stands towards its network.
+    pub http: HttpConfig,
+}
+
+/// How the API stands towards its network.
+#[derive(Clone, Debug, Default)]
+pub struct HttpConfig {
+    /// Proxies in front that append to `X-Forwarded-For`.
+    pub trusted_proxies: usize,
+}
+
+impl HttpConfig {
+    fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let trusted_proxies = env.number_or("TRUSTED_PROXIES", 0, 0..=16)?;
+        Ok(Self { trusted_proxies: usize::try_from(trusted_proxies).unwrap_or(0) })
+    }
 }
 
 impl ApiConfig {
@@ -62,6 +78,7 @@ impl ApiConfig {
             debug,
             telemetry: TelemetryConfig::from_env(env)?,
             auth: crate::auth::AuthConfig::from_env(env, debug)?,
+            http: HttpConfig::from_env(env)?,
         })
     }
 }

@@ -11,8 +11,13 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 /// Every non-2xx answer. Handlers return it; `middleware::problem` writes it out as RFC 9457.
+///
+/// One pointer wide, so that results that may hold it stay small.
 #[derive(Debug)]
-pub struct ApiError {
+pub struct ApiError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     code: Code,
     detail: String,
     faults: Vec<Fault>,
@@ -130,14 +135,14 @@ impl Fault {
 impl ApiError {
     /// An error with its outward text.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             code,
             detail: detail.into(),
             faults: Vec::new(),
             facts: Map::new(),
             headers: HeaderMap::new(),
             cause: None,
-        }
+        }))
     }
 
     /// All faults of a request at once.
@@ -146,7 +151,9 @@ impl ApiError {
             1 => "1 field is invalid".to_owned(),
             count => format!("{count} fields are invalid"),
         };
-        Self { faults, ..Self::new(Code::ValidationFailed, detail) }
+        let mut error = Self::new(Code::ValidationFailed, detail);
+        error.0.faults = faults;
+        error
     }
 
     /// No such thing, or not the caller's: which of the two is not disclosed.
@@ -169,37 +176,37 @@ impl ApiError {
     /// Adds a fact that the client needs to go on, as a member of the problem.
     #[must_use]
     pub fn with_fact(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.facts.insert(name.to_owned(), value.into());
+        self.0.facts.insert(name.to_owned(), value.into());
         self
     }
 
     /// Adds a header to the answer.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.0.headers.insert(name, value);
         self
     }
 
     /// Keeps the inward cause for the log.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
+        self.0.cause = Some(cause.into());
         self
     }
 
     /// The stable code.
     pub fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        self.code.parts().0
+        self.0.code.parts().0
     }
 
     /// The cause and its causes on one line, for the log.
     pub fn chain(&self) -> Option<String> {
-        let mut next: Option<&(dyn StdError + 'static)> = Some(self.cause.as_deref()?);
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self.0.cause.as_deref()?);
         let mut links = Vec::new();
         while let Some(error) = next {
             links.push(error.to_string());
@@ -210,22 +217,22 @@ impl ApiError {
 
     /// The headers that belong to the answer.
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.0.headers
     }
 
     /// The problem document, without what only the request knows.
     pub fn problem(&self) -> Problem {
-        let (status, code, title) = self.code.parts();
+        let (status, code, title) = self.0.code.parts();
         Problem {
             kind: format!("/problems/{}", code.replace('_', "-")),
             title,
             status: status.as_u16(),
-            detail: self.detail.clone(),
+            detail: self.0.detail.clone(),
             instance: String::new(),
             code,
             request_id: String::new(),
-            errors: self.faults.clone(),
-            facts: self.facts.clone(),
+            errors: self.0.faults.clone(),
+            facts: self.0.facts.clone(),
         }
     }
 }
@@ -259,7 +266,7 @@ pub struct Problem {
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
+        f.write_str(&self.0.detail)
     }
 }
 
@@ -269,7 +276,7 @@ impl IntoResponse for ApiError {
     /// Status and headers; the body is written by `middleware::problem`, which knows the request.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
-        response.headers_mut().extend(self.headers.clone());
+        response.headers_mut().extend(self.headers().clone());
         response.extensions_mut().insert(std::sync::Arc::new(self));
         response
     }

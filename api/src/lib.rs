@@ -1,12 +1,19 @@
 //! The HTTP side: orders, accounts, health, and the relay that carries events from the outbox to the broker.
 
+pub mod app;
 pub mod auth;
+pub mod broker;
 pub mod config;
 pub mod error;
+pub mod extract;
 pub mod health;
 pub mod middleware;
+pub mod migrate;
+pub mod openapi;
 pub mod orders;
 pub mod outbox;
+pub mod redis;
 pub mod router;
+pub mod server;
 pub mod state;
 pub mod store;

@@ -2,10 +2,10 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use shared::clock::Clock;
+use shared::{broker::EventSink, clock::Clock};
 use sqlx::PgPool;
 
-use crate::{auth::Auth, config::ApiConfig, health::Health, orders::Orders, outbox::Wake};
+use crate::{auth::Auth, config::ApiConfig, health::Health, orders::Orders, outbox::Wake, redis::Redis};
 
 /// Shared by all requests; clones share one state.
 #[derive(Clone)]
@@ -21,6 +21,10 @@ pub struct State {
     pub db: PgPool,
     /// PostgreSQL for list and history.
     pub read_db: PgPool,
+    /// Redis for sessions and limits; the order cache has a connection of its own.
+    pub redis: Redis,
+    /// Where the relay sends events.
+    pub sink: Arc<dyn EventSink>,
     /// Tokens and sessions.
     pub auth: Auth,
     /// The order cache, its breaker, and the writer that groups commits.

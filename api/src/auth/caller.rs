@@ -1,6 +1,15 @@
 //! Who is calling: what a verified access token says.
 
+use std::sync::Arc;
+
+use axum::{
+    extract::FromRequestParts,
+    http::{header, request::Parts},
+};
 use shared::order::CustomerId;
+
+use super::TokenError;
+use crate::{error::ApiError, middleware::Context, state::AppState};
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -12,7 +21,28 @@ pub enum Role {
     Admin,
 }
 
-/// The authenticated caller. Handlers take it as an argument; where it stands, the route needs a token.
+impl Role {
+    /// The name in tokens, bodies and the column.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Customer, Self::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or("must be customer or admin")
+    }
+}
+
+/// The authenticated caller. Handlers take it as their first argument; where it stands, the route needs a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Who.
@@ -26,4 +56,28 @@ impl Caller {
     pub fn may_access(&self, owner: CustomerId) -> bool {
         self.role == Role::Admin || self.customer_id == owner
     }
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let token = bearer(parts)?;
+        let caller = state.auth.verify(token, state.clock.now()).await?;
+        if let Some(context) = parts.extensions.get::<Arc<Context>>() {
+            context.set_caller(caller);
+        }
+        Ok(caller)
+    }
+}
+
+/// The token of the one `Authorization` header (RFC 6750, section 2.1).
+fn bearer(parts: &Parts) -> Result<&str, TokenError> {
+    let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(TokenError::Missing);
+    };
+    let (scheme, token) =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(TokenError::Missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(TokenError::Missing) }
 }

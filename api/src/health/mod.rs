@@ -1,4 +1,52 @@
 //! Health of the API and of what it depends on.
 
+mod live;
+mod probe;
+mod ready;
+mod report;
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{broker::EventSink, clock::Clock, shutdown::Shutdown};
+use sqlx::PgPool;
+use tokio::{sync::Mutex, time::Instant};
+
+pub use live::{__path_live, live};
+pub use ready::{__path_ready, ready};
+pub use report::{__path_health, EventsHealth, HealthReport, ServiceHealth, Services, Status, health};
+
+use crate::redis::Redis;
+
+/// A report is given again for this long, so that polling cannot hammer what is polled about.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What the health routes report.
-pub struct Health;
+pub struct Health {
+    db: PgPool,
+    redis: Redis,
+    sink: Arc<dyn EventSink>,
+    clock: Clock,
+    shutdown: Shutdown,
+    /// Held while probing, so that callers at the same time share one probe.
+    last: Mutex<Option<(Instant, Arc<HealthReport>)>>,
+}
+
+impl Health {
+    /// Watches these dependencies.
+    pub fn new(db: PgPool, redis: Redis, sink: Arc<dyn EventSink>, clock: Clock, shutdown: Shutdown) -> Self {
+        Self { db, redis, sink, clock, shutdown, last: Mutex::new(None) }
+    }
+
+    /// How things stand, as of at most a second ago.
+    pub async fn report(&self, cache_degraded: bool) -> Arc<HealthReport> {
+        let mut last = self.last.lock().await;
+        if let Some((at, report)) = last.as_ref()
+            && at.elapsed() < FRESH
+        {
+            return Arc::clone(report);
+        }
+        let report = Arc::new(self.probe(cache_degraded).await);
+        *last = Some((Instant::now(), Arc::clone(&report)));
+        report
+    }
+}

@@ -1,1 +1,171 @@
-//! What stands around every handler.
+//! What stands around every handler: one service rather than a stack of ten, because every layer is boxed.
+//!
+//! In this order: who and which request, the size of the body, the handler under a time-out with panics caught,
+//! problem documents, headers, metrics, and the one log line.
+
+mod client;
+mod context;
+mod headers;
+mod log;
+mod meters;
+pub mod problem;
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr},
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt as _;
+use shared::telemetry::{TraceParent, within_trace};
+use tower::{Layer, Service};
+
+pub use client::Peer;
+pub use context::{Context, X_REQUEST_ID};
+
+use crate::{
+    error::{ApiError, Code},
+    extract::MAX_BODY_BYTES,
+    state::AppState,
+};
+use meters::Meters;
+
+/// A request that takes longer is answered with 504.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Puts [`Frame`] around routes.
+#[derive(Clone)]
+pub struct FrameLayer(Arc<Shared>);
+
+struct Shared {
+    state: AppState,
+    meters: Meters,
+}
+
+impl FrameLayer {
+    /// One frame for all routes, which share its meters.
+    pub fn new(state: AppState) -> Self {
+        Self(Arc::new(Shared { state, meters: Meters::default() }))
+    }
+}
+
+impl<S> Layer<S> for FrameLayer {
+    type Service = Frame<S>;
+
+    fn layer(&self, inner: S) -> Frame<S> {
+        Frame { inner, shared: Arc::clone(&self.0) }
+    }
+}
+
+/// What stands around every handler.
+#[derive(Clone)]
+pub struct Frame<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Service<Request> for Frame<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let inner = self.inner.clone();
+        // The one that was polled ready handles the request; the clone waits for the next.
+        let inner = std::mem::replace(&mut self.inner, inner);
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { Ok(answer(inner, &shared, request).await) })
+    }
+}
+
+async fn answer<S>(inner: S, shared: &Shared, mut request: Request) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
+    let start = Instant::now();
+    let context = Arc::new(context(&request, &shared.state));
+    let method = request.method().clone();
+    let uri = request.uri().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    request.extensions_mut().insert(Arc::clone(&context));
+
+    let mut response = match refusal(&request) {
+        Some(error) => error.into_response(),
+        None => within_trace(context.trace, handle(inner, request)).await,
+    };
+
+    let error = problem::render(&mut response, uri.path(), &context);
+    let headers = response.headers_mut();
+    headers::secure(headers);
+    headers.insert(X_REQUEST_ID, context.request_id.clone());
+
+    let took = start.elapsed();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    shared.meters.record(route, &method, response.status(), took);
+    log::line(&log::Answered {
+        method: &method,
+        route,
+        status: response.status(),
+        took,
+        context: &context,
+        error: error.as_deref(),
+    });
+    response
+}
+
+fn context(request: &Request, state: &AppState) -> Context {
+    let peer =
+        request.extensions().get::<Peer>().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+    let headers = request.headers();
+    let client = client::client_address(peer, headers, state.config.http.trusted_proxies);
+    let trace = context::incoming_trace(headers).map(TraceParent::child);
+    Context::new(headers, client, trace)
+}
+
+/// What can be refused by the head of a request alone.
+fn refusal(request: &Request) -> Option<ApiError> {
+    let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+    (length > MAX_BODY_BYTES as u64).then(crate::extract::too_large)
+}
+
+/// The handler's answer, or the problem that it took too long or panicked.
+async fn handle<S>(mut inner: S, request: Request) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    // Nothing that a handler shares is left half-changed by a panic: stores change in transactions.
+    let handled = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
+    match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(never))) => match never {},
+        Ok(Err(panic)) => ApiError::internal(panic_message(panic.as_ref())).into_response(),
+        Err(_) => {
+            let detail = format!("the request took more than {} s", REQUEST_TIMEOUT.as_secs());
+            ApiError::new(Code::Timeout, detail).into_response()
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a handler panicked: {}", text.unwrap_or("without a message"))
+}

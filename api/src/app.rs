@@ -1,0 +1,82 @@
+//! Putting the parts together and running them.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use shared::{broker::EventSink, clock::Clock, db, service, shutdown::Shutdown};
+use tokio::net::TcpListener;
+
+use crate::{
+    auth::Auth,
+    broker::LateSink,
+    config::ApiConfig,
+    health::Health,
+    orders::Orders,
+    outbox::Wake,
+    redis::Redis,
+    router::router,
+    server::{self, ServerLimits},
+    state::{AppState, State},
+};
+
+/// A running API.
+pub struct App {
+    /// Where it listens; the port is the one that was free, where the settings ask for port 0.
+    pub addr: SocketAddr,
+    /// What its handlers use.
+    pub state: AppState,
+}
+
+impl App {
+    /// Builds everything and begins to serve. Ends with `shutdown`, which tracks all it runs.
+    ///
+    /// No dependency needs to be up: those that are missing are connected to when they are back.
+    pub async fn start(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", config.listen))?;
+        let addr = listener.local_addr()?;
+        let state = connect(config, clock, shutdown)?;
+        shutdown.spawn(server::serve(
+            listener,
+            router(state.clone()),
+            ServerLimits::default(),
+            shutdown.clone(),
+        ));
+        tracing::info!(%addr, "listening");
+        Ok(Self { addr, state })
+    }
+
+    /// Serves `/metrics` on the operators' port.
+    pub async fn serve_metrics(&self, metrics: PrometheusHandle, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let addr = self.state.config.metrics;
+        service::serve(addr, service::metrics_router(metrics.clone()), shutdown)
+            .await
+            .with_context(|| format!("cannot serve metrics on {addr}"))?;
+        shutdown.spawn(service::upkeep(metrics, shutdown.clone()));
+        Ok(())
+    }
+}
+
+/// The state, with pools that connect when first used.
+fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<AppState> {
+    let connections = config.database_max_connections;
+    let db = db::pool(&config.database_url, connections, "api").context("DATABASE_URL")?;
+    let read_db =
+        db::pool(&config.database_read_url, connections, "api-read").context("DATABASE_READ_URL")?;
+    let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
+    let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
+    Ok(AppState::new(State {
+        auth: Auth::new(&config.auth, redis.clone()),
+        health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
+        orders: Orders,
+        wake: Wake::default(),
+        config,
+        clock,
+        db,
+        read_db,
+        redis,
+        sink,
+    }))
+}

@@ -1,0 +1,54 @@
+//! The parts of a signed token, taken apart once and without trust.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::TokenError;
+
+/// Longer texts are no tokens; they are not even decoded.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// A token whose signature has not been checked yet.
+#[derive(Debug)]
+pub(super) struct Unverified<'a> {
+    /// What is signed: header and payload as sent.
+    pub(super) message: &'a str,
+    pub(super) signature: &'a str,
+    payload: &'a str,
+    pub(super) header: Header,
+}
+
+/// What the header says of how to check the signature.
+#[derive(Debug, Deserialize)]
+pub(super) struct Header {
+    pub(super) alg: String,
+    /// Extensions that a verifier must understand (RFC 7515, section 4.1.11); we understand none.
+    #[serde(default)]
+    crit: Option<serde::de::IgnoredAny>,
+}
+
+impl<'a> Unverified<'a> {
+    /// Splits a token in compact form.
+    pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Malformed);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        let header: Header = decode(header)?;
+        if header.crit.is_some() {
+            return Err(TokenError::Algorithm);
+        }
+        Ok(Self { message, signature, payload, header })
+    }
+
+    /// The claims. They mean nothing before the signature has been checked.
+    pub(super) fn claims<T: DeserializeOwned>(&self) -> Result<T, TokenError> {
+        decode(self.payload)
+    }
+}
+
+fn decode<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {
+    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
+    serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
+}

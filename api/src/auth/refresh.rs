@@ -1,0 +1,47 @@
+//! `POST /api/v1/auth/refresh`: the next token pair.
+
+use axum::{Json, extract::State};
+use utoipa::ToSchema;
+
+use super::TokenPair;
+use crate::{
+    error::ApiError,
+    extract::{Faults, JsonBody, Object, Value},
+    state::AppState,
+};
+
+/// The refresh token, for a refresh and for a logout.
+#[derive(ToSchema)]
+pub struct RefreshRequest {
+    /// As the login or the last refresh answered it.
+    pub(super) refresh_token: String,
+}
+
+impl RefreshRequest {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut faults = Faults::new();
+        let mut fields = Object::parse(body)?;
+        let refresh_token = fields.required("refresh_token", Value::string, &mut faults);
+        fields.finish(&mut faults);
+        faults.unless_any(|| Some(Self { refresh_token: refresh_token?.into_owned() }))
+    }
+}
+
+/// Exchange a refresh token for the next pair.
+///
+/// The token is spent by it. Presented again within 10 s it gives the same successor; later, it ends the session.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/refresh",
+    tag = "auth",
+    request_body = RefreshRequest,
+    security(()),
+    responses((status = 200, description = "The next pair", body = TokenPair)),
+)]
+pub async fn refresh(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<TokenPair>, ApiError> {
+    let request = RefreshRequest::parse(&body)?;
+    Ok(Json(state.auth.refresh(&request.refresh_token, state.clock.now()).await?))
+}

@@ -1,0 +1,126 @@
+//! Signing and verifying our own tokens: HS256 with `JWT_SECRET`.
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use secrecy::{ExposeSecret, SecretString};
+use time::{Duration, OffsetDateTime};
+
+use super::{
+    AuthConfig, Caller, TokenError,
+    claims::{Claims, Identified, Kind, Verified},
+    jwt::Unverified,
+};
+use crate::error::ApiError;
+
+/// How long an access token opens the API.
+pub const ACCESS_LIFETIME: Duration = Duration::minutes(30);
+/// How long a refresh token can be exchanged.
+pub const REFRESH_LIFETIME: Duration = Duration::days(7);
+
+/// Clocks of replicas differ; a token from further in the future than this was not made by one of them.
+const CLOCK_SKEW: Duration = Duration::seconds(60);
+
+/// The keys, built once.
+pub(super) struct Tokens {
+    sign: EncodingKey,
+    /// The current one first.
+    verify: Vec<DecodingKey>,
+}
+
+/// A refresh token that was verified.
+pub(super) struct RefreshToken {
+    pub(super) caller: Caller,
+    /// The session it belongs to and its place in it, as [`Tokens::refresh`] was told.
+    pub(super) jti: String,
+}
+
+impl Tokens {
+    pub(super) fn new(config: &AuthConfig) -> Self {
+        let key = |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
+        Self {
+            sign: EncodingKey::from_secret(config.secret.expose_secret().as_bytes()),
+            verify: std::iter::once(&config.secret).chain(&config.previous_secrets).map(key).collect(),
+        }
+    }
+
+    /// Signs an access token. Equal arguments give equal tokens.
+    pub(super) fn access(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
+        self.signed(caller, Kind::Access, jti, at, ACCESS_LIFETIME)
+    }
+
+    /// Signs a refresh token. Equal arguments give equal tokens.
+    pub(super) fn refresh(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
+        self.signed(caller, Kind::Refresh, jti, at, REFRESH_LIFETIME)
+    }
+
+    fn signed(
+        &self,
+        caller: Caller,
+        kind: Kind,
+        jti: &str,
+        at: OffsetDateTime,
+        lifetime: Duration,
+    ) -> Result<String, ApiError> {
+        let claims = Claims {
+            sub: caller.customer_id.to_string(),
+            customer_id: caller.customer_id,
+            role: caller.role,
+            kind,
+            iat: at.unix_timestamp(),
+            exp: (at + lifetime).unix_timestamp(),
+            jti,
+        };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.sign).map_err(ApiError::internal)
+    }
+
+    /// Who an access token speaks for.
+    pub(super) fn verify_access(
+        &self,
+        token: &Unverified<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Caller, TokenError> {
+        self.verified(token, Kind::Access, now)
+    }
+
+    /// What a refresh token stands for. Whether it is spent is the session's question.
+    pub(super) fn verify_refresh(
+        &self,
+        token: &str,
+        now: OffsetDateTime,
+    ) -> Result<RefreshToken, TokenError> {
+        let token = Unverified::parse(token)?;
+        let caller = self.verified(&token, Kind::Refresh, now)?;
+        Ok(RefreshToken { caller, jti: token.claims::<Identified>()?.jti })
+    }
+
+    fn verified(
+        &self,
+        token: &Unverified<'_>,
+        kind: Kind,
+        now: OffsetDateTime,
+    ) -> Result<Caller, TokenError> {
+        // The one algorithm of ours: what the header names must never choose another for our secret.
+        if token.header.alg != "HS256" {
+            return Err(TokenError::Algorithm);
+        }
+        let signed_with = |key: &DecodingKey| {
+            jsonwebtoken::crypto::verify(token.signature, token.message.as_bytes(), key, Algorithm::HS256)
+                .unwrap_or(false)
+        };
+        if !self.verify.iter().any(signed_with) {
+            return Err(TokenError::Signature);
+        }
+        let claims: Verified = token.claims()?;
+        if claims.kind != kind {
+            return Err(TokenError::WrongType);
+        }
+        let now = now.unix_timestamp();
+        if claims.exp <= now {
+            return Err(TokenError::Expired);
+        }
+        let latest = now.saturating_add(CLOCK_SKEW.whole_seconds());
+        if claims.nbf.is_some_and(|nbf| nbf > now) || claims.iat > latest {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok(Caller { customer_id: claims.customer_id, role: claims.role })
+    }
+}

@@ -1,0 +1,60 @@
+//! Asking each dependency, all at once and each for a bounded time.
+
+use std::time::{Duration, Instant};
+
+use super::{EventsHealth, Health, HealthReport, ServiceHealth, Services, Status};
+
+/// A dependency that takes longer counts as down.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Events that wait longer than this mean that something is wrong with the way out.
+const TOO_OLD_SECONDS: f64 = 60.0;
+
+impl Health {
+    pub(super) async fn probe(&self, cache_degraded: bool) -> HealthReport {
+        let (database, redis, broker) = tokio::join!(
+            timed(sqlx::query("SELECT 1").execute(&self.db)),
+            timed(self.redis.ping()),
+            timed(self.sink.check()),
+        );
+        let events = self.events(broker.status);
+        let worst = redis.status.max(events.status);
+        let status = if database.status == Status::Unhealthy {
+            Status::Unhealthy
+        } else if worst > Status::Healthy || cache_degraded {
+            Status::Degraded
+        } else {
+            Status::Healthy
+        };
+        HealthReport {
+            status,
+            timestamp: self.clock.now(),
+            version: env!("CARGO_PKG_VERSION"),
+            services: Services { database, redis, events },
+        }
+    }
+
+    fn events(&self, broker: Status) -> EventsHealth {
+        let oldest: Option<f64> = None;
+        let waiting = oldest.is_some_and(|seconds| seconds > TOO_OLD_SECONDS);
+        EventsHealth {
+            system: self.sink.system().as_str(),
+            status: if waiting { broker.max(Status::Degraded) } else { broker },
+            unpublished: None,
+            oldest_unpublished_seconds: oldest,
+        }
+    }
+}
+
+/// Whether something answers, and how fast.
+async fn timed<T, E>(probe: impl Future<Output = Result<T, E>>) -> ServiceHealth {
+    let start = Instant::now();
+    match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+        Ok(Ok(_)) => ServiceHealth {
+            status: Status::Healthy,
+            // Microseconds are enough.
+            latency_ms: Some((start.elapsed().as_secs_f64() * 1e6).round() / 1e3),
+        },
+        Ok(Err(_)) | Err(_) => ServiceHealth { status: Status::Unhealthy, latency_ms: None },
+    }
+}

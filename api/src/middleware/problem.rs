@@ -1,0 +1,63 @@
+//! Every answer that is no success is written as a problem document (RFC 9457), whoever made it.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+
+use super::Context;
+use crate::error::{ApiError, Code};
+
+/// The media type of problem documents.
+pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// The problem document of an error as it is answered to one request.
+pub fn document(error: &ApiError, instance: &str, request_id: &str) -> Vec<u8> {
+    let mut problem = error.problem();
+    instance.clone_into(&mut problem.instance);
+    request_id.clone_into(&mut problem.request_id);
+    serde_json::to_vec(&problem).unwrap_or_default()
+}
+
+/// Writes the body of a failed answer, and gives back the error for the log.
+///
+/// An answer that is a problem document already, such as a stored one, stays as it is.
+pub(super) fn render(response: &mut Response, instance: &str, context: &Context) -> Option<Arc<ApiError>> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
+    let error = response.extensions_mut().remove::<Arc<ApiError>>();
+    if response.headers().get(header::CONTENT_TYPE) == Some(&PROBLEM_JSON) {
+        return error;
+    }
+    let error = error.unwrap_or_else(|| Arc::new(described(status, response.headers())));
+    let body = document(&error, instance, context.request_id());
+    *response.status_mut() = error.status();
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    *response.body_mut() = Body::from(body);
+    Some(error)
+}
+
+/// A bare status, as the router or an extractor of the framework answers it, in our words.
+fn described(status: StatusCode, headers: &HeaderMap) -> ApiError {
+    match status {
+        StatusCode::NOT_FOUND => ApiError::not_found(),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allowed = headers.get(header::ALLOW).and_then(|value| value.to_str().ok()).unwrap_or("none");
+            ApiError::new(Code::MethodNotAllowed, format!("the methods of this resource are: {allowed}"))
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => crate::extract::too_large(),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            ApiError::new(Code::UnsupportedMediaType, "the body must be application/json")
+        }
+        status if status.is_client_error() => {
+            ApiError::new(Code::MalformedRequest, "the request cannot be read")
+        }
+        status => ApiError::internal(format!("a bare {status}")),
+    }
+}

@@ -1,0 +1,107 @@
+//! Every answer that is no success is a problem document.
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{TestApp, answer};
+
+#[tokio::test]
+async fn an_unknown_path_is_a_problem() {
+    let app = TestApp::start().await;
+    let problem = app.get("/nowhere?x=1").await.expect_problem(StatusCode::NOT_FOUND, "not_found");
+    assert_eq!(problem.json["instance"], "/nowhere");
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_a_problem_that_names_the_right_ones() {
+    let app = TestApp::start().await;
+    let problem = answer(app.request(Method::DELETE, "/api/v1/auth/refresh")).await;
+    let problem = problem.expect_problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    assert_eq!(problem.header("allow"), Some("POST"));
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_wrong_content_type_is_a_problem() {
+    let app = TestApp::start().await;
+    for content_type in ["text/plain", "application/xml", "application/jsonp", ""] {
+        let request =
+            app.request(Method::POST, "/api/v1/auth/login-test").header("content-type", content_type);
+        let problem = answer(request.body(r#"{"customer_id": 1}"#)).await;
+        problem.expect_problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    }
+    let request = app.request(Method::POST, "/api/v1/auth/login-test");
+    let request =
+        request.header("content-type", "Application/JSON; charset=utf-8").body(r#"{"customer_id": 1}"#);
+    answer(request).await.expect(StatusCode::OK);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn broken_json_is_a_problem() {
+    let app = TestApp::start().await;
+    let deep = "[".repeat(100_000);
+    for body in
+        [b"".as_slice(), b"{", b"{\"customer_id\": 1,}", b"{\"a\": \"\xff\"}", b"{} {}", deep.as_bytes()]
+    {
+        let request = app.request(Method::POST, "/api/v1/auth/login-test").body(body.to_vec());
+        let problem = answer(request.header("content-type", "application/json")).await;
+        problem.expect_problem(StatusCode::BAD_REQUEST, "malformed_request");
+    }
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn all_faults_of_a_body_are_told_at_once() {
+    let app = TestApp::start().await;
+    let body = r#"{"customer_id": "x", "role": "root", "a/b~c": 1, "role": "admin"}"#;
+    let request = app.request(Method::POST, "/api/v1/auth/login-test").body(body);
+    let problem = answer(request.header("content-type", "application/json")).await;
+    let problem = problem.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
+    assert_eq!(
+        problem.faults(),
+        [
+            "/a~1b~0c unknown_field",
+            "/customer_id invalid_type",
+            "/role duplicate_field",
+            "/role invalid_value",
+        ]
+    );
+    assert_eq!(problem.json["detail"], "4 fields are invalid");
+
+    let problem = app.post("/api/v1/auth/login-test", &json!([])).await;
+    let problem = problem.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
+    assert_eq!(problem.faults(), [" invalid_type"]);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_body_over_256_kib_is_a_problem_with_and_without_a_declared_length() {
+    let app = TestApp::start().await;
+    let body = format!(r#"{{"customer_id": 1, "x": "{}"}}"#, "x".repeat(256 * 1024));
+    let head = "POST /api/v1/auth/login-test HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let declared = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n", body.len());
+    for request in [declared, chunked] {
+        let answer = app.raw(request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains(r#""code":"payload_too_large""#), "{answer}");
+    }
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_sane_request_id_is_kept_and_an_insane_one_replaced() {
+    let app = TestApp::start().await;
+    let sent = |id: &str| app.request(Method::GET, "/").header("x-request-id", id);
+    assert_eq!(answer(sent("my-id:42")).await.header("x-request-id"), Some("my-id:42"));
+    let longest = "x".repeat(128);
+    assert_eq!(answer(sent(&longest)).await.header("x-request-id"), Some(longest.as_str()));
+    for insane in ["", "two words", &"x".repeat(129)] {
+        let given = answer(sent(insane)).await;
+        let given = given.header("x-request-id").expect("an id");
+        assert_eq!(uuid::Uuid::parse_str(given).map(|id| id.get_version_num()), Ok(7), "{insane:?}");
+    }
+    app.drain().await;
+}
