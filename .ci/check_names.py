@@ -1,0 +1,93 @@
+"""Every setting and every metric that is named outside the code is one of the code's, and the other way round."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = "\n".join(
+    path.read_text() for crate in ("shared", "api", "worker") for path in sorted((ROOT / crate / "src").rglob("*.rs"))
+)
+
+# Read by the AWS SDK and the OpenTelemetry exporter, or by the AWS SDK alone.
+SDK_SETTINGS = {"AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+# Set by the system, not by an operator.
+SYSTEM_SETTINGS = {"HOSTNAME"}
+# Meaningless between containers: they have one network, one database and one Redis.
+NOT_IN_COMPOSE = {"HOST", "PORT", "DATABASE_READ_URL", "EVENTS_REDIS_URL"}
+# Metrics of others: Prometheus itself, and RabbitMQ's plugin.
+FOREIGN_METRICS = re.compile(r"^(up|scrape_|rabbitmq_|ALERTS)")
+
+PROMQL_WORDS = {
+    "and", "or", "unless", "on", "ignoring", "group_left", "group_right", "bool", "offset", "inf", "nan",
+}
+
+
+def settings() -> list[str]:
+    """Faults of .env.example and docker-compose.yml."""
+    listed = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    read = set(re.findall(r"\benv\s*(?:\.\s*\w+(?:::<[^>]*>)?\(|,)\s*\"([A-Z][A-Z0-9_]+)\"", SOURCES))
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    passed = set(compose["api"]["environment"]) | set(compose["worker"]["environment"])
+    mentioned = set(re.findall(r"\"([A-Z][A-Z0-9_]+)\"", SOURCES)) | SDK_SETTINGS
+    return (
+        [f".env.example: {name} is missing, the code reads it" for name in sorted(read - listed - SYSTEM_SETTINGS)]
+        + [f".env.example: {name} is read nowhere" for name in sorted(listed - mentioned)]
+        + [f"docker-compose.yml: {name} is not handed through" for name in sorted(listed - passed - NOT_IN_COMPOSE)]
+        + [f"docker-compose.yml: {name} is read nowhere" for name in sorted(passed - mentioned)]
+    )
+
+
+def expressions() -> list[tuple[str, str]]:
+    """Each PromQL expression, with where it stands."""
+    alerts = yaml.safe_load((ROOT / "observability/prometheus/alerts.yml").read_text())
+    found = [
+        (f"alerts.yml: {rule.get('alert') or rule.get('record')}", rule["expr"])
+        for group in alerts["groups"]
+        for rule in group["rules"]
+    ]
+    for file in sorted((ROOT / "observability/grafana/dashboards").glob("*.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                found.append((f"{file.name}: {panel['title']}", target["expr"]))
+    return found
+
+
+def metrics_of(expression: str) -> set[str]:
+    """The metric names in a PromQL expression: words that are no label, function, keyword or number."""
+    text = re.sub(r"\"[^\"]*\"|\{[^}]*\}|\[[^\]]*\]", " ", expression)
+    text = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
+    words = re.findall(r"(?<![\w.])([a-zA-Z_:][\w:]*)(?!\w)\s*(\(?)", text)
+    return {word for word, call in words if not call and word.lower() not in PROMQL_WORDS and word not in ("by", "without")}
+
+
+def rules_of_dashboards() -> None:
+    """Leaves the dashboards' expressions as rules, whose syntax promtool can check."""
+    rules = [
+        {"record": f"panel_{number}", "expr": expression.replace("$__rate_interval", "1m")}
+        for number, (_, expression) in enumerate(expressions())
+    ]
+    (ROOT / "target/check-docker/dashboards.yml").write_text(
+        yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]})
+    )
+
+
+def metrics() -> list[str]:
+    """Faults of the alerts and the dashboards."""
+    exported = set(re.findall(r"\"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)\"", SOURCES))
+    faults = []
+    for place, expression in expressions():
+        for name in sorted(metrics_of(expression)):
+            base = re.sub(r"_(bucket|sum|count)$", "", name)
+            if not FOREIGN_METRICS.match(name) and name not in exported and base not in exported:
+                faults.append(f"{place}: no metric is called {name}")
+    return faults
+
+
+rules_of_dashboards()
+faults = settings() + metrics()
+print("\n".join(faults), file=sys.stderr, end="\n" if faults else "")
+sys.exit(1 if faults else 0)
