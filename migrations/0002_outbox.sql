@@ -19,8 +19,8 @@ CREATE TABLE outbox (
     PRIMARY KEY (id, day)
 ) PARTITION BY RANGE (day);
 
--- Finding what a new snapshot shows that the old one did not.
-CREATE INDEX outbox_by_xid ON outbox (xid);
+-- Finding what a new snapshot shows that the old one did not, and one late transaction's rows in id order.
+CREATE INDEX outbox_by_xid ON outbox (xid, id);
 
 -- Rows land here while the partition of their day is missing, for example after a clock jump.
 CREATE TABLE outbox_default PARTITION OF outbox DEFAULT;
@@ -32,15 +32,235 @@ CREATE TABLE relay (
     -- Grows with each change of owner; the cursor moves only under the current epoch.
     epoch         bigint      NOT NULL DEFAULT 0,
     expires_at    timestamptz NOT NULL DEFAULT '-infinity',
-    -- Everything visible in this snapshot has been published.
+    -- Everything visible in this snapshot has been published. `1:1:` stands for nothing at all: the whole
+    -- retained log is published again, whatever its xids say.
     published     pg_snapshot NOT NULL,
     -- The window in progress: what `window_end` shows beyond `published`, up to this id, has been published too.
     window_end    pg_snapshot,
     window_last   bigint,
     -- Snapshots mean nothing on another cluster (a restored dump): this tells.
     system_identifier bigint  NOT NULL,
-    updated_at    timestamptz NOT NULL DEFAULT now()
+    -- The reconciler has found everything up to this id in the history.
+    reconciled    bigint      NOT NULL DEFAULT 0,
+    -- Where its slow second look at everything retained has come to.
+    swept         bigint      NOT NULL DEFAULT 0,
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT relay_window_whole CHECK ((window_end IS NULL) = (window_last IS NULL))
 );
 
 INSERT INTO relay (published, system_identifier)
 SELECT pg_current_snapshot(), system_identifier FROM pg_control_system();
+
+-- The transactions that were open in `since` and are over in `upto`.
+CREATE FUNCTION outbox_late(since pg_snapshot, upto pg_snapshot) RETURNS xid8[]
+LANGUAGE sql IMMUTABLE STRICT
+RETURN (SELECT coalesce(array_agg(x), '{}') FROM pg_snapshot_xip(since) x WHERE pg_visible_in_snapshot(x, upto));
+
+-- How many events a window (what `upto` shows and `since` did not) holds, counted up to `most`, when the first of
+-- these was recorded, and the lowest and highest id of those newer than `since`. One index scan.
+--
+-- The settings pin the plan: a partition is young and without statistics when it matters most.
+CREATE FUNCTION outbox_window(
+    since pg_snapshot, upto pg_snapshot, most bigint DEFAULT NULL,
+    OUT events bigint, OUT low bigint, OUT high bigint
+)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET max_parallel_workers_per_gather = 0 SET jit = off
+AS $$
+DECLARE
+    late xid8[];
+    late_events bigint := 0;
+BEGIN
+    IF pg_snapshot_xmax(since) = '1' THEN
+        SELECT min(o.id), max(o.id) INTO low, high FROM outbox o;
+        events := coalesce(high - low + 1, 0);
+        RETURN;
+    END IF;
+    -- The count keeps the planner from answering min and max by walking the primary key.
+    SELECT count(*), min(w.id), max(w.id) INTO events, low, high
+    FROM (
+        SELECT o.id FROM outbox o
+        WHERE o.xid >= pg_snapshot_xmax(since) AND o.xid < pg_snapshot_xmax(upto)
+          AND pg_visible_in_snapshot(o.xid, upto)
+        LIMIT most
+    ) w;
+    late := outbox_late(since, upto);
+    IF cardinality(late) > 0 THEN
+        SELECT count(*) INTO late_events FROM (SELECT FROM outbox o WHERE o.xid = ANY (late) LIMIT most) w;
+        events := events + late_events;
+    END IF;
+END
+$$;
+
+-- The next `most` events of a window after the id `after`, in id order. `low` and `high` are those of
+-- `outbox_window`; once `after` has reached `low`, it may be given for it.
+--
+-- In two parts, merged by id, so that a page costs what it holds: the events newer than `since` lie side by side in
+-- id order, while a transaction that was open for long has low ids, from which walking up to them would be far.
+CREATE FUNCTION outbox_page(
+    since pg_snapshot, upto pg_snapshot, after bigint, low bigint, high bigint, most integer
+) RETURNS SETOF outbox
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET max_parallel_workers_per_gather = 0 SET jit = off
+AS $$
+DECLARE
+    late xid8[];
+BEGIN
+    IF pg_snapshot_xmax(since) = '1' THEN
+        RETURN QUERY SELECT o.* FROM outbox o WHERE o.id > after AND o.id <= high ORDER BY o.id LIMIT most;
+        RETURN;
+    END IF;
+    late := outbox_late(since, upto);
+    IF cardinality(late) = 0 THEN
+        RETURN QUERY
+        SELECT o.* FROM outbox o
+        WHERE o.id > greatest(after, low - 1) AND o.id <= high
+          AND o.xid >= pg_snapshot_xmax(since) AND pg_visible_in_snapshot(o.xid, upto)
+        ORDER BY o.id LIMIT most;
+    ELSE
+        RETURN QUERY
+        SELECT p.* FROM (
+            (SELECT o.* FROM outbox o
+             WHERE o.id > greatest(after, low - 1) AND o.id <= high
+               AND o.xid >= pg_snapshot_xmax(since) AND pg_visible_in_snapshot(o.xid, upto)
+             ORDER BY o.id LIMIT most)
+            UNION ALL
+            (SELECT l.* FROM unnest(late) AS x, LATERAL (
+                SELECT o.* FROM outbox o WHERE o.xid = x AND o.id > after ORDER BY o.id LIMIT most) l
+             ORDER BY l.id LIMIT most)
+        ) p ORDER BY p.id LIMIT most;
+    END IF;
+END
+$$;
+
+-- What is not published yet: counted up to `most`, beyond that estimated by the distance of the ids; and when the
+-- first of it was recorded. Cheap however long the backlog.
+CREATE FUNCTION outbox_backlog(most integer, OUT unpublished bigint, OUT oldest timestamptz)
+LANGUAGE plpgsql STABLE
+SET max_parallel_workers_per_gather = 0 SET jit = off
+AS $$
+DECLARE
+    upto pg_snapshot := pg_current_snapshot();
+    cursor relay;
+    span record;
+    first bigint;
+BEGIN
+    SELECT r.* INTO STRICT cursor FROM relay r;
+    IF cursor.window_last IS NULL THEN
+        SELECT 0::bigint AS after, w.low, w.high INTO span FROM outbox_window(cursor.published, upto, most + 1) w;
+    ELSE
+        SELECT cursor.window_last AS after, cursor.window_last AS low, max(o.id) AS high INTO span FROM outbox o;
+    END IF;
+    SELECT count(*), min(p.recorded_at), min(p.id) FILTER (WHERE p.id >= span.low)
+    INTO unpublished, oldest, first
+    FROM outbox_page(cursor.published, upto, span.after, span.low, span.high, most + 1) p;
+    IF unpublished > most THEN
+        SELECT greatest(unpublished, max(o.id) - first + 1) INTO unpublished FROM outbox o;
+    END IF;
+END
+$$;
+
+-- Looks at up to `most` events between the ids `after` and `upto` for those the history lacks. An event is `settled`
+-- when it is published and was recorded before `recorded_before`: only then its absence means something. An event that
+-- stands in `dead_letters` and was not sent again is accounted for: whether it goes on is an operator's decision.
+--   seen      how many events were looked at, and `last`, the highest id of them
+--   young     how many of them are not settled
+--   verified  everything looked at up to this id is settled, and recorded or accounted for
+--   recorded  the highest id that the history has
+--   missing   the settled ones that it lacks
+CREATE FUNCTION outbox_missing(
+    after bigint, upto bigint, most integer, published pg_snapshot, recorded_before timestamptz,
+    OUT seen bigint, OUT last bigint, OUT young bigint, OUT verified bigint, OUT recorded bigint, OUT missing bigint[]
+)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET max_parallel_workers_per_gather = 0 SET jit = off
+AS $$
+BEGIN
+    SELECT count(*), max(e.id), count(*) FILTER (WHERE NOT e.settled),
+           coalesce(min(e.id) FILTER (WHERE NOT e.settled OR NOT e.found AND NOT e.dead) - 1, max(e.id)),
+           max(e.id) FILTER (WHERE e.found),
+           coalesce(array_agg(e.id) FILTER (WHERE e.settled AND NOT e.found AND NOT e.dead), '{}')
+    INTO seen, last, young, verified, recorded, missing
+    FROM (
+        SELECT f.id, f.settled, f.found, NOT f.found AND coalesce(
+                   (SELECT true FROM dead_letters d
+                    WHERE d.order_id = f.order_id AND d.event_id = f.event_id AND d.redriven_at IS NULL LIMIT 1),
+                   false) AS dead
+        FROM (
+            -- Scalar subqueries stay one index probe per event; EXISTS might become a hash of the whole history.
+            SELECT s.*, coalesce(
+                       (SELECT true FROM order_history h
+                        WHERE h.order_id = s.order_id AND h.version = s.version LIMIT 1), false) AS found
+            FROM (
+                SELECT o.id, o.order_id, o.event_id, o.version,
+                       pg_visible_in_snapshot(o.xid, outbox_missing.published)
+                           AND o.recorded_at < recorded_before AS settled
+                FROM outbox o
+                WHERE o.id > after AND o.id <= upto
+                ORDER BY o.id LIMIT most
+            ) s
+            OFFSET 0
+        ) f
+        OFFSET 0
+    ) e;
+END
+$$;
+
+-- The highest id among the newest `most` events that the history has: consumers have come at least this far.
+CREATE FUNCTION outbox_recorded(most integer) RETURNS bigint
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET max_parallel_workers_per_gather = 0 SET jit = off
+AS $$
+BEGIN
+    RETURN (
+        SELECT n.id FROM (SELECT o.id, o.order_id, o.version FROM outbox o ORDER BY o.id DESC LIMIT most) n
+        WHERE (SELECT true FROM order_history h WHERE h.order_id = n.order_id AND h.version = n.version LIMIT 1)
+        ORDER BY n.id DESC LIMIT 1
+    );
+END
+$$;
+
+-- Makes the partition of a day, with the rows that were written before it was there. Answers whether it was missing.
+--
+-- Attaching must look through the default partition, which is empty but for those rows, and locks it for that moment.
+CREATE FUNCTION outbox_create_partition(for_day date) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    partition text := 'outbox_' || to_char(for_day, 'YYYYMMDD');
+BEGIN
+    IF to_regclass(partition) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    LOCK TABLE outbox_default IN ACCESS EXCLUSIVE MODE;
+    EXECUTE format('CREATE TABLE %I (LIKE outbox INCLUDING DEFAULTS INCLUDING INDEXES)', partition);
+    EXECUTE format(
+        'WITH moved AS (DELETE FROM outbox_default WHERE day = %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+        for_day, partition);
+    EXECUTE format(
+        'ALTER TABLE outbox ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', partition, for_day, for_day + 1);
+    RETURN true;
+END
+$$;
+
+-- Drops the partition of a day. Answers whether it was there.
+CREATE FUNCTION outbox_drop_partition(for_day date) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    partition text := 'outbox_' || to_char(for_day, 'YYYYMMDD');
+BEGIN
+    IF to_regclass(partition) IS NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE %I', partition);
+    RETURN true;
+END
+$$;
+
+-- So that the first events do not land in the default partition; from here on the relay keeps days ahead.
+SELECT outbox_create_partition((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(0, 3) ahead;

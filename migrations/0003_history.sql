@@ -42,3 +42,13 @@ CREATE UNIQUE INDEX dead_letters_once ON dead_letters (source, sha256(body));
 -- Listing newest first, and by order.
 CREATE INDEX dead_letters_by_time ON dead_letters (failed_at DESC, id DESC);
 CREATE INDEX dead_letters_by_order ON dead_letters (order_id) WHERE order_id IS NOT NULL;
+
+-- Orders whose cache entry could not be written while Redis was away. The worker notes the debt in the database,
+-- so that it can acknowledge the event and go on, and pays it from the order as it then is.
+CREATE TABLE cache_debts (
+    order_id   bigint      PRIMARY KEY,
+    -- The newest version that the entry must not be older than.
+    version    bigint      NOT NULL,
+    -- Oldest first.
+    owed_since timestamptz NOT NULL DEFAULT now()
+);

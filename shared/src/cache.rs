@@ -19,6 +19,10 @@ use crate::order::{CustomerId, OrderId};
 const NUMBER: usize = 20;
 /// Lifetimes are spread by this share, so that entries written together do not expire together.
 const JITTER: f64 = 0.1;
+/// Keys that Redis looks at in one step of a walk, which bounds how long it is busy.
+const SCAN_STEP: usize = 1000;
+const REMOVE_EXACTLY: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
 /// A handle on the cache; clones share one pipelined connection.
 #[derive(Clone)]
@@ -52,6 +56,22 @@ pub struct CachedOrder {
     pub owner: CustomerId,
     /// The JSON body as it is answered.
     pub body: Bytes,
+}
+
+/// An entry as it stands in Redis, readable or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry(Bytes);
+
+impl Entry {
+    /// What it says, or `None` where it is nothing that this cache writes.
+    pub fn lookup(&self) -> Option<Lookup> {
+        decode(&self.0)
+    }
+
+    /// The entry as Redis holds it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// One entry to write.
@@ -100,7 +120,7 @@ impl Cache {
         let mut command = redis::cmd("GET");
         command.arg(key(id));
         let entry: Option<Bytes> = self.within(command.query_async(&mut connection)).await?;
-        Ok(entry.and_then(decode).unwrap_or(Lookup::Miss))
+        Ok(entry.as_ref().and_then(decode).unwrap_or(Lookup::Miss))
     }
 
     /// Writes entries that are newer than what is held, in one round trip, and says which were.
@@ -123,6 +143,40 @@ impl Cache {
         let mut command = redis::cmd("DEL");
         command.arg(key(id));
         self.within(command.query_async(&mut connection)).await
+    }
+
+    /// One step of a walk over all entries: the orders found, and the cursor to go on with; 0 begins and ends it.
+    /// An entry that stands throughout the walk is found at least once.
+    pub async fn scan(&self, cursor: u64) -> Result<(u64, Vec<OrderId>), CacheError> {
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(format!("{KEY_PREFIX}*")).arg("COUNT").arg(SCAN_STEP);
+        let (next, keys): (u64, Vec<String>) = self.within(command.query_async(&mut connection)).await?;
+        let id = |key: String| OrderId::try_from(key.strip_prefix(KEY_PREFIX)?.parse::<i64>().ok()?).ok();
+        Ok((next, keys.into_iter().filter_map(id).collect()))
+    }
+
+    /// The entries of several orders as they stand, in the order asked for, in one round trip.
+    pub async fn entries(&self, ids: &[OrderId]) -> Result<Vec<Option<Entry>>, CacheError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("MGET");
+        for id in ids {
+            command.arg(key(*id));
+        }
+        let raw: Vec<Option<Bytes>> = self.within(command.query_async(&mut connection)).await?;
+        Ok(raw.into_iter().map(|raw| raw.map(Entry)).collect())
+    }
+
+    /// Removes an entry where it still is exactly `seen`, and says whether it was.
+    pub async fn remove_exactly(&self, id: OrderId, seen: &Entry) -> Result<bool, CacheError> {
+        let mut connection = self.connection.clone();
+        let script = Script::new(REMOVE_EXACTLY);
+        let mut invocation = script.prepare_invoke();
+        invocation.key(key(id)).arg(seen.0.as_ref());
+        self.within(invocation.invoke_async(&mut connection)).await
     }
 
     /// Whether Redis answers.
@@ -162,7 +216,7 @@ fn encode(write: &CacheWrite) -> Vec<u8> {
 }
 
 /// `None` for what is not an entry of ours: treated as absent.
-fn decode(entry: Bytes) -> Option<Lookup> {
+fn decode(entry: &Bytes) -> Option<Lookup> {
     let number = |range| std::str::from_utf8(entry.get(range)?).ok()?.parse::<i64>().ok();
     let version = number(0..NUMBER)?;
     let owner = number(NUMBER..2 * NUMBER)?;

@@ -30,12 +30,14 @@ pub struct Database {
 ///
 /// When `DATABASE_URL` is not set, or its server cannot be used.
 pub async fn postgres() -> Database {
-    let admin_url = crate::required("DATABASE_URL");
-    let made = async {
-        let template = template(&admin_url).await?;
-        create(&admin_url, Some(&template)).await
-    };
-    made.await.unwrap_or_else(|error| panic!("no database for this test: {error:#}"))
+    let made = migrated_database(&crate::required("DATABASE_URL")).await;
+    made.unwrap_or_else(|error| panic!("no database for this test: {error:#}"))
+}
+
+/// What [`postgres`] gives, on a server of one's choice.
+pub async fn migrated_database(admin_url: &str) -> anyhow::Result<Database> {
+    let template = template(admin_url).await?;
+    create(admin_url, Some(&template)).await
 }
 
 /// A fresh database with nothing in it.

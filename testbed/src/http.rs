@@ -1,4 +1,4 @@
-//! The little HTTP that waiting for readiness and managing RabbitMQ need, without a client library.
+//! The little HTTP that waiting for readiness, managing RabbitMQ and filling in test data need, without a library.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -18,6 +18,14 @@ pub struct Response {
     pub status: u16,
     /// The body as text.
     pub body: String,
+}
+
+/// A connection that is kept open between requests.
+#[derive(Debug)]
+pub struct Client {
+    host: String,
+    user: Option<String>,
+    stream: BufReader<TcpStream>,
 }
 
 impl Response {
@@ -39,47 +47,110 @@ pub async fn request(
     headers: &[(&str, &str)],
     json: Option<&str>,
 ) -> anyhow::Result<Response> {
-    tokio::time::timeout(DEADLINE, exchange(method, url, headers, json))
+    let exchange = async {
+        let mut client = Client::connect(url).await?;
+        let (_, path) = split(url)?;
+        client.send(method, path, headers, json).await
+    };
+    tokio::time::timeout(DEADLINE, exchange)
         .await
         .with_context(|| format!("{url} did not answer within {DEADLINE:?}"))?
 }
 
-async fn exchange(
-    method: &str,
-    url: &str,
-    headers: &[(&str, &str)],
-    json: Option<&str>,
-) -> anyhow::Result<Response> {
+impl Client {
+    /// Connects to the server of an `http://` address.
+    pub async fn connect(url: &str) -> anyhow::Result<Self> {
+        let (authority, _) = split(url)?;
+        let (user, host) =
+            authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+        let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let stream =
+            TcpStream::connect(&address).await.with_context(|| format!("nothing listens on {address}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { host: host.to_owned(), user: user.map(str::to_owned), stream: BufReader::new(stream) })
+    }
+
+    /// Sends a request and reads the answer to its end.
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        json: Option<&str>,
+    ) -> anyhow::Result<Response> {
+        let body = json.unwrap_or_default();
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
+        if let Some(user) = &self.user {
+            write!(request, "Authorization: Basic {}\r\n", BASE64.encode(user))?;
+        }
+        if json.is_some() {
+            request += "Content-Type: application/json\r\n";
+        }
+        for (name, value) in headers {
+            write!(request, "{name}: {value}\r\n")?;
+        }
+        write!(request, "Content-Length: {}\r\n\r\n{body}", body.len())?;
+        self.stream.write_all(request.as_bytes()).await?;
+        self.receive().await
+    }
+
+    async fn receive(&mut self) -> anyhow::Result<Response> {
+        let first = self.line().await?;
+        let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.with_context(|| format!("{} does not speak HTTP", self.host))?;
+        let (mut length, mut chunked) = (None, false);
+        loop {
+            let line = self.line().await?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            if name.eq_ignore_ascii_case("content-length") {
+                length = Some(value.trim().parse()?);
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
+                chunked = value.trim().eq_ignore_ascii_case("chunked");
+            }
+        }
+        let body = match length {
+            _ if matches!(status, 204 | 304) => Vec::new(),
+            _ if chunked => self.chunks().await?,
+            Some(length) => self.exactly(length).await?,
+            None => {
+                let mut rest = Vec::new();
+                self.stream.read_to_end(&mut rest).await?;
+                rest
+            }
+        };
+        Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    async fn chunks(&mut self) -> anyhow::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line().await?;
+            let length = usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)?;
+            body.extend(self.exactly(length).await?);
+            self.line().await?;
+            if length == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    async fn exactly(&mut self, length: usize) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    }
+
+    async fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line).await? == 0 {
+            bail!("{} has closed the connection", self.host);
+        }
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+/// The authority and the path of an `http://` address.
+fn split(url: &str) -> anyhow::Result<(&str, &str)> {
     let Some(rest) = url.strip_prefix("http://") else { bail!("{url} is not an http:// address") };
-    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
-    let (user, host) =
-        authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-
-    let body = json.unwrap_or_default();
-    // HTTP/1.0: the answer then ends with the connection and is never in chunks.
-    let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\n");
-    if let Some(user) = user {
-        write!(head, "Authorization: Basic {}\r\n", BASE64.encode(user))?;
-    }
-    if json.is_some() {
-        head += "Content-Type: application/json\r\n";
-    }
-    for (name, value) in headers {
-        write!(head, "{name}: {value}\r\n")?;
-    }
-    write!(head, "Content-Length: {}\r\n\r\n", body.len())?;
-
-    let mut connection =
-        TcpStream::connect(&address).await.with_context(|| format!("nothing listens on {address}"))?;
-    connection.write_all((head + body).as_bytes()).await?;
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{url} does not speak HTTP"))?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok(Response {
-        status: status.with_context(|| format!("{url} does not speak HTTP"))?,
-        body: body.to_owned(),
-    })
+    Ok(rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash)))
 }

@@ -8,7 +8,7 @@ use rustix::process::geteuid;
 use tokio::sync::Mutex;
 
 use crate::paths;
-use crate::process::{Launch, last_line};
+use crate::process::Launch;
 
 /// A server program and where it comes from.
 #[derive(Debug)]
@@ -89,9 +89,10 @@ impl Package {
                 .args(&command[1..])
                 .env("DEBIAN_FRONTEND", "noninteractive")
                 .env("RUNLEVEL", "1");
-            launch.run().await.with_context(|| {
-                format!("{} could not be installed ({}, see {})", self.title, last_line(&log), log.display())
-            })?;
+            launch
+                .run()
+                .await
+                .with_context(|| format!("{} could not be installed (see {})", self.title, log.display()))?;
         }
         Ok(())
     }

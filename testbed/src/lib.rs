@@ -9,9 +9,11 @@
 //! - [`Proxy`]: a TCP proxy that cuts, freezes and delays; [`Program`]: a binary of this workspace as a process.
 //! - [`eventually`]: waits for a condition with a bound, in place of a sleep.
 //!
-//! For `cargo xtask`, [`native`] starts the servers as child processes and [`docker`] as containers.
+//! For `cargo xtask`, [`source`] takes the servers from the environment, as containers ([`docker`]) or as child
+//! processes ([`native`]).
 
 mod database;
+pub mod docker;
 mod eventually;
 pub mod http;
 pub mod install;
@@ -24,10 +26,11 @@ mod program;
 mod proxy;
 mod rabbitmq;
 mod redis_db;
+pub mod source;
 mod sqs;
 pub mod watchdog;
 
-pub use database::{Database, empty_postgres, migrate, postgres};
+pub use database::{Database, empty_postgres, migrate, migrated_database, postgres};
 pub use eventually::{Outcome, eventually, eventually_within};
 pub use port::free_port;
 pub use private::{PrivatePostgres, PrivateRedis, private_postgres, private_redis};

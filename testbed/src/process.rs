@@ -26,7 +26,7 @@ pub struct Launch {
     env: BTreeMap<OsString, OsString>,
     clear_env: bool,
     folder: PathBuf,
-    log: PathBuf,
+    log: Option<PathBuf>,
     user: Option<User>,
     stop: Stop,
 }
@@ -56,20 +56,25 @@ pub enum Stop {
 pub struct Process {
     child: Child,
     name: String,
-    log: PathBuf,
+    log: Option<PathBuf>,
     stop: Stop,
 }
 
 impl Launch {
     /// A program, found by `PATH` where it is only a name; its output is appended to `log`.
     pub fn new(program: impl AsRef<OsStr>, log: impl Into<PathBuf>) -> Self {
+        Self { log: Some(log.into()), ..Self::on_terminal(program) }
+    }
+
+    /// A program whose output goes where ours goes.
+    pub fn on_terminal(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             env: BTreeMap::new(),
             clear_env: false,
             folder: "/".into(),
-            log: log.into(),
+            log: None,
             user: None,
             stop: Stop::Term,
         }
@@ -124,9 +129,14 @@ impl Launch {
         self
     }
 
-    /// The file with its output.
-    pub fn log(&self) -> &Path {
-        &self.log
+    /// The last line that says something in its output.
+    pub fn last_line(&self) -> String {
+        last_line(self.log.as_deref())
+    }
+
+    /// The file with its output, for messages.
+    pub fn log_file(&self) -> String {
+        self.log.as_deref().map_or_else(|| "above".into(), |log| log.display().to_string())
     }
 
     /// Starts it.
@@ -157,26 +167,26 @@ impl Launch {
     pub async fn run(&self) -> anyhow::Result<()> {
         let mut process = self.spawn()?;
         let status = process.wait().await?;
-        anyhow::ensure!(status.success(), "{} failed: {}", process.name, last_line(&self.log));
+        anyhow::ensure!(status.success(), "{} failed: {}", process.name, self.last_line());
         Ok(())
     }
 
     fn prepare(&self, command: &mut Command) -> anyhow::Result<()> {
-        if let Some(folder) = self.log.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        }
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .with_context(|| format!("cannot write {}", self.log.display()))?;
         if self.clear_env {
             command.env_clear();
             let kept =
                 ["PATH", "HOME", "USER", "TMPDIR", "LANG", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
             command.envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         }
-        command.envs(&self.env).current_dir(&self.folder).stdout(log.try_clone()?).stderr(log);
+        command.envs(&self.env).current_dir(&self.folder);
+        if let Some(path) = &self.log {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            }
+            let log = File::options().create(true).append(true).open(path);
+            let log = log.with_context(|| format!("cannot write {}", path.display()))?;
+            command.stdout(log.try_clone()?).stderr(log);
+        }
         if let Some(User { uid, gid }) = self.user {
             command.uid(uid).gid(gid);
         }
@@ -215,7 +225,12 @@ impl Process {
 
     /// Everything it has written so far.
     pub fn log(&self) -> String {
-        fs::read(&self.log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+        text(self.log.as_deref())
+    }
+
+    /// The last line that says something in its output.
+    pub fn last_line(&self) -> String {
+        last_line(self.log.as_deref())
     }
 
     /// How it ended, or `None` while it runs.
@@ -297,9 +312,13 @@ impl Drop for Process {
     }
 }
 
-/// The last line that says something in a log file.
-pub fn last_line(log: &Path) -> String {
-    let text = fs::read(log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+fn text(log: Option<&Path>) -> String {
+    let bytes = log.and_then(|log| fs::read(log).ok()).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn last_line(log: Option<&Path>) -> String {
+    let text = text(log);
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it wrote nothing").trim().to_owned()
 }
 

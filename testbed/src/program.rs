@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 
-use crate::process::{Launch, Process, last_line};
+use crate::process::{Launch, Process};
 use crate::{http, paths, port};
 
 /// A start takes a second; a slow and busy machine is given time.
@@ -62,7 +62,7 @@ impl Program {
         let start = Instant::now();
         loop {
             if let Some(status) = self.process.ended()? {
-                bail!("{} ended at its start ({status}): {}", self.process.name(), self.last_line());
+                bail!("{} ended at its start ({status}): {}", self.process.name(), self.process.last_line());
             }
             let seen = match http::get(url).await {
                 Ok(response) if response.is_success() => return Ok(()),
@@ -73,7 +73,7 @@ impl Program {
                 bail!(
                     "{} was not ready within {PATIENCE:?}: {seen}; {}",
                     self.process.name(),
-                    self.last_line()
+                    self.process.last_line()
                 );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -134,9 +134,9 @@ impl Program {
         self.process.log()
     }
 
-    fn last_line(&self) -> String {
-        let log = self.process.log();
-        log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it wrote nothing").to_owned()
+    /// The last line that says something in what it has written.
+    pub fn last_line(&self) -> String {
+        self.process.last_line()
     }
 }
 
@@ -188,9 +188,6 @@ impl ProgramBuilder {
 
     /// Runs it to its end, as for `api migrate`, and fails with the last line of its log.
     pub async fn run(self) -> anyhow::Result<()> {
-        let log = self.launch.log().to_owned();
-        let status = self.start()?.process.wait().await.context("cannot wait for it")?;
-        ensure!(status.success(), "{}", last_line(&log));
-        Ok(())
+        self.launch.run().await
     }
 }

@@ -14,14 +14,15 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 
-/// `+ GROUP SIGNAL` registers, `- GROUP` forgets, `d FOLDER` names a folder to remove at the very end.
+/// `+ GROUP SIGNAL` registers, `- GROUP` forgets; at the very end, `c` names a container and `d` a folder to remove.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
-groups= folders=
+groups= containers= folders=
 while read -r what one two; do
   case $what in
     +) groups="$one:$two $groups" ;;
     -) rest=; for entry in $groups; do [ "${entry%%:*}" = "$one" ] || rest="$rest$entry "; done; groups=$rest ;;
+    c) containers="$containers $one" ;;
     d) folders="$folders$one
 " ;;
   esac
@@ -32,7 +33,8 @@ for entry in $groups; do
   tries=0
   while kill -s 0 -- "-$group" && [ $tries -lt 150 ]; do sleep 0.1; tries=$((tries + 1)); done
   kill -s KILL -- "-$group"
-done 2>/dev/null
+done
+[ -z "$containers" ] || docker rm --force $containers
 IFS='
 '
 for folder in $folders; do rm -rf -- "$folder"; done
@@ -61,6 +63,11 @@ pub(crate) fn forget(group: u32) {
 /// Has this folder removed after we and our children have ended.
 pub(crate) fn remove_at_end(folder: &Path) -> anyhow::Result<()> {
     tell(&format!("d {}\n", folder.display()))
+}
+
+/// Has this Docker container removed after we have ended.
+pub(crate) fn remove_container_at_end(id: &str) -> anyhow::Result<()> {
+    tell(&format!("c {id}\n"))
 }
 
 fn tell(line: &str) -> anyhow::Result<()> {

@@ -1,2 +1,35 @@
-//! Placeholder.
-fn main() {}
+//! The worker: `worker run` consumes events, the other commands are for operators.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use shared::{config::Env, telemetry};
+use worker::{
+    cli::{Cli, Command},
+    commands,
+    config::WorkerConfig,
+    run,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or(Command::Run);
+    let config = match Env::from_process().and_then(|env| WorkerConfig::from_env(&env)) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match command {
+        Command::Run => {
+            telemetry::init(&config.telemetry);
+            run::run(config).await.map(|()| ExitCode::SUCCESS)
+        }
+        command => commands::execute(command, &config).await,
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask …`: runs, tests and looks after the whole system on this machine.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod clear_cache;
+mod lock;
+mod prepare;
+mod reset_db;
+mod seed_data;
+mod settings;
+mod signals;
+mod system;
+mod test;
+mod up;
+
+/// Runs, tests and looks after the order system on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the whole system; Ctrl-C stops it and keeps the data
+    Up(up::Args),
+    /// Start what the tests need, run them, stop it
+    Test(test::Args),
+    /// Empty the database and the cache of the running system
+    ResetDb,
+    /// Create orders in the running system
+    SeedData(seed_data::Args),
+    /// Forget all cached orders of the running system
+    ClearCache,
+    /// Renew `.sqlx`, what a build without a database checks its queries against
+    Prepare,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Up(args) => Box::pin(up::run(args)).await,
+        Command::Test(args) => Box::pin(test::run(args)).await,
+        Command::ResetDb => Box::pin(reset_db::run()).await,
+        Command::SeedData(args) => Box::pin(seed_data::run(args)).await,
+        Command::ClearCache => Box::pin(clear_cache::run()).await,
+        Command::Prepare => Box::pin(prepare::run()).await,
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

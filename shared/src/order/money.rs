@@ -77,7 +77,7 @@ pub fn parse_decimal(text: &str) -> Option<Decimal> {
     if value.is_zero() {
         return Some(Decimal::ZERO);
     }
-    if exponent > 28 || exponent < -28 {
+    if !(-28..=28).contains(&exponent) {
         return None;
     }
     let scale = i32::try_from(value.scale()).ok()? - exponent;

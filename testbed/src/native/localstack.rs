@@ -1,6 +1,6 @@
 //! LocalStack's SQS as a child process, without Docker: from Python's package index, in a virtual environment of its own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,6 +54,10 @@ pub async fn prepare_localstack() -> anyhow::Result<PathBuf> {
     // Named after what is in it, so that changed pins make a new one.
     let folder = paths::data().join("localstack");
     let environment = folder.join(format!("venv-{:016x}", hasher.finish()));
+    fs::create_dir_all(&folder)?;
+    // Two runs at once would make the same environment; the lock ends with the process that holds it.
+    let lock = File::create(folder.join("lock"))?;
+    let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
     if environment.join("complete").is_file() {
         return Ok(environment);
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sqlx::Connection;
 
-use crate::process::{Launch, Process, last_line};
+use crate::process::{Launch, Process};
 use crate::{http, paths, watchdog};
 
 pub use localstack::{localstack, prepare_localstack};
@@ -70,7 +70,7 @@ impl Server {
         let start = Instant::now();
         loop {
             if self.ended()? {
-                bail!("{} did not start: {}", self.title, last_line(self.launch.log()));
+                bail!("{} did not start: {}", self.title, self.launch.last_line());
             }
             let seen = match tokio::time::timeout(Duration::from_secs(2), self.probe.look()).await {
                 Ok(Ok(())) => return Ok(()),
@@ -83,7 +83,7 @@ impl Server {
                     "{} did not come up within {:?}: {seen} (see {})",
                     self.title,
                     self.patience,
-                    self.log()
+                    self.launch.log_file()
                 );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -128,10 +128,6 @@ impl Server {
     /// The process id, while it runs.
     pub fn id(&self) -> Option<u32> {
         self.lock().as_ref().map(Process::id)
-    }
-
-    fn log(&self) -> std::path::Display<'_> {
-        self.launch.log().display()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Process>> {

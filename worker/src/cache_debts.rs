@@ -1,0 +1,116 @@
+//! Pays what the cache is owed: entries that could not be written while Redis was away.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use shared::{
+    cache::{Cache, CacheError, CacheWrite},
+    order::{Order, OrderId},
+    shutdown::Shutdown,
+};
+use sqlx::PgPool;
+
+use crate::{
+    errors::chain,
+    store::{cache_debts, orders},
+};
+
+/// Debts paid in one transaction.
+const AT_ONCE: i64 = 200;
+/// Between looks, and after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A payment that takes longer failed.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Pays debts from the orders as they are.
+#[derive(Clone)]
+pub struct CacheDebts {
+    db: PgPool,
+    cache: Cache,
+}
+
+/// A debt was not paid.
+#[derive(Debug, thiserror::Error)]
+pub enum DebtError {
+    /// The order could not be read.
+    #[error("PostgreSQL did not give the orders")]
+    Store(#[from] sqlx::Error),
+    /// Redis is still away.
+    #[error("the cache did not take the entries")]
+    Cache(#[from] CacheError),
+    /// An order could not be written as JSON.
+    #[error("an order could not be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+impl CacheDebts {
+    /// Owed to `cache`, noted in `db`.
+    pub fn new(db: PgPool, cache: Cache) -> Self {
+        Self { db, cache }
+    }
+
+    /// Pays some, and says how many. Several workers may do so at a time.
+    pub async fn pay_once(&self) -> Result<usize, DebtError> {
+        let mut transaction = self.db.begin().await?;
+        let debts = cache_debts::lock_some(&mut transaction, AT_ONCE).await?;
+        if debts.is_empty() {
+            return Ok(0);
+        }
+        let ids: Vec<OrderId> = debts.iter().map(|(id, _)| *id).collect();
+        let found = orders::by_ids(&mut transaction, &ids).await?;
+        let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
+        let writes = debts
+            .iter()
+            .map(|(id, version)| match found.get(id) {
+                Some(order) => current(order, false),
+                // Deleted. Its tombstone may be created: ids do not come again, so it is true for ever.
+                None => Ok(CacheWrite { id: *id, version: *version, content: None, may_create: true }),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        self.cache.put(&writes).await?;
+        cache_debts::strike(&mut transaction, &ids).await?;
+        transaction.commit().await?;
+        Ok(writes.len())
+    }
+
+    /// Pays until shutdown.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut owing = false;
+        loop {
+            let paid = match tokio::time::timeout(LIMIT, self.pay_once()).await {
+                Ok(Ok(paid)) => paid,
+                Ok(Err(error)) => {
+                    if !owing {
+                        tracing::warn!(
+                            error = chain(&error),
+                            "cache entries are owed and cannot be paid yet"
+                        );
+                    }
+                    owing = true;
+                    0
+                }
+                Err(_) => 0,
+            };
+            if paid > 0 && !shutdown.has_begun() {
+                owing = false;
+                tracing::info!(orders = paid, "wrote cache entries that were owed");
+                continue;
+            }
+            tokio::select! {
+                () = shutdown.begun() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+}
+
+/// The entry of an order as it is now, exactly as the API answers it.
+pub fn current(order: &Order, may_create: bool) -> Result<CacheWrite, serde_json::Error> {
+    let body = Bytes::from(serde_json::to_vec(order)?);
+    Ok(CacheWrite {
+        id: order.id,
+        version: order.version,
+        content: Some((order.customer_id, body)),
+        may_create,
+    })
+}

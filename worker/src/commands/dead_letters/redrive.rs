@@ -1,0 +1,71 @@
+//! `worker dead-letters redrive`.
+
+use std::process::ExitCode;
+
+use shared::event::Envelope;
+use sqlx::PgPool;
+
+use super::demand_choice;
+use crate::{
+    cli::Redrive,
+    commands::{
+        connection,
+        publisher::{Published, Publisher},
+        screen::{bar, counted, say},
+    },
+    config::WorkerConfig,
+    dead_letters::DeadLetter,
+    store::dead_letters,
+};
+
+/// Publishes them again, oldest first, and marks those that the broker has confirmed.
+pub(in crate::commands) async fn redrive(
+    db: &PgPool,
+    config: &WorkerConfig,
+    redrive: &Redrive,
+) -> anyhow::Result<ExitCode> {
+    demand_choice(&redrive.ids, &redrive.which, redrive.all);
+    // Who names a number wants that one again; a filter means what is still open.
+    let filter = redrive.which.filter(&redrive.ids, redrive.ids.is_empty());
+    let mut connection = connection(db).await?;
+    let total = dead_letters::count(&mut connection, &filter).await?;
+    if total == 0 {
+        say("no dead letters to send again")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let mut publisher = Publisher::connect(&config.broker, redrive.rate).await?;
+    let progress = bar(total, "redriving");
+    let (mut sent, mut refused, mut last) = (0_usize, Vec::new(), 0);
+    loop {
+        let page = dead_letters::after(&mut connection, &filter, last, publisher.batch()).await?;
+        let Some(end) = page.last() else { break };
+        last = end.id;
+        progress.inc(page.len() as u64);
+        let (readable, unreadable): (Vec<_>, Vec<_>) = page
+            .into_iter()
+            .map(|letter| (letter.to_envelope(), letter))
+            .partition(|(event, _)| event.is_some());
+        refused
+            .extend(unreadable.into_iter().map(|(_, letter)| (letter.id, "the body is not text".to_owned())));
+        let (events, letters): (Vec<Option<Envelope>>, Vec<DeadLetter>) = readable.into_iter().unzip();
+        let events: Vec<Envelope> = events.into_iter().flatten().collect();
+        let mut confirmed = Vec::with_capacity(letters.len());
+        for (letter, published) in letters.iter().zip(publisher.publish(&events).await?) {
+            match published {
+                Published::Confirmed => confirmed.push((letter.id, letter.failed_at)),
+                Published::Rejected(reason) => refused.push((letter.id, reason)),
+            }
+        }
+        dead_letters::mark_redriven(&mut connection, &confirmed).await?;
+        sent += confirmed.len();
+    }
+    progress.finish_and_clear();
+    publisher.close().await;
+
+    say(&format!("sent {} again", counted(sent, "event")))?;
+    for (id, reason) in &refused {
+        say(&format!("dead letter {id} was not sent: {reason}"))?;
+    }
+    Ok(if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

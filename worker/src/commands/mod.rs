@@ -1,0 +1,56 @@
+//! What operators do: each command a file. Results go to standard output, progress and errors to standard error.
+
+mod dead_letters;
+mod publisher;
+mod rebuild_cache;
+mod replay;
+mod screen;
+mod verify;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use shared::{cache::Cache, db};
+use sqlx::PgPool;
+
+use crate::{
+    cli::{Command, DeadLetters},
+    config::WorkerConfig,
+    run,
+};
+
+/// Commands walk over many entries at a time and may wait for an answer.
+const CACHE_DEADLINE: Duration = Duration::from_secs(5);
+/// Commands do one thing after the other.
+const CONNECTIONS: u32 = 2;
+
+/// Does what an operator asked for; the exit code says how it went.
+pub async fn execute(command: Command, config: &WorkerConfig) -> anyhow::Result<ExitCode> {
+    let db = db::pool(&config.database_url, CONNECTIONS, "worker command")
+        .context("DATABASE_URL cannot be used")?;
+    match command {
+        Command::Run => run::run(config.clone()).await?,
+        Command::DeadLetters(DeadLetters::List(list)) => dead_letters::list::list(&db, &list).await?,
+        Command::DeadLetters(DeadLetters::Show(show)) => dead_letters::show::show(&db, &show).await?,
+        Command::DeadLetters(DeadLetters::Redrive(redrive)) => {
+            return dead_letters::redrive::redrive(&db, config, &redrive).await;
+        }
+        Command::DeadLetters(DeadLetters::Purge(purge)) => {
+            return dead_letters::purge::purge(&db, &purge).await;
+        }
+        Command::Replay(which) => return replay::replay(&db, config, &which).await,
+        Command::RebuildCache => rebuild_cache::rebuild_cache(&db, &cache(config)?).await?,
+        Command::Verify(how) => {
+            return verify::verify(&verify::Stores { db, cache: cache(config)? }, config, &how).await;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cache(config: &WorkerConfig) -> anyhow::Result<Cache> {
+    Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE).context("REDIS_URL cannot be used")
+}
+
+async fn connection(db: &PgPool) -> anyhow::Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+    db.acquire().await.context("PostgreSQL does not answer")
+}

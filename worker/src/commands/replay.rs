@@ -1,0 +1,57 @@
+//! `worker replay`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use shared::event::Envelope;
+use sqlx::PgPool;
+
+use super::{
+    connection,
+    publisher::{Published, Publisher},
+    screen::{bar, counted, say},
+};
+use crate::{
+    cli::Replay,
+    config::WorkerConfig,
+    store::log::{self, Selection},
+};
+
+/// Publishes retained events again, in their order.
+pub(super) async fn replay(db: &PgPool, config: &WorkerConfig, which: &Replay) -> anyhow::Result<ExitCode> {
+    let selection = match (which.from, which.order) {
+        (Some(time), _) => Selection::From(time),
+        (None, Some(order)) => Selection::Order(order),
+        (None, None) => bail!("say --from or --order"),
+    };
+    let mut connection = connection(db).await?;
+    let (total, end) = log::extent(&mut connection, selection).await.context("cannot read the log")?;
+    if total == 0 {
+        say("the log holds no such events")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let mut publisher = Publisher::connect(&config.broker, None).await?;
+    let progress = bar(total, "replaying");
+    let (mut last, mut sent, mut refused) = (0, 0_usize, 0_usize);
+    loop {
+        let page = log::page(&mut connection, selection, last, end, publisher.batch()).await?;
+        let Some(tail) = page.last() else { break };
+        last = tail.id;
+        let events: Vec<Envelope> = page.into_iter().map(|logged| logged.envelope).collect();
+        for (event, published) in events.iter().zip(publisher.publish(&events).await?) {
+            match published {
+                Published::Confirmed => sent += 1,
+                Published::Rejected(reason) => {
+                    refused += 1;
+                    say(&format!("event {} was refused: {reason}", event.id))?;
+                }
+            }
+        }
+        progress.inc(events.len() as u64);
+    }
+    progress.finish_and_clear();
+    publisher.close().await;
+    say(&format!("sent {} again", counted(sent, "event")))?;
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

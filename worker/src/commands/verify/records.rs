@@ -1,0 +1,118 @@
+//! Orders, log and history against each other.
+
+use futures_util::TryStreamExt as _;
+use indicatif::ProgressBar;
+use sqlx::PgPool;
+
+use super::{Difference, Digest, Findings};
+use crate::{
+    commands::connection,
+    store::comparison::{self, Version},
+};
+
+/// Digests of the three, and what is wrong with them.
+#[derive(Default)]
+struct Tally {
+    orders: Digest,
+    log: Digest,
+    history: Digest,
+    /// The history of what the log still has: equal to the log's digest where nothing is missing.
+    history_of_log: Digest,
+    differences: Vec<Difference>,
+}
+
+/// Walks over everything by order and version.
+pub(super) async fn compare(
+    db: &PgPool,
+    only: Option<&[i64]>,
+    findings: &mut Findings,
+    progress: &ProgressBar,
+) -> anyhow::Result<()> {
+    let mut connection = connection(db).await?;
+    let mut rows = comparison::versions(&mut connection, only);
+    let mut tally = Tally::default();
+    let mut group: Vec<Version> = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        progress.inc(1);
+        if group.first().is_some_and(|first| first.order_id != row.order_id) {
+            tally.add(&group);
+            group.clear();
+        }
+        group.push(row);
+    }
+    tally.add(&group);
+    findings.differences.append(&mut tally.differences);
+    findings.digests.extend([
+        ("orders", tally.orders),
+        ("log", tally.log),
+        ("history", tally.history),
+        ("history of what is logged", tally.history_of_log),
+    ]);
+    Ok(())
+}
+
+impl Tally {
+    /// Takes in one order: its versions in their order.
+    fn add(&mut self, versions: &[Version]) {
+        let Some(first) = versions.first() else { return };
+        if let (Some(current), Some(content)) = (first.current, &first.content) {
+            let (id, current) = (first.order_id.to_be_bytes(), current.to_be_bytes());
+            self.orders.add(&[&id, &current, content.as_bytes()]);
+        }
+        for row in versions {
+            let Some(version) = row.version else { continue };
+            let (id, version) = (row.order_id.to_be_bytes(), version.to_be_bytes());
+            if let Some(event) = row.logged {
+                self.log.add(&[&id, &version, event.as_bytes()]);
+            }
+            if let Some(event) = row.recorded {
+                self.history.add(&[&id, &version, event.as_bytes()]);
+                if row.logged.is_some() {
+                    self.history_of_log.add(&[&id, &version, event.as_bytes()]);
+                }
+            }
+        }
+        examine(versions, &mut self.differences);
+    }
+}
+
+/// What is wrong with one order, given its versions in their order.
+fn examine(versions: &[Version], differences: &mut Vec<Difference>) {
+    let Some(first) = versions.first() else { return };
+    let (order, current) = (first.order_id, first.current);
+    let mut next = 1;
+    let mut deleted_by = None;
+    for row in versions {
+        let Some(version) = row.version else { continue };
+        if version < next {
+            differences.push(Difference::TwoEvents { order, version });
+            continue;
+        }
+        if version > next {
+            differences.push(Difference::Lost { order, first: next, last: version - 1 });
+        }
+        next = version + 1;
+        deleted_by = row.deletes.then_some(version);
+        if let (Some(event), None) = (row.logged, row.recorded) {
+            differences.push(Difference::NotRecorded { order, version, event });
+        }
+        if let (Some(event), Some(false)) = (row.logged, row.history_agrees) {
+            differences.push(Difference::RecordDiffers { order, version, event });
+        }
+        if row.order_agrees == Some(false) {
+            differences.push(Difference::OrderDiffers { order, version });
+        }
+    }
+    let recorded = next - 1;
+    match (current, deleted_by) {
+        (Some(_), Some(deleted_by)) => differences.push(Difference::NotDeleted { order, deleted_by }),
+        (Some(version), None) if version > recorded => {
+            differences.push(Difference::Lost { order, first: next, last: version });
+        }
+        (Some(version), None) if version < recorded => {
+            differences.push(Difference::OrderBehind { order, version, recorded });
+        }
+        (None, None) => differences.push(Difference::OrderMissing { order, recorded }),
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+}

@@ -1,0 +1,162 @@
+//! What the consumer says of its work: metrics, and one canonical line for each event.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use metrics::{counter, gauge, histogram};
+use shared::{
+    broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem},
+    event::Event,
+    shutdown::Shutdown,
+};
+use time::OffsetDateTime;
+use tokio::time::MissedTickBehavior;
+
+use crate::errors::chain;
+
+/// What became of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Handled,
+    Retried,
+    DeadLettered,
+    HandedBack,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handled => "handled",
+            Self::Retried => "retried",
+            Self::DeadLettered => "dead_lettered",
+            Self::HandedBack => "handed_back",
+        }
+    }
+}
+
+/// An event at its end.
+pub(super) struct Finished<'a> {
+    pub(super) system: EventSystem,
+    pub(super) event: Option<&'a Event>,
+    pub(super) attempt: u32,
+    pub(super) outcome: Outcome,
+    /// Which part failed, and why.
+    pub(super) failure: Option<(&'static str, &'a str)>,
+    pub(super) duration: Duration,
+    pub(super) now: OffsetDateTime,
+}
+
+impl Finished<'_> {
+    /// Counts it and writes its line.
+    pub(super) fn tell(&self) {
+        let broker = self.system.as_str();
+        let outcome = self.outcome.as_str();
+        counter!("worker_events_total", "broker" => broker, "outcome" => outcome).increment(1);
+        let lag = self.event.map(|event| Duration::try_from(self.now - event.time).unwrap_or_default());
+        if let (Outcome::Handled, Some(lag)) = (self.outcome, lag) {
+            histogram!("worker_event_lag_seconds", "broker" => broker).record(lag);
+        }
+        let (source, reason) = self.failure.unzip();
+        // Why a body cannot be read may quote from it, which belongs into the dead letter only.
+        let reason = reason.filter(|_| self.event.is_some());
+        tracing::info!(
+            event.id = self.event.map(|event| tracing::field::display(event.id)),
+            event.r#type = self.event.map(|event| event.event_type.as_str()),
+            order.id = self.event.map(|event| event.data.order_id.get()),
+            version = self.event.map(|event| event.data.version),
+            attempt = self.attempt,
+            outcome,
+            failed.source = source,
+            failed.reason = reason,
+            duration_ms = millis(self.duration),
+            lag_ms = lag.map(millis),
+            broker,
+            traceparent = self.event.and_then(|event| event.traceparent.as_deref()),
+            "event"
+        );
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A batch came in.
+pub(super) fn received(system: EventSystem, batch: &[Delivery]) {
+    let broker = system.as_str();
+    let redelivered = batch.iter().filter(|delivery| delivery.attempt > 1).count();
+    counter!("worker_events_received_total", "broker" => broker).increment(batch.len() as u64);
+    counter!("worker_events_redelivered_total", "broker" => broker).increment(redelivered as u64);
+    #[expect(clippy::cast_precision_loss, reason = "batches are far smaller than 2^52")]
+    histogram!("worker_batch_events", "broker" => broker).record(batch.len() as f64);
+}
+
+/// A handler was called once with a batch.
+pub(super) fn handler_called(handler: &'static str, system: EventSystem, took: Duration) {
+    histogram!("worker_handler_duration_seconds", "handler" => handler, "broker" => system.as_str())
+        .record(took);
+}
+
+/// An event is in the table.
+pub(super) fn dead_lettered(system: EventSystem, source: &'static str) {
+    counter!("worker_dead_letters_total", "broker" => system.as_str(), "source" => source).increment(1);
+}
+
+/// A batch is held for the `outages`th time.
+pub(super) fn dependency_is_down(part: &'static str, error: &(dyn Error + 'static), outages: u32) {
+    counter!("worker_held_total", "part" => part).increment(1);
+    // Once, and then ever more rarely: an outage may be long.
+    if outages.is_power_of_two() {
+        tracing::warn!(
+            part,
+            error = chain(error),
+            tries = outages,
+            "holding a batch while a dependency is down"
+        );
+    }
+}
+
+/// A held batch went through.
+pub(super) fn dependency_is_back(part: &'static str, outages: u32) {
+    if outages > 0 {
+        tracing::info!(part, tries = outages, "a held batch went through");
+    }
+}
+
+/// Nothing could be received, for the `failures`th time in a row.
+pub(super) fn source_failed(system: EventSystem, error: &BrokerError, failures: u32) {
+    counter!("worker_source_failures_total", "broker" => system.as_str()).increment(1);
+    if failures.is_power_of_two() {
+        tracing::warn!(broker = %system, error = chain(error), failures, "cannot receive events");
+    }
+}
+
+/// Settlements were lost.
+pub(super) fn settle_failed(system: EventSystem, error: &BrokerError) {
+    counter!("worker_settle_failures_total", "broker" => system.as_str()).increment(1);
+    tracing::warn!(broker = %system, error = chain(error), "could not settle events; they will come again");
+}
+
+/// Samples what waits in the broker into gauges, until shutdown.
+pub async fn report_backlog(source: Arc<dyn EventSource>, every: Duration, shutdown: Shutdown) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.begun() => return,
+            _ = ticks.tick() => {}
+        }
+        // A broker that does not answer is told by the source's own errors and by health.
+        if let Ok(Ok(backlog)) = tokio::time::timeout(every, source.backlog()).await {
+            set_backlog(source.system(), &backlog);
+        }
+    }
+}
+
+fn set_backlog(system: EventSystem, backlog: &Backlog) {
+    let broker = system.as_str();
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!("worker_backlog_events", "broker" => broker).set(backlog.messages as f64);
+    if let Some(age) = backlog.oldest_age.or((backlog.messages == 0).then_some(Duration::ZERO)) {
+        gauge!("worker_backlog_oldest_seconds", "broker" => broker).set(age);
+    }
+}

@@ -1,0 +1,122 @@
+//! Dead letters: events set aside, from every broker alike.
+
+use sha2::{Digest as _, Sha256};
+use shared::{
+    event::{Envelope, Event},
+    order::OrderId,
+    timestamp,
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// An event about to be set aside.
+#[derive(Debug)]
+pub struct NewDeadLetter<'a> {
+    /// The event, where its body could be read.
+    pub event: Option<&'a Event>,
+    /// As received.
+    pub body: &'a [u8],
+    /// Which part gave up: a handler's name, `parse`, or `consumer`.
+    pub source: &'static str,
+    /// Why.
+    pub reason: &'a str,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// Which event system it came from.
+    pub broker: &'static str,
+}
+
+/// An event that was set aside.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Its number here.
+    pub id: i64,
+    /// The event's id, where the body could be read.
+    pub event_id: Option<Uuid>,
+    /// The event's type.
+    pub event_type: Option<String>,
+    /// The order it is about.
+    pub order_id: Option<i64>,
+    /// The order's version.
+    pub version: Option<i64>,
+    /// As received.
+    pub body: Vec<u8>,
+    /// Which part gave up: a handler's name, `parse`, `consumer`, or `publish` for the relay.
+    pub source: String,
+    /// Why.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// Which event system it was on.
+    pub broker: String,
+    /// When it was last set aside.
+    pub failed_at: OffsetDateTime,
+    /// When an operator last sent it again, unless it was set aside again since.
+    pub redriven_at: Option<OffsetDateTime>,
+}
+
+impl DeadLetter {
+    /// The event to send again, under its own id. `None` for a body that is not text, which no broker takes.
+    ///
+    /// A body that could not be read may be readable by a newer worker. Its id is the one it names, or one made from
+    /// the body, so that sending it twice is recognised as the same.
+    pub fn to_envelope(&self) -> Option<Envelope> {
+        let body = String::from_utf8(self.body.clone()).ok()?;
+        let id = self.event_id.or_else(|| named_id(&body)).unwrap_or_else(|| id_of(&self.body));
+        Some(Envelope {
+            id,
+            event_type: self.event_type.clone().unwrap_or_else(|| "unknown".to_owned()),
+            key: self.order_id.unwrap_or_default(),
+            sequence: self.version.unwrap_or_default(),
+            body,
+        })
+    }
+
+    /// The letter for machines. The body stands as JSON where it is JSON, else as text.
+    pub fn to_json(&self) -> serde_json::Value {
+        let text = String::from_utf8_lossy(&self.body);
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::from(text.as_ref()));
+        serde_json::json!({
+            "id": self.id,
+            "event_id": self.event_id,
+            "event_type": self.event_type,
+            "order_id": self.order_id,
+            "version": self.version,
+            "source": self.source,
+            "reason": self.reason,
+            "attempts": self.attempts,
+            "broker": self.broker,
+            "failed_at": timestamp::format(self.failed_at),
+            "redriven_at": self.redriven_at.map(timestamp::format),
+            "body": body,
+        })
+    }
+}
+
+fn named_id(body: &str) -> Option<Uuid> {
+    serde_json::from_str::<serde_json::Value>(body).ok()?.get("id")?.as_str()?.parse().ok()
+}
+
+fn id_of(body: &[u8]) -> Uuid {
+    let hash = Sha256::digest(body);
+    uuid::Builder::from_custom_bytes(std::array::from_fn(|at| hash[at])).into_uuid()
+}
+
+/// Which dead letters. What is not set does not narrow.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// These numbers only.
+    pub ids: Option<Vec<i64>>,
+    /// The part that gave up.
+    pub source: Option<String>,
+    /// The event's type.
+    pub event_type: Option<String>,
+    /// The order.
+    pub order: Option<OrderId>,
+    /// Set aside at or after.
+    pub since: Option<OffsetDateTime>,
+    /// Set aside before.
+    pub until: Option<OffsetDateTime>,
+    /// Only those that were not sent again since.
+    pub open: bool,
+}

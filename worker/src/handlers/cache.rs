@@ -1,0 +1,95 @@
+//! Keeps the order cache right.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use shared::{
+    cache::{Cache, CacheWrite},
+    event::{Event, EventType},
+    order::OrderId,
+};
+use sqlx::PgPool;
+
+use super::{EventHandler, HandlerError, HandlerEvent};
+use crate::{
+    errors::chain,
+    store::{Session, bounded, cache_debts},
+};
+
+/// An event older than this only raises entries. What a newer version left in the cache may have expired since, and
+/// the older one must not take its place.
+const LATE: Duration = Duration::from_mins(1);
+
+/// Compare-and-sets a batch's entries in one round trip.
+///
+/// While Redis is away, the batch's orders are noted as debts in PostgreSQL, to be paid by
+/// [`CacheDebts`](crate::cache_debts::CacheDebts) when it is back. So a lost cache neither stops the history nor keeps
+/// the broker's events waiting, and no entry stays stale because its event was acknowledged.
+#[derive(Clone)]
+pub struct CacheHandler {
+    cache: Cache,
+    db: PgPool,
+    late: Duration,
+}
+
+impl CacheHandler {
+    /// Writes to `cache`, whose entries live for `ttl`, and notes debts in `db`.
+    pub fn new(cache: Cache, db: PgPool, ttl: Duration) -> Self {
+        // With short lives a newer entry could expire within a minute; half a life stays clear of their jitter.
+        Self { cache, db, late: LATE.min(ttl / 2) }
+    }
+
+    /// The writes of a batch: the newest version of each order.
+    fn writes(&self, batch: &[HandlerEvent]) -> Result<Vec<CacheWrite>, HandlerError> {
+        let mut newest: HashMap<OrderId, (&Event, bool)> = HashMap::with_capacity(batch.len());
+        for item in batch {
+            let event = item.event.as_ref();
+            let fresh = item.attempt <= 1 && item.age() <= self.late;
+            newest
+                .entry(event.data.order_id)
+                .and_modify(|(held, may_create)| {
+                    if held.data.version < event.data.version {
+                        *held = event;
+                    }
+                    // As if each were written by itself: a fresh one creates the entry, the newest raises it.
+                    *may_create |= fresh;
+                })
+                .or_insert((event, fresh));
+        }
+        newest.into_values().map(|(event, may_create)| write(event, may_create)).collect()
+    }
+}
+
+fn write(event: &Event, may_create: bool) -> Result<CacheWrite, HandlerError> {
+    let data = &event.data;
+    let content = match event.event_type {
+        EventType::OrderDeleted => None,
+        EventType::OrderCreated | EventType::OrderUpdated => {
+            let body =
+                serde_json::to_vec(&data.order).map_err(|error| HandlerError::Permanent(error.into()))?;
+            Some((data.customer_id, Bytes::from(body)))
+        }
+    };
+    Ok(CacheWrite { id: data.order_id, version: data.version, content, may_create })
+}
+
+#[async_trait]
+impl EventHandler for CacheHandler {
+    fn name(&self) -> &'static str {
+        "cache"
+    }
+
+    async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
+        let writes = self.writes(batch)?;
+        let Err(error) = self.cache.put(&writes).await else { return Ok(()) };
+        tracing::debug!(error = chain(&error), orders = writes.len(), "cache entries are owed");
+        let mut debts: Vec<_> = writes.iter().map(|write| (write.id, write.version)).collect();
+        debts.sort_unstable();
+        let mut session = Session::open(&self.db).await?;
+        bounded(cache_debts::record(&mut session, &debts)).await?;
+        session.release();
+        metrics::counter!("worker_cache_debts_total").increment(debts.len() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Rows of `order_history`.
+
+use shared::{event::Event, order::OrderId};
+use sqlx::PgConnection;
+
+/// Records versions in one statement and says how many were new. One that is recorded already stays as it is.
+pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
+    let mut rows = Rows::default();
+    for event in events {
+        rows.push(event)?;
+    }
+    let done = sqlx::query!(
+        "INSERT INTO order_history
+             (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+         SELECT order_id, version, action, changes::json, customer_id, performed_by, event_id, occurred_at
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
+                     $8::timestamptz[])
+              AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+         ON CONFLICT (order_id, version) DO NOTHING",
+        &rows.order_ids,
+        &rows.versions,
+        &rows.actions,
+        &rows.changes,
+        &rows.customer_ids,
+        &rows.performed_by,
+        &rows.event_ids,
+        &rows.occurred_at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Makes a recorded version say what its event says, or records it. For repair only.
+pub async fn correct(connection: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM order_history WHERE order_id = $1 AND version = $2",
+        event.data.order_id.get(),
+        event.data.version
+    )
+    .execute(&mut *connection)
+    .await?;
+    insert(connection, &[event]).await?;
+    Ok(())
+}
+
+/// How many of these versions are recorded.
+pub async fn count(connection: &mut PgConnection, versions: &[(OrderId, i64)]) -> sqlx::Result<i64> {
+    let (order_ids, versions): (Vec<i64>, Vec<i64>) =
+        versions.iter().map(|(order, version)| (order.get(), *version)).unzip();
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM order_history
+           JOIN unnest($1::bigint[], $2::bigint[]) AS wanted (order_id, version) USING (order_id, version)"#,
+        &order_ids,
+        &versions,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// A batch by columns, as `unnest` takes it.
+#[derive(Default)]
+struct Rows {
+    order_ids: Vec<i64>,
+    versions: Vec<i64>,
+    actions: Vec<String>,
+    changes: Vec<String>,
+    customer_ids: Vec<i64>,
+    performed_by: Vec<i64>,
+    event_ids: Vec<uuid::Uuid>,
+    occurred_at: Vec<time::OffsetDateTime>,
+}
+
+impl Rows {
+    fn push(&mut self, event: &Event) -> sqlx::Result<()> {
+        let data = &event.data;
+        self.order_ids.push(data.order_id.get());
+        self.versions.push(data.version);
+        self.actions.push(event.event_type.action().to_owned());
+        self.changes
+            .push(serde_json::to_string(&data.changes).map_err(|error| sqlx::Error::Encode(error.into()))?);
+        self.customer_ids.push(data.customer_id.get());
+        self.performed_by.push(data.performed_by.get());
+        self.event_ids.push(event.id);
+        self.occurred_at.push(event.time);
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! The only SQL of the worker: functions on a connection, and what their failures mean.
+
+pub mod cache_debts;
+pub mod comparison;
+pub mod dead_letters;
+pub mod history;
+pub mod log;
+pub mod orders;
+
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+
+/// How long a statement of a handler may take. Beyond it the server counts as unavailable.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// PostgreSQL did not do what was asked, and whose fault that is.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The server, the network, the schema or its rights: not the fault of what was to be stored.
+    #[error("PostgreSQL is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// No answer in time.
+    #[error("PostgreSQL did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// Another transaction was in the way; it may succeed next time.
+    #[error("PostgreSQL gave precedence to another transaction")]
+    Conflict(#[source] sqlx::Error),
+    /// The data itself cannot be stored.
+    #[error("PostgreSQL refused the data")]
+    Refused(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            // The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
+            sqlx::Error::Database(answer) => match answer.code().as_deref().and_then(|code| code.get(..2)) {
+                Some("22" | "23") => Self::Refused(error),
+                Some("40" | "55") => Self::Conflict(error),
+                _ => Self::Unavailable(error),
+            },
+            sqlx::Error::Encode(_)
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::RowNotFound => Self::Refused(error),
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+/// A pooled connection that goes back to the pool only after [`Session::release`].
+///
+/// One whose statement failed, timed out or was cancelled is closed instead: after a restart or a fail-over it is dead,
+/// and on a silent network the pool would wait for its answer.
+#[derive(Debug)]
+pub struct Session {
+    connection: PoolConnection<Postgres>,
+    sound: bool,
+}
+
+impl Session {
+    /// Takes a connection from the pool.
+    pub async fn open(pool: &PgPool) -> Result<Self, StoreError> {
+        Ok(Self { connection: pool.acquire().await?, sound: false })
+    }
+
+    /// Gives the connection back: all its statements have succeeded.
+    pub fn release(mut self) {
+        self.sound = true;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.sound {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+/// Bounds a handler's statement.
+pub async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(STATEMENT_LIMIT, statement).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(StoreError::TimedOut(STATEMENT_LIMIT)),
+    }
+}

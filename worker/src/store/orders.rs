@@ -1,0 +1,68 @@
+//! Orders as they are now. One statement each, so that an order and its lines are of one version.
+
+use shared::order::{CustomerId, Money, Order, OrderId, OrderLine};
+use sqlx::{PgConnection, types::Json};
+use time::{Date, OffsetDateTime};
+
+/// The orders among `ids` that exist.
+pub async fn by_ids(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id, customer_id, order_date, status, total_amount, version, created_at, updated_at,
+                  (SELECT json_agg(json_build_object('id', line.id, 'product_id', product_id,
+                                                     'quantity', quantity, 'unit_price', unit_price::text)
+                                   ORDER BY position)
+                   FROM order_lines line WHERE line.order_id = orders.id) AS "lines: Json<Vec<OrderLine>>"
+           FROM orders WHERE id = ANY($1)"#,
+        &ids
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Row::into_order).collect()
+}
+
+/// The ids of the next orders after `after`.
+pub async fn ids_after(connection: &mut PgConnection, after: i64, most: i64) -> sqlx::Result<Vec<OrderId>> {
+    let ids = sqlx::query_scalar!("SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2", after, most)
+        .fetch_all(connection)
+        .await?;
+    Ok(ids.into_iter().filter_map(|id| OrderId::try_from(id).ok()).collect())
+}
+
+/// How many there are.
+pub async fn count(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM orders"#).fetch_one(connection).await
+}
+
+struct Row {
+    id: i64,
+    customer_id: i64,
+    order_date: Date,
+    status: String,
+    total_amount: rust_decimal::Decimal,
+    version: i64,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+    lines: Option<Json<Vec<OrderLine>>>,
+}
+
+impl Row {
+    fn into_order(self) -> sqlx::Result<Order> {
+        Ok(Order {
+            id: OrderId::try_from(self.id).map_err(undecodable)?,
+            customer_id: CustomerId::try_from(self.customer_id).map_err(undecodable)?,
+            order_date: self.order_date,
+            status: self.status.parse().map_err(undecodable)?,
+            total_amount: Money::new(self.total_amount).map_err(undecodable)?,
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            lines: self.lines.map(|lines| lines.0).unwrap_or_default(),
+        })
+    }
+}
+
+fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask clear-cache`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::settings;
+
+/// The keys of cached orders. Sessions, rate limits and the event stream live beside them and stay.
+const CACHED_ORDERS: &str = "cache:order:*";
+const PAGE: usize = 1000;
+
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
+    let removed = clear(&settings::running("REDIS_URL")?).await?;
+    println!("{removed} cached orders forgotten.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes every cached order, a page at a time, so that Redis goes on serving meanwhile.
+pub(crate) async fn clear(url: &str) -> anyhow::Result<u64> {
+    let client = redis::Client::open(url).context("REDIS_URL is not a Redis address")?;
+    let mut redis = client
+        .get_multiplexed_async_connection()
+        .await
+        .context("the Redis server at REDIS_URL does not answer")?;
+    let (mut cursor, mut removed) = (0_u64, 0_u64);
+    loop {
+        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(CACHED_ORDERS)
+            .arg("COUNT")
+            .arg(PAGE)
+            .query_async(&mut redis)
+            .await?;
+        if !keys.is_empty() {
+            let count: u64 = redis::cmd("UNLINK").arg(keys).query_async(&mut redis).await?;
+            removed += count;
+        }
+        if next == 0 {
+            return Ok(removed);
+        }
+        cursor = next;
+    }
+}

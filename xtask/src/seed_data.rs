@@ -1,0 +1,143 @@
+//! `cargo xtask seed-data`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::Rng;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+use testbed::http::Client;
+use tokio::task::JoinSet;
+
+use crate::settings;
+
+/// So many clients create orders side by side: enough to keep the commits of the API shared, few enough for a laptop.
+const CLIENTS: u64 = 16;
+/// Customers are numbered from here, apart from the 123 of the examples.
+const FIRST_CUSTOMER: u64 = 1000;
+/// A customer has so many orders on average.
+const ORDERS_A_CUSTOMER: u64 = 10;
+/// The products of the catalogue that orders are made up from.
+const PRODUCTS: u64 = 500;
+
+/// Options of `seed-data`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many orders to create
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    orders: u64,
+}
+
+/// Orders are created through the API, so that they have their events, their history and their cache entries as any
+/// other order has.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let api = settings::running("API_URL")?;
+    let token = admin_token(&api).await?;
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} orders, {per_sec}, {eta} left")?;
+    let bar = ProgressBar::new(args.orders).with_style(style);
+    let next = Arc::new(AtomicU64::new(0));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS.min(args.orders) {
+        let customers = (args.orders / ORDERS_A_CUSTOMER).max(1);
+        let (api, token, next, bar) = (api.clone(), token.clone(), next.clone(), bar.clone());
+        clients.spawn(async move {
+            let mut seeder = Seeder::new(&api, &token, customers, client).await?;
+            while next.fetch_add(1, Ordering::Relaxed) < args.orders {
+                seeder.order().await?;
+                bar.inc(1);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done??;
+    }
+    bar.finish();
+    println!("{} orders created; the workers write their history.", args.orders);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn admin_token(api: &str) -> anyhow::Result<String> {
+    let body = json!({"customer_id": 1, "role": "admin"}).to_string();
+    let mut client =
+        Client::connect(api).await.context("the API does not run: start it by `cargo xtask up`")?;
+    let answer = client.send("POST", "/api/v1/auth/login-test", &[], Some(&body)).await?;
+    ensure!(answer.status != 404, "the API runs without DEBUG=true, and only with it lets test data in");
+    ensure!(answer.is_success(), "the API answers {} to the test login: {}", answer.status, answer.body);
+    let pair: Value = serde_json::from_str(&answer.body)?;
+    Ok(pair["accessToken"].as_str().context("the test login gives no token")?.to_owned())
+}
+
+/// One client that makes up orders.
+struct Seeder {
+    client: Client,
+    authorization: String,
+    customers: u64,
+    random: StdRng,
+}
+
+impl Seeder {
+    async fn new(api: &str, token: &str, customers: u64, seed: u64) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: Client::connect(api).await?,
+            authorization: format!("Bearer {token}"),
+            customers,
+            // Fixed seeds: the same command makes the same kind of data again.
+            random: StdRng::seed_from_u64(seed),
+        })
+    }
+
+    /// Creates an order and takes it some way along its life.
+    async fn order(&mut self) -> anyhow::Result<()> {
+        let order = self.make_up();
+        let created = self.send("POST", "/api/v1/orders", &order).await?;
+        let id = created["id"].as_u64().context("the new order has no id")?;
+        for status in self.life() {
+            self.send("PATCH", &format!("/api/v1/orders/{id}"), &json!({"status": status})).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let headers = [("Authorization", self.authorization.as_str())];
+        let answer = self.client.send(method, path, &headers, Some(&body.to_string())).await?;
+        ensure!(answer.is_success(), "{method} {path} answers {}: {}", answer.status, answer.body);
+        Ok(serde_json::from_str(&answer.body)?)
+    }
+
+    /// Mostly a few lines of a few pieces, as in a shop; a product has one price.
+    fn make_up(&mut self) -> Value {
+        let lines: Vec<Value> = (0..self.random.random_range(1..=5))
+            .map(|_| {
+                let product = self.random.random_range(0..PRODUCTS);
+                let cents = 199 + product * product * 37 % 40_000;
+                json!({
+                    "product_id": 1001 + product,
+                    "quantity": self.random.random_range(1..=4),
+                    "unit_price": format!("{}.{:02}", cents / 100, cents % 100),
+                })
+            })
+            .collect();
+        json!({
+            "customer_id": FIRST_CUSTOMER + self.random.random_range(0..self.customers),
+            "order_date": format!("2025-{:02}-{:02}", self.random.random_range(1..=12), self.random.random_range(1..=28)),
+            "lines": lines,
+        })
+    }
+
+    /// The statuses that follow: a fifth of the orders is still pending, and one in ten is cancelled.
+    fn life(&mut self) -> &'static [&'static str] {
+        match self.random.random_range(0..10) {
+            0..2 => &[],
+            2..4 => &["CONFIRMED"],
+            4..6 => &["CONFIRMED", "SHIPPED"],
+            6..9 => &["CONFIRMED", "SHIPPED", "DELIVERED"],
+            _ => &["CANCELLED"],
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The servers and programs that a command has started, and how they are stopped.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use testbed::Program;
+use testbed::source::Service;
+
+/// What runs, in the order in which it was started. Shared by the steps that start things side by side, so that one
+/// that is abandoned half-way leaves the others' servers to be stopped.
+#[derive(Debug, Default)]
+pub(crate) struct System {
+    running: Mutex<Vec<Part>>,
+}
+
+/// Something that runs.
+#[derive(Debug)]
+struct Part {
+    title: String,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Server(Box<Service>),
+    Program(Program),
+}
+
+/// How to reach a server that was started.
+#[derive(Debug)]
+pub(crate) struct Address {
+    /// For its clients.
+    pub(crate) url: String,
+    /// RabbitMQ's management API.
+    pub(crate) management_url: Option<String>,
+}
+
+impl System {
+    /// Starts a server and says so.
+    pub(crate) async fn serve(
+        &self,
+        title: &str,
+        starting: impl Future<Output = anyhow::Result<Service>>,
+    ) -> anyhow::Result<Address> {
+        let start = Instant::now();
+        let service = starting.await?;
+        let address = Address {
+            url: service.url().to_owned(),
+            management_url: service.management_url().map(str::to_owned),
+        };
+        let took = start.elapsed().as_secs_f32();
+        println!("     {title} is up after {took:.1} s: {}, {}", service.origin(), address.url);
+        self.keep(title, What::Server(Box::new(service)));
+        Ok(address)
+    }
+
+    /// Starts a program and waits until it answers at `ready`.
+    pub(crate) async fn run(&self, title: &str, mut program: Program, ready: &str) -> anyhow::Result<()> {
+        program.ready(ready).await?;
+        println!("     {title} is ready (process {})", program.id());
+        self.keep(title, What::Program(program));
+        Ok(())
+    }
+
+    /// Waits until something ends that nobody has stopped, and says what.
+    pub(crate) async fn failure(&self) -> anyhow::Result<()> {
+        loop {
+            for part in self.lock().iter_mut() {
+                match &mut part.what {
+                    What::Server(service) if service.has_failed() => {
+                        bail!("{} has ended unexpectedly", part.title)
+                    }
+                    What::Program(program) => {
+                        if let Some(status) = program.ended() {
+                            bail!(
+                                "{} has ended unexpectedly ({status}): {}",
+                                part.title,
+                                program.last_line()
+                            );
+                        }
+                    }
+                    What::Server(_) => {}
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Stops everything in good order, the latest started first, and says so.
+    pub(crate) async fn stop(&self) {
+        self.stop_and(|title| println!("     {title} has stopped")).await;
+    }
+
+    /// [`Self::stop`] without a word.
+    pub(crate) async fn stop_quietly(&self) {
+        self.stop_and(|_| {}).await;
+    }
+
+    async fn stop_and(&self, say: impl Fn(&str)) {
+        loop {
+            // Taken out one by one: what is left when this is abandoned is the watchdog's.
+            let Some(Part { title, what }) = self.lock().pop() else { return };
+            let stopped = match what {
+                What::Server(service) => service.stop().await,
+                What::Program(program) => program.stop().await.map(|_| ()),
+            };
+            match stopped {
+                Ok(()) => say(&title),
+                Err(error) => eprintln!("     {title}: {error:#}"),
+            }
+        }
+    }
+
+    fn keep(&self, title: &str, what: What) {
+        self.lock().push(Part { title: title.to_owned(), what });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Part>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
