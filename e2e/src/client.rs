@@ -68,7 +68,9 @@ impl Client {
         let start = std::time::Instant::now();
         loop {
             match self.once(method.clone(), path, body, Some(key)).await {
-                Ok((status, answer)) if !status.is_server_error() && answer["code"] != "idempotency_in_progress" => {
+                Ok((status, answer))
+                    if !status.is_server_error() && answer["code"] != "idempotency_in_progress" =>
+                {
                     return Ok((status, answer));
                 }
                 other if start.elapsed() > PATIENCE => bail!("{method} {path} was never answered: {other:?}"),
@@ -93,8 +95,9 @@ impl Client {
     ///
     /// Returns its id and its last version.
     pub async fn live_an_order(&self, seed: i64) -> anyhow::Result<(i64, i64)> {
-        let (status, order) =
-            self.surely(Method::POST, "/api/v1/orders", Some(&Self::order(seed)), &format!("create-{seed}")).await?;
+        let (status, order) = self
+            .surely(Method::POST, "/api/v1/orders", Some(&Self::order(seed)), &format!("create-{seed}"))
+            .await?;
         anyhow::ensure!(status == StatusCode::CREATED, "create: {status} {order}");
         let id = order["id"].as_i64().context("no id")?;
         let path = format!("/api/v1/orders/{id}");
@@ -104,14 +107,28 @@ impl Client {
             .await?;
         anyhow::ensure!(status == StatusCode::OK && order["version"] == 2, "update: {status} {order}");
         if seed % 3 == 0 {
-            let (status, answer) = self.surely(Method::DELETE, &path, None, &format!("delete-{seed}")).await?;
+            let (status, answer) =
+                self.surely(Method::DELETE, &path, None, &format!("delete-{seed}")).await?;
             anyhow::ensure!(status == StatusCode::NO_CONTENT, "delete: {status} {answer}");
         } else {
             let (status, order) = self
-                .surely(Method::PATCH, &path, Some(&json!({"status": "DELIVERED"})), &format!("deliver-{seed}"))
+                .surely(
+                    Method::PATCH,
+                    &path,
+                    Some(&json!({"status": "DELIVERED"})),
+                    &format!("deliver-{seed}"),
+                )
                 .await?;
             anyhow::ensure!(status == StatusCode::OK && order["version"] == 3, "deliver: {status} {order}");
         }
         Ok((id, 3))
+    }
+
+    /// Every `clients`-th of so many orders, one after the other.
+    pub async fn live_a_share(self, share: i64, clients: i64, orders: i64) -> anyhow::Result<()> {
+        for seed in (0..orders).filter(|seed| seed % clients == share) {
+            self.live_an_order(seed).await?;
+        }
+        Ok(())
     }
 }

@@ -81,7 +81,8 @@ async fn cache_differences(system: &System, pool: &PgPool) -> Vec<String> {
     let mut differences = Vec::new();
     for key in keys {
         let Some(entry): Option<String> = redis.get(&key).await.expect("the entry is read") else { continue };
-        let id: i64 = key.rsplit(':').next().and_then(|id| id.parse().ok()).expect("the key ends with the id");
+        let id: i64 =
+            key.rsplit(':').next().and_then(|id| id.parse().ok()).expect("the key ends with the id");
         let held: i64 = entry[..20].parse().expect("the entry begins with the version");
         let body = &entry[40..];
         let stored: Option<i64> = sqlx::query_scalar("SELECT version FROM orders WHERE id = $1")

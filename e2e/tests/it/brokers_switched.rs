@@ -20,11 +20,11 @@ async fn switching_brokers_under_load_loses_nothing() {
     let lived = Arc::new(AtomicI64::new(0));
     let load = {
         let (stop, lived) = (Arc::clone(&stop), Arc::clone(&lived));
-        let shop = Client::login(&api.url, 1).await.expect("logs in");
+        let client = Client::login(&api.url, 1).await.expect("logs in");
         tokio::spawn(async move {
             let mut seed = 0;
             while !stop.load(Ordering::SeqCst) {
-                shop.live_an_order(seed).await?;
+                client.live_an_order(seed).await?;
                 seed += 1;
                 lived.store(seed, Ordering::SeqCst);
             }

@@ -1,12 +1,6 @@
 //! The API is killed at random moments: no order without its events, no event without its order.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use e2e::{Broker, Client, System};
 use futures_util::future::try_join_all;
@@ -24,32 +18,23 @@ async fn killing_the_api_leaves_no_order_without_its_events_and_no_event_without
     let clients: Vec<Client> = try_join_all((0..CLIENTS).map(|client| Client::login(&api.url, client + 1)))
         .await
         .expect("every client logs in");
-    let done = Arc::new(AtomicBool::new(false));
-    let loads = clients.into_iter().zip(0..).map(|(shop, client)| {
-        tokio::spawn(async move {
-            for seed in (client..ORDERS).step_by(CLIENTS as usize) {
-                shop.live_an_order(seed).await?;
-            }
-            anyhow::Ok(())
-        })
-    });
-    let finished = Arc::clone(&done);
-    let loads: Vec<_> = loads.collect();
-    let load = tokio::spawn(async move {
-        let outcome = try_join_all(loads).await;
-        finished.store(true, Ordering::SeqCst);
-        outcome
-    });
+    let loads = clients
+        .into_iter()
+        .zip(0..)
+        .map(|(shop, client)| tokio::spawn(shop.live_a_share(client, CLIENTS, ORDERS)));
+    let mut load = tokio::spawn(try_join_all(loads));
     let mut kills = 0;
-    while !done.load(Ordering::SeqCst) {
-        let life = Duration::from_millis(rand::rng().random_range(50..400));
+    let outcomes = loop {
         // The moment of death is what this test is about: any.
-        tokio::time::sleep(life).await;
+        let life = Duration::from_millis(rand::rng().random_range(50..400));
+        if let Ok(ended) = tokio::time::timeout(life, &mut load).await {
+            break ended.expect("the load ran").expect("every client ran");
+        }
         api.program.kill();
         api = system.api_at(port).await;
         kills += 1;
-    }
-    for outcome in load.await.expect("the load ran").expect("every client ran") {
+    };
+    for outcome in outcomes {
         outcome.expect("every request was answered in the end");
     }
     assert!(kills > 0, "the API was never killed");

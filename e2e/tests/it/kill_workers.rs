@@ -15,32 +15,26 @@ async fn every_version_is_recorded_once_while_workers_are_killed(broker: Broker)
     let clients = (0..CLIENTS).map(|client| {
         let url = api.url.clone();
         tokio::spawn(async move {
-            let shop = Client::login(&url, client + 1).await?;
-            for seed in (client..ORDERS).step_by(CLIENTS as usize) {
-                shop.live_an_order(seed).await?;
-            }
-            anyhow::Ok(())
+            Client::login(&url, client + 1).await?.live_a_share(client, CLIENTS, ORDERS).await
         })
     });
     let mut load = tokio::spawn(try_join_all(clients));
     let mut workers = vec![system.worker().await, system.worker().await];
     let mut kills = 0;
-    while !load.is_finished() || kills < 3 {
+    let outcomes = loop {
+        // A worker dies at a moment that nobody chose, while the load goes on.
         let life = Duration::from_millis(rand::rng().random_range(100..1500));
-        if !load.is_finished() {
-            // The load goes on meanwhile; a worker dies at a moment that nobody chose.
-            let _still_running = tokio::time::timeout(life, &mut load).await;
+        if let Ok(ended) = tokio::time::timeout(life, &mut load).await {
+            break ended.expect("the load ran").expect("every client ran");
         }
         workers.swap_remove(0).kill();
         workers.push(system.worker().await);
         kills += 1;
-        if load.is_finished() && kills >= 3 {
-            break;
-        }
-    }
-    for outcome in load.await.expect("the load ran").expect("every client ran") {
+    };
+    for outcome in outcomes {
         outcome.expect("every request was answered");
     }
+    assert!(kills > 0, "no worker was killed under load");
     let verdict = system.settle(Duration::from_mins(3)).await;
     assert_eq!(verdict.differences, Vec::<String>::new());
     assert_eq!((verdict.events, verdict.history), (3 * ORDERS, 3 * ORDERS));
