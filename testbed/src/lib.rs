@@ -38,7 +38,7 @@ pub use program::{Program, ProgramBuilder};
 pub use proxy::Proxy;
 pub use rabbitmq::{Vhost, rabbitmq};
 pub use redis_db::{RedisDb, redis};
-pub use sqs::{SqsNamespace, sqs};
+pub use sqs::{SqsNamespace, create_queue, sqs};
 
 /// The value of a variable that `cargo xtask test` sets, or the one sentence that tells how to get it.
 fn required(variable: &str) -> String {

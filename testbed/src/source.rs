@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use sqlx::Connection;
 
 use crate::native::{RabbitMq, Server, Storage};
-use crate::{docker, http, native};
+use crate::{docker, native};
 
 /// A server to work with.
 #[derive(Debug)]
@@ -155,18 +155,6 @@ pub async fn sqs(given: Option<&str>, storage: &Storage) -> anyhow::Result<Servi
         return Ok(docker::localstack().await?.into());
     }
     Ok(native::localstack(&part(storage, "localstack")).await?.into())
-}
-
-/// Makes a queue with its default attributes where there is none, and gives its URL.
-pub async fn create_queue(endpoint: &str, name: &str) -> anyhow::Result<String> {
-    let url = format!("{endpoint}/?Action=CreateQueue&Version=2012-11-05&QueueName={name}");
-    // LocalStack checks no signature, but takes the region from where one stands.
-    let credential = "AWS4-HMAC-SHA256 Credential=test/20250101/us-east-1/sqs/aws4_request, SignedHeaders=host, \
-                      Signature=none";
-    let response = http::request("GET", &url, &[("Authorization", credential)], None).await?;
-    ensure!(response.is_success(), "the queue cannot be made: {} {}", response.status, response.body);
-    let url = response.body.split_once("<QueueUrl>").and_then(|(_, rest)| rest.split_once("</QueueUrl>"));
-    url.map(|(url, _)| url.to_owned()).context("the answer names no queue URL")
 }
 
 /// Each server in a folder of its own.

@@ -1,7 +1,21 @@
-//! SQS queue names for each test.
+//! SQS queues for each test.
+
+use std::fmt::Write;
+
+use anyhow::{Context, ensure};
+
+use crate::http;
 
 /// The region that tests use; any would do.
 const REGION: &str = "us-east-1";
+
+/// What every queue has, as `localstack/ready.d` sets it too: messages are kept as long as SQS can, 14 days.
+const KEPT: (&str, &str) = ("MessageRetentionPeriod", "1209600");
+/// What the queue of the events has besides: long polling, the time a consumer has, and after so many deliveries,
+/// which is more than the worker needs to set an event aside itself, the dead-letter queue.
+const POLLING: (&str, &str) = ("ReceiveMessageWaitTimeSeconds", "20");
+const VISIBILITY: (&str, &str) = ("VisibilityTimeout", "30");
+const MAX_RECEIVES: u32 = 20;
 
 /// An SQS endpoint, and names of queues that only this test uses.
 #[derive(Debug)]
@@ -32,6 +46,17 @@ impl SqsNamespace {
         format!("{}-{name}", self.prefix)
     }
 
+    /// Makes a queue of its own, with a dead-letter queue behind it, and gives its URL, for `SQS_QUEUE_URL`.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub async fn create_queue(&self, name: &str) -> String {
+        create_queue(&self.endpoint, &self.queue_name(name))
+            .await
+            .unwrap_or_else(|error| panic!("no SQS queue for this test: {error:#}"))
+    }
+
     /// For `AWS_REGION`.
     pub fn region(&self) -> &'static str {
         REGION
@@ -46,4 +71,43 @@ impl SqsNamespace {
             ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
         ]
     }
+}
+
+/// Makes a queue and its dead-letter queue where there are none, and gives the URL of the first.
+pub async fn create_queue(endpoint: &str, name: &str) -> anyhow::Result<String> {
+    let dead_letters = format!("{name}-dlq");
+    let url = create(endpoint, &dead_letters, &[KEPT]).await?;
+    let account = url.rsplit('/').nth(1).context("the queue's URL names no account")?;
+    let redrive = format!(
+        r#"{{"deadLetterTargetArn":"arn:aws:sqs:{REGION}:{account}:{dead_letters}","maxReceiveCount":"{MAX_RECEIVES}"}}"#
+    );
+    create(endpoint, name, &[KEPT, POLLING, VISIBILITY, ("RedrivePolicy", &redrive)]).await
+}
+
+async fn create(endpoint: &str, name: &str, attributes: &[(&str, &str)]) -> anyhow::Result<String> {
+    let mut query = format!("Action=CreateQueue&Version=2012-11-05&QueueName={name}");
+    for (number, (name, value)) in (1..).zip(attributes) {
+        let value = percent_encode(value);
+        write!(query, "&Attribute.{number}.Name={name}&Attribute.{number}.Value={value}")?;
+    }
+    // LocalStack checks no signature, but takes the region from where one stands.
+    let authorization = format!(
+        "AWS4-HMAC-SHA256 Credential=test/20250101/{REGION}/sqs/aws4_request, SignedHeaders=host, Signature=none"
+    );
+    let headers = [("Authorization", authorization.as_str())];
+    let response = http::request("GET", &format!("{endpoint}/?{query}"), &headers, None).await?;
+    ensure!(response.is_success(), "the queue cannot be made: {} {}", response.status, response.body);
+    let url = response.body.split_once("<QueueUrl>").and_then(|(_, rest)| rest.split_once("</QueueUrl>"));
+    url.map(|(url, _)| url.to_owned()).context("the answer names no queue URL")
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }

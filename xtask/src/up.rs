@@ -16,7 +16,7 @@ use crate::{cargo, lock, settings};
 const API_METRICS: u16 = 9090;
 const WORKER_METRICS: u16 = 9091;
 /// The queue that `--events sqs` uses.
-const QUEUE: &str = "orders";
+const QUEUE: &str = "order-events";
 
 /// Options of `up`.
 #[derive(Clone, Debug, clap::Args)]
@@ -109,7 +109,7 @@ async fn events(system: &System, events: Events) -> anyhow::Result<Variables> {
         Events::Sqs => {
             let given = settings::given("AWS_ENDPOINT_URL");
             let sqs = system.serve("LocalStack", source::sqs(given.as_deref(), storage)).await?;
-            let queue = source::create_queue(&sqs.url, QUEUE).await?;
+            let queue = testbed::create_queue(&sqs.url, QUEUE).await?;
             vec![
                 ("EVENT_SYSTEM", "sqs".into()),
                 ("SQS_QUEUE_URL", queue),

@@ -23,12 +23,12 @@ async fn a_virtual_host_is_seen_by_one_test_only_and_deleted_with_it() {
 }
 
 #[tokio::test]
-async fn sqs_makes_a_queue_of_a_name_of_its_own() {
+async fn sqs_gives_each_test_queues_of_its_own() {
     let (one, two) = tokio::join!(testbed::sqs(), testbed::sqs());
     let name = one.queue_name("orders.fifo");
     assert_ne!(name, two.queue_name("orders.fifo"));
     assert!(name.len() <= 80);
-    let url = format!("{}/?Action=CreateQueue&QueueName={}", one.endpoint(), one.queue_name("plain"));
-    let made = http::get(&url).await.unwrap();
-    assert!(made.is_success(), "{}", made.body);
+    let url = one.create_queue("plain").await;
+    assert!(url.ends_with(&one.queue_name("plain")), "{url}");
+    assert_eq!(one.create_queue("plain").await, url, "a queue that is there already is right");
 }
