@@ -112,6 +112,11 @@ impl System {
         }
     }
 
+    /// Whether nothing runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     fn keep(&self, title: &str, what: What) {
         self.lock().push(Part { title: title.to_owned(), what });
     }

@@ -53,7 +53,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         outcome = up(&system, &args) => outcome,
         () = signals.recv() => Ok(()),
     };
-    println!("\nStopping; the data stays in .data");
+    if !system.is_empty() {
+        println!("\nStopping; the data stays in .data");
+    }
     tokio::select! {
         () = system.stop() => {}
         // Asked twice: the watchdog ends what is left, as it would were we killed.
@@ -140,8 +142,8 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
         .env("PORT", args.port)
         .env("METRICS_ADDR", &address)
         .start()?;
-    let url = format!("http://localhost:{}", args.port);
-    system.run("The API", api, &format!("http://127.0.0.1:{}/api/v1/health/ready", args.port)).await?;
+    let url = format!("http://127.0.0.1:{}", args.port);
+    system.run("The API", api, &format!("{url}/api/v1/health/ready")).await?;
     variables.insert("API_URL".into(), url);
     variables.insert("API_METRICS_ADDR".into(), address);
 

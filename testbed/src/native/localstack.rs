@@ -33,6 +33,8 @@ pub async fn localstack(storage: &Storage) -> anyhow::Result<Server> {
                 .env("PERSISTENCE", persistence)
                 .env("DISABLE_EVENTS", "1")
                 .env("SKIP_SSL_CERT_DOWNLOAD", "1")
+                // Its own name server would want port 53.
+                .env("DNS_ADDRESS", "0")
                 .env("FILESYSTEM_ROOT", &folder)
                 .env("TMPDIR", &folder),
             probe: Probe::Http(format!("{url}/_localstack/health")),
