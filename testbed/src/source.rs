@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use sqlx::Connection;
 
 use crate::native::{RabbitMq, Server, Storage};
@@ -65,6 +65,15 @@ impl Service {
         }
     }
 
+    /// Ends it at once, where it was started here and nobody keeps its data.
+    pub async fn discard(self) -> anyhow::Result<()> {
+        match self.how {
+            How::Container(container) => container.stop().await,
+            // Processes are killed when they are dropped.
+            How::Given | How::Native(_) | How::RabbitMq(_) => Ok(()),
+        }
+    }
+
     fn given(url: &str) -> Self {
         Self { url: url.to_owned(), management_url: None, how: How::Given }
     }
@@ -99,9 +108,10 @@ impl From<docker::Container> for Service {
 /// The PostgreSQL server at `given`, which must be 15 or newer, else one of our own.
 pub async fn postgres(given: Option<&str>, storage: &Storage) -> anyhow::Result<Service> {
     if let Some(url) = given {
-        let mut connection = sqlx::PgConnection::connect(url).await.context(
-            "DATABASE_URL is set, but no PostgreSQL server answers there: unset it to have one started",
-        )?;
+        // The error alone, without its sources, which say the same again.
+        let mut connection = sqlx::PgConnection::connect(url).await.map_err(|error| {
+            anyhow!("DATABASE_URL is set, but cannot be used ({error}): unset it to have a server started")
+        })?;
         let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
             .fetch_one(&mut connection)
             .await?;
@@ -122,10 +132,9 @@ pub async fn postgres(given: Option<&str>, storage: &Storage) -> anyhow::Result<
 pub async fn redis(given: Option<&str>, storage: &Storage) -> anyhow::Result<Service> {
     if let Some(url) = given {
         let client = redis::Client::open(url).context("REDIS_URL is not a Redis address")?;
-        client
-            .get_multiplexed_async_connection()
-            .await
-            .context("REDIS_URL is set, but no Redis server answers there: unset it to have one started")?;
+        client.get_multiplexed_async_connection().await.map_err(|error| {
+            anyhow!("REDIS_URL is set, but cannot be used ({error}): unset it to have a server started")
+        })?;
         return Ok(Service::given(url));
     }
     if docker::is_wanted() {

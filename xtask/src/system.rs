@@ -87,17 +87,20 @@ impl System {
         }
     }
 
+    /// Ends everything at once, where nothing is kept.
+    pub(crate) async fn discard(&self) {
+        let parts = std::mem::take(&mut *self.lock());
+        for part in parts {
+            if let What::Server(service) = part.what
+                && let Err(error) = service.discard().await
+            {
+                eprintln!("{}: {error:#}", part.title);
+            }
+        }
+    }
+
     /// Stops everything in good order, the latest started first, and says so.
     pub(crate) async fn stop(&self) {
-        self.stop_and(|title| println!("     {title} has stopped")).await;
-    }
-
-    /// [`Self::stop`] without a word.
-    pub(crate) async fn stop_quietly(&self) {
-        self.stop_and(|_| {}).await;
-    }
-
-    async fn stop_and(&self, say: impl Fn(&str)) {
         loop {
             // Taken out one by one: what is left when this is abandoned is the watchdog's.
             let Some(Part { title, what }) = self.lock().pop() else { return };
@@ -106,7 +109,7 @@ impl System {
                 What::Program(program) => program.stop().await.map(|_| ()),
             };
             match stopped {
-                Ok(()) => say(&title),
+                Ok(()) => println!("     {title} has stopped"),
                 Err(error) => eprintln!("     {title}: {error:#}"),
             }
         }

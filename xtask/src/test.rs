@@ -26,7 +26,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         () = signals.recv() => Ok(ExitCode::FAILURE),
     };
     tokio::select! {
-        () = system.stop_quietly() => {}
+        () = system.discard() => {}
         // Asked twice: the watchdog ends what is left.
         () = signals.recv() => {}
     }
