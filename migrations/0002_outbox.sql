@@ -40,6 +40,8 @@ CREATE TABLE relay (
     window_last   bigint,
     -- Snapshots mean nothing on another cluster (a restored dump): this tells.
     system_identifier bigint  NOT NULL,
+    -- Events up to this id came with a restore: their xids are another cluster's and mean nothing here.
+    restored      bigint      NOT NULL DEFAULT 0,
     -- The reconciler has found everything up to this id in the history.
     reconciled    bigint      NOT NULL DEFAULT 0,
     -- Where its slow second look at everything retained has come to.
@@ -56,12 +58,12 @@ CREATE FUNCTION outbox_late(since pg_snapshot, upto pg_snapshot) RETURNS xid8[]
 LANGUAGE sql IMMUTABLE STRICT
 RETURN (SELECT coalesce(array_agg(x), '{}') FROM pg_snapshot_xip(since) x WHERE pg_visible_in_snapshot(x, upto));
 
--- How many events a window (what `upto` shows and `since` did not) holds, counted up to `most`, when the first of
--- these was recorded, and the lowest and highest id of those newer than `since`. One index scan.
+-- How many events after the id `base` a window (what `upto` shows and `since` did not) holds, counted up to `most`,
+-- and the lowest and highest id of those newer than `since`. One index scan.
 --
 -- The settings pin the plan: a partition is young and without statistics when it matters most.
 CREATE FUNCTION outbox_window(
-    since pg_snapshot, upto pg_snapshot, most bigint DEFAULT NULL,
+    since pg_snapshot, upto pg_snapshot, base bigint DEFAULT 0, most bigint DEFAULT NULL,
     OUT events bigint, OUT low bigint, OUT high bigint
 )
 LANGUAGE plpgsql STABLE
@@ -82,19 +84,21 @@ BEGIN
     FROM (
         SELECT o.id FROM outbox o
         WHERE o.xid >= pg_snapshot_xmax(since) AND o.xid < pg_snapshot_xmax(upto)
-          AND pg_visible_in_snapshot(o.xid, upto)
+          AND o.id > base AND pg_visible_in_snapshot(o.xid, upto)
         LIMIT most
     ) w;
     late := outbox_late(since, upto);
     IF cardinality(late) > 0 THEN
-        SELECT count(*) INTO late_events FROM (SELECT FROM outbox o WHERE o.xid = ANY (late) LIMIT most) w;
+        SELECT count(*) INTO late_events FROM (
+            SELECT FROM outbox o WHERE o.xid = ANY (late) AND o.id > base LIMIT most
+        ) w;
         events := events + late_events;
     END IF;
 END
 $$;
 
 -- The next `most` events of a window after the id `after`, in id order. `low` and `high` are those of
--- `outbox_window`; once `after` has reached `low`, it may be given for it.
+-- `outbox_window`, whose `base` is the first `after`; once `after` has reached `low`, it may be given for it.
 --
 -- In two parts, merged by id, so that a page costs what it holds: the events newer than `since` lie side by side in
 -- id order, while a transaction that was open for long has low ids, from which walking up to them would be far.
@@ -149,7 +153,8 @@ DECLARE
 BEGIN
     SELECT r.* INTO STRICT cursor FROM relay r;
     IF cursor.window_last IS NULL THEN
-        SELECT 0::bigint AS after, w.low, w.high INTO span FROM outbox_window(cursor.published, upto, most + 1) w;
+        SELECT cursor.restored AS after, w.low, w.high INTO span
+        FROM outbox_window(cursor.published, upto, cursor.restored, most + 1) w;
     ELSE
         SELECT cursor.window_last AS after, cursor.window_last AS low, max(o.id) AS high INTO span FROM outbox o;
     END IF;
@@ -163,15 +168,15 @@ END
 $$;
 
 -- Looks at up to `most` events between the ids `after` and `upto` for those the history lacks. An event is `settled`
--- when it is published and was recorded before `recorded_before`: only then its absence means something. An event that
--- stands in `dead_letters` and was not sent again is accounted for: whether it goes on is an operator's decision.
+-- when it is published (visible in `published`, or restored) and was recorded before `recorded_before`: only then its
+-- absence means something. An event that stands in `dead_letters` and was not sent again is accounted for: whether it goes on is an operator's decision.
 --   seen      how many events were looked at, and `last`, the highest id of them
 --   young     how many of them are not settled
 --   verified  everything looked at up to this id is settled, and recorded or accounted for
 --   recorded  the highest id that the history has
 --   missing   the settled ones that it lacks
 CREATE FUNCTION outbox_missing(
-    after bigint, upto bigint, most integer, published pg_snapshot, recorded_before timestamptz,
+    after bigint, upto bigint, most integer, published pg_snapshot, restored bigint, recorded_before timestamptz,
     OUT seen bigint, OUT last bigint, OUT young bigint, OUT verified bigint, OUT recorded bigint, OUT missing bigint[]
 )
 LANGUAGE plpgsql STABLE
@@ -196,7 +201,7 @@ BEGIN
                         WHERE h.order_id = s.order_id AND h.version = s.version LIMIT 1), false) AS found
             FROM (
                 SELECT o.id, o.order_id, o.event_id, o.version,
-                       pg_visible_in_snapshot(o.xid, outbox_missing.published)
+                       (pg_visible_in_snapshot(o.xid, published) OR o.id <= restored)
                            AND o.recorded_at < recorded_before AS settled
                 FROM outbox o
                 WHERE o.id > after AND o.id <= upto

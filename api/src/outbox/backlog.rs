@@ -1,0 +1,32 @@
+//! How much waits in the outbox.
+
+use sqlx::PgPool;
+
+/// Up to this many events are counted; beyond it the count is estimated.
+const COUNTED: i32 = 1000;
+
+/// What is committed and not yet published.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutboxBacklog {
+    /// How many events: exact up to 1,000, beyond that estimated by the distance of the ids, which is too high by
+    /// the transactions that rolled back.
+    pub unpublished: u64,
+    /// How long ago the first of them was recorded, by the database's clock.
+    pub oldest_seconds: Option<f64>,
+}
+
+/// How much waits in the outbox. Costs a few index probes, also with millions waiting.
+pub async fn backlog(pool: &PgPool) -> Result<OutboxBacklog, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT unpublished AS "unpublished!",
+                  extract(epoch FROM clock_timestamp() - oldest)::double precision AS oldest_seconds
+           FROM outbox_backlog($1)"#,
+        COUNTED
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(OutboxBacklog {
+        unpublished: u64::try_from(row.unpublished).unwrap_or(0),
+        oldest_seconds: row.oldest_seconds.map(|seconds| seconds.max(0.0)),
+    })
+}

@@ -1,0 +1,245 @@
+//! Where the relay stands in the log, and what comes next.
+
+use shared::event::Envelope;
+use sqlx::PgPool;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Lease, OutboxError};
+
+/// Stands for "nothing is published": the whole retained log is published again, whatever its xids say.
+const NOTHING: &str = "1:1:";
+
+/// One event of the log.
+#[derive(Clone, Debug)]
+pub(super) struct Logged {
+    /// Its place in the log.
+    pub(super) id: i64,
+    /// How long ago it was recorded when it was read.
+    age_seconds: f64,
+    read: Instant,
+    /// What is sent.
+    pub(super) envelope: Envelope,
+}
+
+impl Logged {
+    /// How long ago it was recorded.
+    pub(super) fn age_seconds(&self) -> f64 {
+        self.age_seconds + self.read.elapsed().as_secs_f64()
+    }
+}
+
+/// The position in the log of one tenure of the lease.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    /// The tenure; the position is saved only under it.
+    pub(super) epoch: i64,
+    /// Everything visible in this snapshot is published. Snapshots travel as text.
+    published: String,
+    /// Up to this id only the window in which everything is published again counts.
+    restored: i64,
+    /// What is being published beyond that.
+    window: Option<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    end: String,
+    /// Everything of the window up to this id is published.
+    last: i64,
+    low: i64,
+    high: i64,
+}
+
+impl Cursor {
+    /// Reads where the last holder of the lease stopped, or starts over where that means nothing here.
+    pub(super) async fn load(pool: &PgPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
+        let row = sqlx::query!(
+            r#"SELECT r.published::text AS "published!", r.window_end::text, r.window_last, r.restored,
+                      w.low, w.high, c.system_identifier AS "here!", r.system_identifier AS recorded_at_cluster,
+                      pg_snapshot_xmax(r.published) > pg_snapshot_xmax(pg_current_snapshot()) AS "ahead!"
+               FROM relay r CROSS JOIN pg_control_system() c
+               LEFT JOIN LATERAL outbox_window(r.published, r.window_end, r.restored) w ON r.window_end IS NOT NULL"#,
+        )
+        .fetch_one(pool)
+        .await?;
+        if row.here != row.recorded_at_cluster || row.ahead {
+            tracing::warn!(
+                relay.epoch = epoch,
+                cluster.recorded = row.recorded_at_cluster,
+                cluster.here = row.here,
+                "the cursor comes from another cluster, or from a later time of this one, as after a restore: \
+                 every retained event is published again"
+            );
+            metrics::counter!("relay_started_over_total").increment(1);
+            return Self::start_over(pool, lease, epoch).await;
+        }
+        let window = match (row.window_end, row.window_last) {
+            // Without a lower end nothing but late events is in the window, and these are found by their transactions.
+            (Some(end), Some(last)) => {
+                Some(Window { end, last, low: row.low.unwrap_or(i64::MAX), high: row.high.unwrap_or(0) })
+            }
+            _ => None,
+        };
+        Ok(Self { epoch, published: row.published, restored: row.restored, window })
+    }
+
+    /// Counts nothing as published. What is open now, or begins later, is found by the next window.
+    async fn start_over(pool: &PgPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
+        let row = sqlx::query!(
+            r#"UPDATE relay
+               SET published = $3::text::pg_snapshot, window_end = pg_current_snapshot(),
+                   window_last = coalesce((SELECT min(id) FROM outbox), 1) - 1,
+                   -- What we see and what is no past transaction of this cluster is foreign.
+                   restored = greatest(restored, (
+                       SELECT max(id) FROM outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))),
+                   system_identifier = (SELECT system_identifier FROM pg_control_system())
+               WHERE singleton AND owner = $1 AND epoch = $2
+               RETURNING window_end::text AS "end!", window_last AS "last!", restored,
+                         coalesce((SELECT max(id) FROM outbox), 0) AS "high!""#,
+            lease.owner(),
+            epoch,
+            NOTHING
+        )
+        .fetch_optional(pool)
+        .await?
+        .ok_or(OutboxError::LeaseLost)?;
+        let window = Window { end: row.end, last: row.last, low: row.last, high: row.high };
+        Ok(Self { epoch, published: NOTHING.to_owned(), restored: row.restored, window: Some(window) })
+    }
+
+    /// The next events after those up to `after`, or after the saved position.
+    ///
+    /// Opens a window where there is none. Empty: there is nothing more in the window, or nothing new at all.
+    pub(super) async fn page(
+        &mut self,
+        pool: &PgPool,
+        after: Option<i64>,
+        most: i32,
+    ) -> Result<Vec<Logged>, sqlx::Error> {
+        if self.window.is_none() {
+            self.open(pool).await?;
+        }
+        let Some(window) = &self.window else { return Ok(Vec::new()) };
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT id AS "id!", event_id AS "event_id!", event_type AS "event_type!", order_id AS "order_id!",
+                      version AS "version!", payload::text AS "payload!",
+                      extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
+               FROM outbox_page($1::text::pg_snapshot, $2::text::pg_snapshot, $3, $4, $5, $6)"#,
+            self.published,
+            window.end,
+            after.unwrap_or(window.last),
+            window.low,
+            window.high,
+            most
+        )
+        .fetch_all(pool)
+        .await?;
+        Ok(logged(rows))
+    }
+
+    /// Opens the window between what is published and now, where there is something in it.
+    async fn open(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let row = sqlx::query!(
+            r#"SELECT s.upto::text AS "upto!", w.events AS "events!", w.low, w.high
+               FROM (SELECT pg_current_snapshot() AS upto) s
+               CROSS JOIN LATERAL outbox_window($1::text::pg_snapshot, s.upto, $2) w"#,
+            self.published,
+            self.restored
+        )
+        .fetch_one(pool)
+        .await?;
+        if row.events == 0 {
+            // Not saved: it is found out again, and an idle relay writes nothing.
+            self.published = row.upto;
+        } else {
+            let (low, high) = (row.low.unwrap_or(i64::MAX), row.high.unwrap_or(0));
+            self.window = Some(Window { end: row.upto, last: self.restored, low, high });
+        }
+        Ok(())
+    }
+
+    /// Whether a window is being published.
+    pub(super) const fn in_window(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// Everything of the window up to `id` is published.
+    pub(super) fn pass(&mut self, id: i64) {
+        if let Some(window) = &mut self.window {
+            window.last = window.last.max(id);
+        }
+    }
+
+    /// All of the window is published.
+    pub(super) fn finish(&mut self) {
+        if let Some(window) = self.window.take() {
+            self.published = window.end;
+        }
+    }
+
+    /// Saves the position under the current epoch, which prolongs the lease too.
+    pub(super) async fn save(&self, pool: &PgPool, lease: &Lease) -> Result<(), OutboxError> {
+        let asked = Instant::now();
+        let (end, last) = self.window.as_ref().map(|window| (window.end.as_str(), window.last)).unzip();
+        let saved = sqlx::query!(
+            "UPDATE relay
+             SET published = $3::text::pg_snapshot, window_end = $4::text::pg_snapshot, window_last = $5,
+                 expires_at = clock_timestamp() + make_interval(secs => $6), updated_at = clock_timestamp()
+             WHERE singleton AND owner = $1 AND epoch = $2",
+            lease.owner(),
+            self.epoch,
+            self.published,
+            end,
+            last,
+            lease.lifetime().as_secs_f64()
+        )
+        .execute(pool)
+        .await?;
+        lease.prolonged(self.epoch, asked, saved.rows_affected())
+    }
+}
+
+/// Some events of the log, in its order.
+pub(super) async fn by_ids(pool: &PgPool, ids: &[i64]) -> Result<Vec<Logged>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT id, event_id, event_type, order_id, version, payload::text AS "payload!",
+                  extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
+           FROM outbox WHERE id = ANY ($1) ORDER BY id"#,
+        ids
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(logged(rows))
+}
+
+/// An event as it is read.
+struct Row {
+    id: i64,
+    event_id: Uuid,
+    event_type: String,
+    order_id: i64,
+    version: i64,
+    payload: String,
+    age: f64,
+}
+
+fn logged(rows: Vec<Row>) -> Vec<Logged> {
+    let read = Instant::now();
+    rows.into_iter()
+        .map(|row| Logged {
+            id: row.id,
+            age_seconds: row.age,
+            read,
+            envelope: Envelope {
+                id: row.event_id,
+                event_type: row.event_type,
+                key: row.order_id,
+                sequence: row.version,
+                body: row.payload,
+            },
+        })
+        .collect()
+}

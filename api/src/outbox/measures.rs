@@ -1,0 +1,83 @@
+//! What operators see of the outbox. All replicas tell the backlog; only the holder of the lease the rest.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use shared::broker::EventSystem;
+
+use super::{OutboxBacklog, publish::Sent};
+
+/// Says what each metric means; called once at start.
+pub(super) fn describe() {
+    describe_gauge!("outbox_unpublished", "events committed and not yet published; estimated beyond 1,000");
+    describe_gauge!(
+        "outbox_oldest_unpublished_seconds",
+        Unit::Seconds,
+        "age of the oldest of these, 0 without any"
+    );
+    describe_gauge!("relay_lease_held", "1 on the replica that relays");
+    describe_counter!("relay_published_total", "events that the broker confirmed");
+    describe_counter!("relay_batches_total", "batches sent, however they went");
+    describe_counter!("relay_retries_total", "events not confirmed, which are sent again");
+    describe_counter!("relay_rejected_total", "events refused for good, which are dead letters now");
+    describe_counter!(
+        "relay_started_over_total",
+        "restores found, after which all retained events are published again"
+    );
+    describe_histogram!(
+        "relay_publish_duration_seconds",
+        Unit::Seconds,
+        "from handing a batch to the broker to its answer"
+    );
+    describe_histogram!(
+        "relay_lag_seconds",
+        Unit::Seconds,
+        "from an event's transaction to its confirmation"
+    );
+    describe_counter!(
+        "events_repaired_total",
+        "events that the history lacked, published again by the reconciler"
+    );
+}
+
+/// What one batch came to.
+pub(super) fn sent(system: EventSystem, sent: &Sent) {
+    let system = system.as_str();
+    counter!("relay_batches_total", "system" => system).increment(1);
+    counter!("relay_published_total", "system" => system).increment(sent.confirmed);
+    if sent.rejected > 0 {
+        counter!("relay_rejected_total", "system" => system).increment(sent.rejected);
+    }
+    if !sent.unconfirmed.is_empty() {
+        counter!("relay_retries_total", "system" => system).increment(sent.unconfirmed.len() as u64);
+    }
+}
+
+/// How long the broker took for one batch.
+pub(super) fn publish_took(system: EventSystem, took: Duration) {
+    histogram!("relay_publish_duration_seconds", "system" => system.as_str()).record(took.as_secs_f64());
+}
+
+/// How old the events of one batch were when they were confirmed.
+pub(super) fn lag(system: EventSystem, ages_seconds: impl Iterator<Item = f64>) {
+    let lag = histogram!("relay_lag_seconds", "system" => system.as_str());
+    ages_seconds.for_each(|age| lag.record(age));
+}
+
+/// Events published again by the reconciler.
+pub(super) fn repaired(system: EventSystem, events: u64) {
+    counter!("events_repaired_total", "system" => system.as_str()).increment(events);
+}
+
+/// What waits, and whether this replica relays.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and nobody counts beyond 2^52 events")]
+pub(super) fn state(backlog: OutboxBacklog, lease_held: bool) {
+    gauge!("outbox_unpublished").set(backlog.unpublished as f64);
+    gauge!("outbox_oldest_unpublished_seconds").set(backlog.oldest_seconds.unwrap_or(0.0));
+    held(lease_held);
+}
+
+/// Whether this replica relays.
+pub(super) fn held(lease_held: bool) {
+    gauge!("relay_lease_held").set(if lease_held { 1.0 } else { 0.0 });
+}

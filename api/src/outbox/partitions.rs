@@ -1,0 +1,167 @@
+//! The log's days: partitions made ahead, and dropped after the retention.
+
+use sqlx::{PgConnection, PgPool};
+
+/// Under which replicas take turns at this; any number that nothing else of this database uses.
+const ADVISORY_LOCK: i64 = 0x6f75_7462_6f78_0001;
+/// How long making a partition waits for readers of the default partition. There are days left to try again.
+const CREATE_LOCK_TIMEOUT: &str = "2s";
+/// How long dropping one waits for writers, who must wait behind it meanwhile. It may as well happen later.
+const DROP_LOCK_TIMEOUT: &str = "200ms";
+
+/// Which days are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PartitionSettings {
+    /// Days beyond today whose partitions exist already.
+    pub ahead: i32,
+    /// Days before today that are kept. A day with events that are not published is kept longer without limit, one
+    /// with events that the history may lack up to twice as long.
+    pub retention: i32,
+}
+
+impl Default for PartitionSettings {
+    fn default() -> Self {
+        Self { ahead: 3, retention: 7 }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// Days whose partition was made.
+    pub created: Vec<time::Date>,
+    /// Days whose partition was dropped.
+    pub dropped: Vec<time::Date>,
+    /// Days past the retention that hold something still needed.
+    pub kept: Vec<time::Date>,
+}
+
+/// Makes the partitions of the coming days, moves what fell into the default partition into its day's own, and drops
+/// the days past the retention. The calendar is the database's, in UTC. Harmless on several replicas at once.
+pub async fn maintain_partitions(
+    pool: &PgPool,
+    settings: PartitionSettings,
+) -> Result<PartitionReport, sqlx::Error> {
+    let mut report = PartitionReport::default();
+    for day in missing_days(pool, settings).await? {
+        let mut transaction = begin(pool, CREATE_LOCK_TIMEOUT).await?;
+        if sqlx::query_scalar!("SELECT outbox_create_partition($1)", day).fetch_one(&mut *transaction).await?
+            == Some(true)
+        {
+            report.created.push(day);
+        }
+        transaction.commit().await?;
+    }
+    for day in past_days(pool, settings.retention).await? {
+        let mut transaction = begin(pool, DROP_LOCK_TIMEOUT).await?;
+        if still_needed(&mut transaction, day, settings.retention).await? {
+            report.kept.push(day);
+        } else if sqlx::query_scalar!("SELECT outbox_drop_partition($1)", day)
+            .fetch_one(&mut *transaction)
+            .await?
+            == Some(true)
+        {
+            report.dropped.push(day);
+        }
+        transaction.commit().await?;
+    }
+    clear_default(pool, settings.retention).await?;
+    if report != PartitionReport::default() {
+        tracing::info!(
+            created = ?report.created,
+            dropped = ?report.dropped,
+            kept = ?report.kept,
+            "looked after the outbox's partitions"
+        );
+    }
+    Ok(report)
+}
+
+async fn begin(
+    pool: &PgPool,
+    lock_timeout: &str,
+) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    // In this order, so that waiting for another replica has no limit but that of its own work.
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *transaction).await?;
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+        .bind(lock_timeout)
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction)
+}
+
+/// The days from today on, and those of stray rows, that have no partition.
+async fn missing_days(pool: &PgPool, settings: PartitionSettings) -> Result<Vec<time::Date>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"WITH today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS day),
+                wanted AS (
+                    SELECT today.day + ahead AS day FROM today, generate_series(0, $1::integer) ahead
+                    UNION
+                    SELECT d.day FROM (SELECT DISTINCT day FROM outbox_default) d, today
+                    WHERE d.day BETWEEN today.day - $2::integer AND today.day + $1)
+           SELECT day AS "day!" FROM wanted
+           WHERE to_regclass('outbox_' || to_char(day, 'YYYYMMDD')) IS NULL
+           ORDER BY day"#,
+        settings.ahead,
+        settings.retention
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The days past the retention that still have a partition, oldest first.
+async fn past_days(pool: &PgPool, retention: i32) -> Result<Vec<time::Date>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT day AS "day!" FROM (
+               SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+               FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+               WHERE i.inhparent = 'outbox'::regclass AND c.relname ~ '^outbox_[0-9]{8}$') p
+           WHERE day < (now() AT TIME ZONE 'UTC')::date - $1::integer
+           ORDER BY day"#,
+        retention
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Whether a day holds events that are not published, or, for as long again as the retention, events that the
+/// reconciler has not found in the history.
+async fn still_needed(
+    connection: &mut PgConnection,
+    day: time::Date,
+    retention: i32,
+) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"SELECT pg_snapshot_xmax(r.published) = '1'
+                  OR EXISTS (SELECT FROM outbox o
+                             WHERE o.day = $1 AND o.id > r.restored AND o.xid >= pg_snapshot_xmax(r.published))
+                  OR EXISTS (SELECT FROM pg_snapshot_xip(r.published) x
+                             JOIN outbox o ON o.day = $1 AND o.xid = x) AS "unpublished!",
+                  coalesce((SELECT max(o.id) FROM outbox o WHERE o.day = $1) > r.reconciled, false) AS "unverified!",
+                  $1 >= (now() AT TIME ZONE 'UTC')::date - 2 * $2::integer AS "recent!"
+           FROM relay r"#,
+        day,
+        retention
+    )
+    .fetch_one(connection)
+    .await?;
+    if row.unverified && !row.recent {
+        tracing::error!(%day, "dropping a day of the outbox whose events may not all be in the history");
+    }
+    Ok(row.unpublished || row.unverified && row.recent)
+}
+
+/// Removes stray rows past the retention, which have no partition to be dropped with.
+async fn clear_default(pool: &PgPool, retention: i32) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM outbox_default o USING relay r
+         WHERE o.day < (now() AT TIME ZONE 'UTC')::date - $1::integer AND o.id <= r.reconciled
+           AND (pg_visible_in_snapshot(o.xid, r.published)
+                OR o.id <= r.restored AND pg_snapshot_xmax(r.published) <> '1')",
+        retention
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
