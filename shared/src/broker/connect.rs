@@ -1,16 +1,41 @@
 //! The one place that knows every event system.
 
-use super::{BrokerConfig, BrokerError, EventSink, EventSource};
+use super::{
+    BrokerConfig, BrokerError, EventSink, EventSource,
+    metered::{MeteredSink, MeteredSource},
+    redis_streams::{RedisStreamsOptions, RedisStreamsSink, RedisStreamsSource},
+};
 
 /// The sink of the chosen event system.
+///
+/// A broker that cannot be reached is no error here: the sink connects when the broker is back, and answers
+/// [`PublishOutcome::Retry`](super::PublishOutcome::Retry) until then. A broker that is not set up as needed is.
 pub async fn connect_sink(config: &BrokerConfig) -> Result<Box<dyn EventSink>, BrokerError> {
-    Err(BrokerError::misconfigured(config.system(), "not in this build"))
+    let sink: Box<dyn EventSink> = match config {
+        BrokerConfig::RedisStreams { url } => {
+            Box::new(RedisStreamsSink::connect(&RedisStreamsOptions::new(url.clone())).await?)
+        }
+        BrokerConfig::Sqs { .. } | BrokerConfig::RabbitMq { .. } => {
+            return Err(BrokerError::misconfigured(config.system(), "not in this build"));
+        }
+    };
+    Ok(Box::new(MeteredSink(sink)))
 }
 
 /// The source of the chosen event system. `consumer` names this process among its consumers.
+///
+/// As with [`connect_sink`], a broker that cannot be reached is no error here.
 pub async fn connect_source(
     config: &BrokerConfig,
     consumer: &str,
 ) -> Result<Box<dyn EventSource>, BrokerError> {
-    Err(BrokerError::misconfigured(config.system(), format!("not in this build ({consumer})")))
+    let source: Box<dyn EventSource> = match config {
+        BrokerConfig::RedisStreams { url } => {
+            Box::new(RedisStreamsSource::connect(RedisStreamsOptions::new(url.clone()), consumer).await?)
+        }
+        BrokerConfig::Sqs { .. } | BrokerConfig::RabbitMq { .. } => {
+            return Err(BrokerError::misconfigured(config.system(), "not in this build"));
+        }
+    };
+    Ok(Box::new(MeteredSource(source)))
 }

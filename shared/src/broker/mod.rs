@@ -1,11 +1,15 @@
 //! The broker seam: how events leave the relay ([`EventSink`]) and reach the worker ([`EventSource`]).
 //!
 //! Brokers carry [`Envelope`]s and know nothing of orders. Each backend is one folder; which one runs is
-//! decided in [`connect`], the one `match` on `EVENT_SYSTEM`. What every backend must do is written down as the
+//! decided in [`connect_sink`] and [`connect_source`], the one `match` on `EVENT_SYSTEM`. What every backend must do is written down as the
 //! conformance suite in the tests, which all of them pass.
 
 mod config;
 mod connect;
+#[cfg(test)]
+mod contract;
+mod metered;
+pub mod redis_streams;
 
 use std::{fmt, time::Duration};
 
@@ -125,6 +129,27 @@ pub struct Backlog {
     pub messages: u64,
     /// How long the oldest of them has been in the broker, where it tells.
     pub oldest_age: Option<Duration>,
+}
+
+/// The largest body of an event, in bytes: the smallest of the brokers' own limits (that of SQS), so that an event
+/// which one of them took can be moved to any other.
+pub const MAX_EVENT_BYTES: usize = 256 * 1024;
+
+/// Why an event can never be published, where it is too large.
+fn too_large(event: &Envelope) -> Option<String> {
+    let bytes = event.body.len();
+    (bytes > MAX_EVENT_BYTES).then(|| format!("the event has {bytes} bytes, more than {MAX_EVENT_BYTES}"))
+}
+
+/// At start: a failure that may pass is logged and left to be tried again; one that needs an operator is an error.
+fn passing(result: Result<(), BrokerError>) -> Result<(), BrokerError> {
+    match result {
+        Err(error @ BrokerError::Unavailable { .. }) => {
+            tracing::warn!(error.message = %error, "the broker cannot be reached yet");
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 /// A broker did not do what was asked.

@@ -1,0 +1,158 @@
+//! Entries of the stream as Redis answers them.
+
+use bytes::Bytes;
+use redis::Value;
+use time::OffsetDateTime;
+
+use crate::broker::Delivery;
+
+/// The field with the event's id: for people and tools that look at the stream.
+pub(super) const ID: &str = "id";
+/// The field with the whole event.
+pub(super) const BODY: &str = "body";
+
+/// One entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) body: Bytes,
+}
+
+impl Entry {
+    /// Hands it out as its `attempt`th attempt.
+    pub(super) fn into_delivery(self, attempt: u32) -> Delivery {
+        let published_at = millis(&self.id).and_then(|millis| {
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()
+        });
+        Delivery { body: self.body, attempt, published_at, receipt: self.id }
+    }
+}
+
+/// The time in an entry id: milliseconds of the server's clock since the Unix epoch.
+fn millis(id: &str) -> Option<u64> {
+    id.split_once('-')?.0.parse().ok()
+}
+
+/// The entries in an answer of `XREADGROUP` to one stream. Nothing new is `Nil`.
+pub(super) fn from_read(answer: Value) -> Vec<Entry> {
+    let stream = match answer {
+        Value::Array(mut streams) => match streams.pop() {
+            Some(Value::Array(mut pair)) => pair.pop(),
+            _ => None,
+        },
+        // The newer protocol.
+        Value::Map(mut streams) => streams.pop().map(|(_, entries)| entries),
+        _ => None,
+    };
+    stream.map(from_list).unwrap_or_default()
+}
+
+/// The cursor and the entries in an answer of `XAUTOCLAIM`.
+pub(super) fn from_auto_claim(answer: Value) -> (Option<String>, Vec<Entry>) {
+    let Value::Array(parts) = answer else { return (None, Vec::new()) };
+    let mut parts = parts.into_iter();
+    (parts.next().and_then(text), parts.next().map(from_list).unwrap_or_default())
+}
+
+/// A list of entries, as `XCLAIM` answers. What has been deleted from the stream is left out.
+pub(super) fn from_list(entries: Value) -> Vec<Entry> {
+    let Value::Array(entries) = entries else { return Vec::new() };
+    entries.into_iter().filter_map(entry).collect()
+}
+
+/// An entry of somebody else, without our field, has an empty body: its consumer finds that it is no event.
+fn entry(value: Value) -> Option<Entry> {
+    let Value::Array(parts) = value else { return None };
+    let mut parts = parts.into_iter();
+    let id = parts.next().and_then(text)?;
+    let Some(Value::Array(fields)) = parts.next() else { return None };
+    let mut fields = fields.into_iter();
+    let mut body = Bytes::new();
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        if let (Value::BulkString(name), Value::BulkString(value)) = (name, value)
+            && name == BODY.as_bytes()
+        {
+            body = value.into();
+        }
+    }
+    Some(Entry { id, body })
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// The consumer and the delivery count in an answer of `XPENDING` about one entry.
+pub(super) fn pending(answer: Value) -> Option<(String, u32)> {
+    let Value::Array(mut rows) = answer else { return None };
+    let Value::Array(row) = rows.pop()? else { return None };
+    let mut row = row.into_iter();
+    let consumer = row.nth(1).and_then(text)?;
+    match row.nth(1)? {
+        Value::Int(count) => Some((consumer, u32::try_from(count).unwrap_or(u32::MAX))),
+        _ => None,
+    }
+}
+
+/// The ids in an answer of `XPENDING` about many entries.
+pub(super) fn pending_ids(answer: Value) -> Vec<String> {
+    let Value::Array(rows) = answer else { return Vec::new() };
+    rows.into_iter()
+        .filter_map(|row| match row {
+            Value::Array(row) => row.into_iter().next().and_then(text),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn row(id: &str, fields: &[&str]) -> Value {
+        Value::Array(vec![bulk(id), Value::Array(fields.iter().map(|field| bulk(field)).collect())])
+    }
+
+    #[test]
+    fn an_entry_without_our_field_has_an_empty_body_and_a_deleted_one_is_left_out() {
+        let list = Value::Array(vec![
+            row("1-0", &["id", "x", "body", "{}"]),
+            Value::Nil,
+            row("2-0", &["something", "else"]),
+        ]);
+        let read = Value::Array(vec![Value::Array(vec![bulk("events:orders"), list])]);
+        let expected = [("1-0", "{}"), ("2-0", "")]
+            .map(|(id, body)| Entry { id: id.to_owned(), body: Bytes::copy_from_slice(body.as_bytes()) });
+        assert_eq!(from_read(read), expected);
+        assert_eq!(from_read(Value::Nil), []);
+    }
+
+    #[test]
+    fn an_entry_id_tells_when_it_was_published() {
+        let entry = Entry { id: "1737367200123-7".to_owned(), body: Bytes::new() };
+        let delivery = entry.into_delivery(2);
+        assert_eq!(delivery.attempt, 2);
+        assert_eq!(delivery.published_at.map(OffsetDateTime::unix_timestamp), Some(1_737_367_200));
+    }
+
+    #[test]
+    fn the_owner_and_the_delivery_count_are_read_from_xpending() {
+        let rows = Value::Array(vec![Value::Array(vec![
+            bulk("1-0"),
+            bulk("worker-1"),
+            Value::Int(12),
+            Value::Int(3),
+        ])]);
+        assert_eq!(pending(rows.clone()), Some(("worker-1".to_owned(), 3)));
+        assert_eq!(pending_ids(rows), ["1-0"]);
+        assert_eq!(pending(Value::Array(Vec::new())), None);
+    }
+}

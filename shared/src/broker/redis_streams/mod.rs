@@ -1,0 +1,99 @@
+//! Redis Streams: one stream, one consumer group, a consumer name per process.
+//!
+//! What holds here, and how:
+//!
+//! - **Confirmed** means that `XADD` answered with an entry id and, on Redis 7.2 or newer with the append-only file
+//!   on, that `WAITAOF` saw it on disk. On an older server, or without the file, it is as durable as that server's own
+//!   `appendfsync` and `save` settings. With `appendfsync everysec`, `WAITAOF` waits for the next fsync, which bounds
+//!   a publisher to a batch or two a second; `appendfsync always` shares one fsync among a whole batch.
+//! - **Order**: entries are handed out in the order of the stream, that of publishing. Retried and reclaimed ones
+//!   come later than their neighbours.
+//! - **Attempts** are the group's delivery count, which Redis raises as it hands an entry out: before any handler.
+//! - **Kept**: a heartbeat (`XCLAIM … JUSTID`, which leaves the delivery count alone) resets the idle time of every
+//!   entry this process holds, handled or held back, so that no other consumer reclaims it while this one lives.
+//! - **Reclaimed**: entries of a dead consumer are taken over (`XAUTOCLAIM`) once they have been idle for
+//!   [`RedisStreamsOptions::min_idle`], by whichever consumer next looks, which it does every
+//!   [`RedisStreamsOptions::reclaim_every`] while it waits for new ones.
+//! - **`retry(after)`** keeps the entry pending and held back by this process, to within half a second of `after` while
+//!   [`EventSource::receive`](super::EventSource::receive) is being called. When the process dies meanwhile, another one takes
+//!   the entry over `min_idle` after the last heartbeat, whether that is earlier or later. When it closes, the
+//!   remaining delay is kept as far as `min_idle` reaches.
+//! - **Trimming** removes, about every [`RedisStreamsOptions::tidy_every`], what every group of the stream has
+//!   acknowledged, in whole nodes of the stream; never by length. A group that nobody reads holds the stream back.
+//! - **Healing**: where the group or the stream is gone (`FLUSHALL`, a lost server), the group is made again from the
+//!   beginning of what is there.
+//! - Consumers that are long silent and hold nothing are removed, so that names do not pile up.
+
+mod entries;
+mod group;
+mod keeper;
+mod ledger;
+mod link;
+mod sink;
+mod source;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use secrecy::SecretString;
+
+use super::{BrokerError, EventSystem};
+
+pub use sink::RedisStreamsSink;
+pub use source::RedisStreamsSource;
+
+/// Where the events are, and how patient consumers are with each other.
+#[derive(Clone, Debug)]
+pub struct RedisStreamsOptions {
+    /// The Redis that holds the stream.
+    pub url: SecretString,
+    /// The key of the stream.
+    pub stream: String,
+    /// The consumer group of the workers.
+    pub group: String,
+    /// How long an entry must be without a heartbeat before another consumer takes it over.
+    pub min_idle: Duration,
+    /// Between two heartbeats: well below `min_idle`.
+    pub heartbeat: Duration,
+    /// Between two looks for entries of dead consumers.
+    pub reclaim_every: Duration,
+    /// Between two trims.
+    pub tidy_every: Duration,
+    /// How long a consumer that holds nothing must be silent before its name is removed.
+    pub consumer_expiry: Duration,
+}
+
+impl RedisStreamsOptions {
+    /// The settings of production.
+    pub fn new(url: SecretString) -> Self {
+        Self {
+            url,
+            stream: "events:orders".to_owned(),
+            group: "workers".to_owned(),
+            min_idle: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
+            reclaim_every: Duration::from_secs(1),
+            tidy_every: Duration::from_secs(5),
+            consumer_expiry: Duration::from_mins(10),
+        }
+    }
+}
+
+const SYSTEM: EventSystem = EventSystem::RedisStreams;
+
+/// What a failure of the client library means: whether waiting can help.
+fn broker_error(error: &RedisError) -> BrokerError {
+    let for_operator = matches!(
+        error.kind(),
+        ErrorKind::AuthenticationFailed
+            | ErrorKind::InvalidClientConfig
+            | ErrorKind::Server(ServerErrorKind::NoPerm)
+    ) || matches!(error.code(), Some("WRONGTYPE" | "WRONGPASS" | "NOAUTH"));
+    if for_operator {
+        BrokerError::misconfigured(SYSTEM, error.to_string())
+    } else {
+        BrokerError::unavailable(SYSTEM, error)
+    }
+}

@@ -1,0 +1,157 @@
+//! Publishing to the stream.
+
+use async_trait::async_trait;
+use redis::{Pipeline, RedisError, RedisResult, Value};
+
+use super::{RedisStreamsOptions, SYSTEM, broker_error, entries, link::Link};
+use crate::{
+    broker::{BrokerError, EventSink, EventSystem, PublishOutcome, too_large},
+    event::Envelope,
+};
+
+/// The most events in one round trip.
+const MAX_EVENTS: usize = 500;
+/// The most bytes in one round trip: what the client's and the server's buffers hold without pain.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How long `WAITAOF` waits for the disk: more than the second between two fsyncs of `appendfsync everysec`.
+const DISK_PATIENCE_MS: u32 = 3000;
+
+/// Appends events to the stream.
+#[derive(Debug)]
+pub struct RedisStreamsSink {
+    link: Link,
+    stream: String,
+}
+
+impl RedisStreamsSink {
+    /// Prepares a sink. A server that cannot be reached yet is no error: it is tried again with each batch.
+    pub async fn connect(options: &RedisStreamsOptions) -> Result<Self, BrokerError> {
+        let sink = Self { link: Link::new(options, "sink")?, stream: options.stream.clone() };
+        crate::broker::passing(sink.check().await)?;
+        Ok(sink)
+    }
+
+    /// One round trip. Whether the connection is still of use is the second answer.
+    async fn publish_chunk(&self, chunk: &[Envelope]) -> (Vec<PublishOutcome>, bool) {
+        let mut pipe = Pipeline::with_capacity(chunk.len() + 1);
+        pipe.ignore_errors();
+        for event in chunk.iter().filter(|event| too_large(event).is_none()) {
+            pipe.cmd("XADD")
+                .arg(&self.stream)
+                .arg("*")
+                .arg(entries::ID)
+                .arg(event.id.as_hyphenated().to_string())
+                .arg(entries::BODY)
+                .arg(&event.body);
+        }
+        let answers = if pipe.is_empty() { Ok(Answers::default()) } else { self.send(pipe).await };
+        let connected = answers.is_ok();
+        let mut answers = answers.map(|answers| (answers.added.into_iter(), answers.not_on_disk));
+        let outcomes = chunk.iter().map(|event| {
+            if let Some(problem) = too_large(event) {
+                return PublishOutcome::Rejected(problem);
+            }
+            match &mut answers {
+                Ok((added, not_on_disk)) => outcome(added.next(), not_on_disk.as_deref()),
+                Err(error) => PublishOutcome::Retry(broker_error(error)),
+            }
+        });
+        (outcomes.collect(), connected)
+    }
+
+    async fn send(&self, mut pipe: Pipeline) -> RedisResult<Answers> {
+        let mut connected = self.link.get().await?;
+        if connected.waits_for_disk {
+            pipe.cmd("WAITAOF").arg(1).arg(0).arg(DISK_PATIENCE_MS);
+        }
+        let answer: RedisResult<Vec<Value>> = pipe.query_async(&mut connected.connection).await;
+        self.link.forget_if_broken(&answer).await;
+        let mut added = answer?;
+        let mut not_on_disk = None;
+        if connected.waits_for_disk {
+            not_on_disk = disk_problem(added.pop());
+        }
+        if added.iter().any(moved_on) {
+            self.link.forget().await;
+        }
+        Ok(Answers { added, not_on_disk })
+    }
+}
+
+/// What one round trip brought.
+#[derive(Default)]
+struct Answers {
+    /// One for each `XADD`.
+    added: Vec<Value>,
+    /// Why the entries may not be on disk.
+    not_on_disk: Option<String>,
+}
+
+fn outcome(added: Option<Value>, not_on_disk: Option<&str>) -> PublishOutcome {
+    match added {
+        Some(Value::ServerError(error)) => PublishOutcome::Retry(broker_error(&RedisError::from(error))),
+        Some(Value::BulkString(_) | Value::SimpleString(_)) => match not_on_disk {
+            None => PublishOutcome::Confirmed,
+            Some(problem) => PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, problem)),
+        },
+        other => PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, format!("XADD answered {other:?}"))),
+    }
+}
+
+/// `WAITAOF` answers on how many servers, this one and replicas, the entries are on disk.
+fn disk_problem(answer: Option<Value>) -> Option<String> {
+    match answer {
+        Some(Value::Array(counts)) if matches!(counts.first(), Some(Value::Int(local)) if *local >= 1) => {
+            None
+        }
+        Some(Value::ServerError(error)) => Some(format!("WAITAOF: {error}")),
+        _ => Some("the append-only file was not flushed in time".to_owned()),
+    }
+}
+
+/// A server that has become a replica: a new connection may find the primary.
+fn moved_on(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if matches!(error.code(), "READONLY" | "MASTERDOWN"))
+}
+
+/// How many of `events` go into the next round trip: at least one.
+fn chunk_length(events: &[Envelope]) -> usize {
+    let mut bytes = 0;
+    let fitting = events.iter().take(MAX_EVENTS).take_while(|event| {
+        bytes += event.body.len();
+        bytes <= MAX_BYTES
+    });
+    fitting.count().max(1)
+}
+
+#[async_trait]
+impl EventSink for RedisStreamsSink {
+    fn system(&self) -> EventSystem {
+        SYSTEM
+    }
+
+    async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        while outcomes.len() < batch.len() {
+            let rest = &batch[outcomes.len()..];
+            let (answered, connected) = self.publish_chunk(&rest[..chunk_length(rest)]).await;
+            outcomes.extend(answered);
+            if !connected {
+                break;
+            }
+        }
+        // After a lost connection the rest is not offered: an event must not overtake an earlier one of its key.
+        outcomes.extend(batch[outcomes.len()..].iter().map(|_| {
+            PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "the connection was lost before its turn"))
+        }));
+        outcomes
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        self.link.run::<()>(&redis::cmd("PING")).await.map_err(|error| broker_error(&error))
+    }
+
+    async fn close(&self) {
+        self.link.forget().await;
+    }
+}
