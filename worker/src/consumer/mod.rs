@@ -31,9 +31,9 @@ pub use observe::report_backlog;
 use crate::{errors::chain, handlers::EventHandler};
 
 /// How long a stop waits for what is in flight; the rest of the ten seconds belongs to handing back.
-const DRAIN: Duration = Duration::from_secs(8);
+const DRAIN: Duration = Duration::from_secs(6);
 /// How long handing back may take.
-const CLOSE: Duration = Duration::from_millis(1500);
+const CLOSE: Duration = Duration::from_secs(3);
 
 /// How a consumer works.
 #[derive(Clone, Debug)]

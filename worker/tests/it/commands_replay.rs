@@ -1,0 +1,67 @@
+//! `worker replay` and `worker rebuild-cache`.
+
+use shared::cache::Lookup;
+
+use crate::support::{
+    World,
+    events::{deletion, entry, event, order, store},
+    order_id,
+};
+
+async fn waiting(world: &World) -> u64 {
+    world.source().await.backlog().await.unwrap().messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_publishes_retained_events_in_their_order_and_harms_nothing() {
+    let world = World::new().await;
+    store(&world.db, &[event(1, 1), event(2, 1), event(1, 2), deletion(1, 3)]).await;
+    // The group exists from here on.
+    assert_eq!(waiting(&world).await, 0);
+    let said = world.worker(&["replay", "--order", "1"]).await.ok();
+    assert_eq!(said.trim(), "sent 3 events again");
+    let consumer = world.consumer(world.handlers()).await;
+    crate::support::consume(&consumer, 3).await;
+    assert_eq!(world.recorded().await, [(1, 1), (1, 2), (1, 3)]);
+
+    sqlx::query("UPDATE outbox SET recorded_at = now() - interval '1 hour' WHERE order_id = 2")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let half_an_hour_ago =
+        shared::timestamp::format(shared::clock::Clock::System.now() - time::Duration::minutes(30));
+    let said = world.worker(&["replay", "--from", &half_an_hour_ago]).await.ok();
+    assert_eq!(said.trim(), "sent 3 events again");
+    let said = world.worker(&["replay", "--from", "2020-01-01"]).await.ok();
+    assert_eq!(said.trim(), "sent 4 events again");
+    crate::support::consume(&consumer, 7).await;
+    assert_eq!(world.recorded().await, [(1, 1), (1, 2), (1, 3), (2, 1)]);
+    assert_eq!(world.cache.get(order_id(1)).await.unwrap(), Lookup::Deleted { version: 3 });
+
+    assert_eq!(world.worker(&["replay", "--order", "9"]).await.ok().trim(), "the log holds no such events");
+    assert_eq!(world.worker(&["replay"]).await.code, Some(2));
+    assert_eq!(world.worker(&["replay", "--order", "1", "--from", "2020-01-01"]).await.code, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuild_cache_writes_every_order_as_it_is_and_replaces_nothing_newer() {
+    let world = World::new().await;
+    let orders: Vec<_> = (1..=700).map(|id| event(id, 1)).collect();
+    store(&world.db, &orders).await;
+    store(&world.db, &[event(1, 1), event(1, 2)]).await;
+    // Stale, newer than what the command may read, and deleted meanwhile.
+    world.cache.put(&[entry(&order(1, 1)), entry(&order(2, 5))]).await.unwrap();
+    let tombstone = shared::cache::CacheWrite { content: None, ..entry(&order(3, 2)) };
+    world.cache.put(&[tombstone]).await.unwrap();
+
+    let said = world.worker(&["rebuild-cache"]).await.ok();
+    assert_eq!(said.trim(), "wrote 698 entries of 700 orders");
+    let version = async |id| match world.cache.get(order_id(id)).await.unwrap() {
+        Lookup::Found(found) => found.version,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((version(1).await, version(2).await, version(700).await), (2, 5, 1));
+    assert_eq!(world.cache.get(order_id(3)).await.unwrap(), Lookup::Deleted { version: 2 });
+    let Lookup::Found(found) = world.cache.get(order_id(700)).await.unwrap() else { panic!("no entry") };
+    assert_eq!(found.body, serde_json::to_vec(&orders[699].data.order).unwrap());
+}

@@ -1,0 +1,102 @@
+//! Health, metrics and the canonical line of a running worker.
+
+use serde_json::Value;
+use testbed::{Proxy, http};
+
+use crate::support::{World, events::event};
+
+fn split(url: &str) -> (String, String, String) {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (authority, path) = rest.split_once('/').expect("a path");
+    let (user, server) = authority.rsplit_once('@').map_or(("", authority), |(user, server)| (user, server));
+    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    (format!("{scheme}://{user}"), server.to_owned(), path.to_owned())
+}
+
+async fn behind(url: &str) -> (String, Proxy) {
+    let (front, server, path) = split(url);
+    let proxy = Proxy::start(server).await;
+    (format!("{front}{}/{path}", proxy.addr()), proxy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_says_what_is_down_and_recovers_and_liveness_stays() {
+    let world = World::new().await;
+    let (database, to_database) = behind(world.database.url()).await;
+    let (redis, to_redis) = behind(world.redis.url()).await;
+    let (events, to_events) = behind(world.redis.url()).await;
+    let (program, address) = world.running();
+    let mut worker = program
+        .env("DATABASE_URL", &database)
+        .env("REDIS_URL", &redis)
+        .env("EVENTS_REDIS_URL", &events)
+        .spawn();
+    let ready = format!("{address}/health/ready");
+    worker.wait_ready(&ready).await;
+    for (proxy, name) in [(&to_database, "database"), (&to_redis, "redis"), (&to_events, "events")] {
+        proxy.refuse().await;
+        proxy.cut();
+        let problem = testbed::eventually("it is not ready", async || {
+            let answer = http::get(&ready).await.map_err(|error| error.to_string())?;
+            if answer.status == 503 { Ok(answer) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
+        let body: Value = serde_json::from_str(&problem.body).unwrap();
+        assert_eq!((body["status"].as_i64(), body["code"].as_str()), (Some(503), Some("unavailable")));
+        assert!(body["detail"].as_str().unwrap().starts_with(&format!("not ready: {name}: ")), "{body}");
+        assert!(http::get(&format!("{address}/health/live")).await.unwrap().is_success());
+        proxy.accept().await;
+        worker.wait_ready(&ready).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_starts_before_its_broker_waits_for_it() {
+    let world = World::new().await;
+    let (events, to_events) = behind(world.redis.url()).await;
+    to_events.refuse().await;
+    let (program, address) = world.running();
+    let mut worker = program.env("EVENTS_REDIS_URL", &events).spawn();
+    worker.wait_ready(&format!("{address}/health/live")).await;
+    let ready = format!("{address}/health/ready");
+    assert_eq!(http::get(&ready).await.unwrap().status, 503);
+    to_events.accept().await;
+    worker.wait_ready(&ready).await;
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_has_one_line_without_its_payload_and_is_counted() {
+    let world = World::new().await;
+    let (program, address) = world.running();
+    let mut worker = program.spawn();
+    worker.wait_ready(&format!("{address}/health/ready")).await;
+    let mut event = event(7, 1);
+    event.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    world.publish(std::slice::from_ref(&event)).await;
+    let line = testbed::eventually("the event's line is written", async || {
+        let log = worker.log();
+        log.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|line| line["event.id"] == event.id.to_string())
+    })
+    .await;
+    assert_eq!(line["event.type"], "OrderCreated");
+    assert_eq!((&line["order.id"], &line["version"], &line["attempt"]), (&7.into(), &1.into(), &1.into()));
+    assert_eq!((&line["outcome"], &line["broker"]), (&"handled".into(), &"local".into()));
+    assert_eq!(line["traceparent"], event.traceparent.as_deref().unwrap());
+    assert!(line["duration_ms"].as_f64().is_some_and(|took| took > 0.0), "{line}");
+    assert!(!worker.log().contains("25.50"), "a payload was logged");
+
+    let metrics = http::get(&format!("{address}/metrics")).await.unwrap().body;
+    for sample in [
+        r#"worker_events_received_total{broker="local"} 1"#,
+        r#"worker_events_total{broker="local",outcome="handled"} 1"#,
+        r#"worker_handler_duration_seconds_count{handler="history",broker="local"} 1"#,
+        r#"worker_event_lag_seconds_count{broker="local"} 1"#,
+        "worker_history_rows_total 1",
+        r#"worker_backlog_events{broker="local"}"#,
+    ] {
+        assert!(metrics.contains(sample), "{sample} is not in\n{metrics}");
+    }
+}

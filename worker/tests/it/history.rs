@@ -1,0 +1,67 @@
+//! What the history handler records.
+
+use serde_json::json;
+use worker::handlers::{EventHandler as _, HandlerEvent, history::HistoryHandler};
+
+use crate::support::{
+    World,
+    events::{deletion, event, fresh},
+};
+
+#[tokio::test]
+async fn each_version_is_recorded_with_what_its_event_says() {
+    let world = World::new().await;
+    let events = [event(1, 1), event(1, 2), deletion(1, 3)];
+    let items: Vec<HandlerEvent> = events.iter().cloned().map(fresh).collect();
+    HistoryHandler::new(world.db.clone()).handle(&items).await.unwrap();
+
+    let rows: Vec<(i64, String, serde_json::Value, i64, i64, uuid::Uuid, time::OffsetDateTime)> =
+        sqlx::query_as(
+            "SELECT version, action, changes, customer_id, performed_by, event_id, occurred_at
+         FROM order_history WHERE order_id = 1 ORDER BY version",
+        )
+        .fetch_all(&world.db)
+        .await
+        .unwrap();
+    for (row, (event, action)) in rows.iter().zip(events.iter().zip(["CREATED", "UPDATED", "DELETED"])) {
+        assert_eq!((row.0, row.1.as_str()), (event.data.version, action));
+        assert_eq!(row.2, serde_json::to_value(&event.data.changes).unwrap());
+        assert_eq!((row.3, row.4, row.5, row.6), (123, 123, event.id, event.time));
+    }
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[1].2, json!({ "status": { "from": "PENDING", "to": "SHIPPED" } }));
+}
+
+#[tokio::test]
+async fn a_version_is_recorded_once_however_often_and_in_whatever_order_its_event_comes() {
+    let world = World::new().await;
+    let handler = HistoryHandler::new(world.db.clone());
+    let (first, second) = (fresh(event(1, 1)), fresh(event(1, 2)));
+    handler.handle(&[second.clone(), first.clone(), second.clone()]).await.unwrap();
+    let recorded_at = "SELECT max(recorded_at) FROM order_history";
+    let before: time::OffsetDateTime = sqlx::query_scalar(recorded_at).fetch_one(&world.db).await.unwrap();
+    handler.handle(&[first, second]).await.unwrap();
+    let after: time::OffsetDateTime = sqlx::query_scalar(recorded_at).fetch_one(&world.db).await.unwrap();
+    assert_eq!(world.recorded().await, [(1, 1), (1, 2)]);
+    assert_eq!(before, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_record_the_same_events_at_once_do_not_wait_for_each_other_in_a_circle() {
+    let world = World::new().await;
+    let mut events: Vec<HandlerEvent> = (1..=200).map(|id| fresh(event(id, 1))).collect();
+    let forwards = events.clone();
+    events.reverse();
+    for _ in 0..10 {
+        sqlx::query("DELETE FROM order_history").execute(&world.db).await.unwrap();
+        let tasks = (0..4).map(|worker| {
+            let handler = HistoryHandler::new(world.db.clone());
+            let batch = if worker % 2 == 0 { forwards.clone() } else { events.clone() };
+            tokio::spawn(async move { handler.handle(&batch).await })
+        });
+        for task in futures_util::future::join_all(tasks).await {
+            task.unwrap().unwrap();
+        }
+        assert_eq!(world.recorded().await.len(), 200);
+    }
+}
