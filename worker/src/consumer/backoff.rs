@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_bound_doubles_up_to_its_cap() {
-        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
         let bounds: Vec<u64> = [0, 1, 2, 3, 6, 7, 40, u32::MAX]
             .into_iter()
             .map(|attempts| backoff.bound(attempts).as_secs())

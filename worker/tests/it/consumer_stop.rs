@@ -41,7 +41,7 @@ async fn a_stop_hands_back_what_does_not_finish() {
     let (gate, shutdown) = (Gate::closed(), Shutdown::new());
     let handlers = vec![Arc::clone(&gate) as Arc<dyn EventHandler>];
     let mut settings = crate::support::impatient();
-    settings.handler_deadline = Duration::from_secs(60);
+    settings.handler_deadline = Duration::from_mins(1);
     let consumer = worker::consumer::Consumer::new(
         world.source().await,
         handlers,
@@ -108,7 +108,7 @@ async fn sigterm_ends_the_worker_with_code_0_and_sigkill_loses_nothing() {
     killed.kill();
     let another = world.run().await;
     // What the killed one held is reclaimed once it has been idle for long enough.
-    testbed::eventually_within(Duration::from_secs(120), "everything is recorded", async || {
+    testbed::eventually_within(Duration::from_mins(2), "everything is recorded", async || {
         world.recorded().await.len() == 500
     })
     .await;

@@ -44,7 +44,9 @@ mod tests {
 
     fn digest(members: &[&[&[u8]]]) -> Digest {
         let mut digest = Digest::default();
-        members.iter().for_each(|member| digest.add(member));
+        for member in members {
+            digest.add(member);
+        }
         digest
     }
 

@@ -60,11 +60,10 @@ impl EventHandler for Faulty {
                 Some(Fault::Panic) => panic!("told to panic"),
                 Some(Fault::Hang) => std::future::pending().await,
                 Some(Fault::Permanent) => return Err(HandlerError::Permanent("told to refuse".into())),
-                Some(Fault::Transient(times)) => {
-                    if self.failed.fetch_add(1, Ordering::SeqCst) < *times {
-                        return Err(HandlerError::Transient("told to fail".into()));
-                    }
+                Some(Fault::Transient(times)) if self.failed.fetch_add(1, Ordering::SeqCst) < *times => {
+                    return Err(HandlerError::Transient("told to fail".into()));
                 }
+                Some(Fault::Transient(_)) => {}
             }
         }
         let mut handled = self.handled.lock().expect("no panic under this lock");
@@ -95,7 +94,7 @@ impl EventHandler for Gate {
 
     async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
         self.waiting.fetch_add(batch.len(), Ordering::SeqCst);
-        let _open = tokio::time::timeout(Duration::from_secs(60), self.open.acquire()).await;
+        let _open = tokio::time::timeout(Duration::from_mins(1), self.open.acquire()).await;
         Ok(())
     }
 }

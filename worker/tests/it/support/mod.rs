@@ -22,7 +22,7 @@ use worker::{
     handlers::{EventHandler, cache::CacheHandler, history::HistoryHandler},
 };
 
-pub(crate) const TTL: Duration = Duration::from_secs(3600);
+pub(crate) const TTL: Duration = Duration::from_hours(1);
 
 /// Servers of a test's own.
 pub(crate) struct World {
