@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate::say::say;
 use crate::settings;
 
 /// The keys of cached orders. Sessions, rate limits and the event stream live beside them and stay.
@@ -12,7 +13,7 @@ const PAGE: usize = 1000;
 
 pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let removed = clear(&settings::running("REDIS_URL")?).await?;
-    println!("{removed} cached orders forgotten.");
+    say(format!("{removed} cached orders forgotten."));
     Ok(ExitCode::SUCCESS)
 }
 

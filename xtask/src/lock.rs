@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use testbed::{paths, watchdog};
 
+use crate::say::say;
+
 /// How long the servers of an `up` that was killed may take to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -30,7 +32,7 @@ pub(crate) async fn take() -> anyhow::Result<File> {
             && start.elapsed() < PATIENCE
         {
             if !told {
-                println!("The previous `up` was killed; waiting for its servers to stop.");
+                say("The previous `up` was killed; waiting for its servers to stop.");
                 told = true;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

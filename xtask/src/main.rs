@@ -9,6 +9,7 @@ mod clear_cache;
 mod lock;
 mod prepare;
 mod reset_db;
+mod say;
 mod seed_data;
 mod settings;
 mod signals;

@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use testbed::native::Storage;
 use testbed::{paths, source};
 
+use crate::say::say;
 use crate::signals::Signals;
 use crate::{cargo, settings};
 
@@ -47,7 +48,7 @@ async fn prepare() -> anyhow::Result<ExitCode> {
     let kept = workspace.join(".sqlx");
     let _absent = fs::remove_dir_all(&kept);
     fs::rename(&fresh, &kept).with_context(|| format!("cannot replace {}", kept.display()))?;
-    println!("{} queries are in .sqlx: commit it.", fs::read_dir(&kept)?.count());
+    say(format!("{} queries are in .sqlx: commit it.", fs::read_dir(&kept)?.count()));
     drop(database);
     server.stop().await?;
     Ok(ExitCode::SUCCESS)

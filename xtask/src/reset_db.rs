@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use crate::say::say;
 use crate::{clear_cache, settings};
 
 /// What is not data: the migrations that were applied, and the relay's place in the log, which stays right.
@@ -35,6 +36,6 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     transaction.commit().await?;
     // After the rows are gone, as a read in between would cache one of them again.
     clear_cache::clear(&redis).await?;
-    println!("The database and the cache are empty.");
+    say("The database and the cache are empty.");
     Ok(ExitCode::SUCCESS)
 }

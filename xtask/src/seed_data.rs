@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use testbed::http::Client;
 use tokio::task::JoinSet;
 
+use crate::say::say;
 use crate::settings;
 
 /// So many clients create orders side by side: enough to keep the commits of the API shared, few enough for a laptop.
@@ -58,7 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         done??;
     }
     bar.finish();
-    println!("{} orders created; the workers write their history.", args.orders);
+    say(format!("{} orders created; the workers write their history.", args.orders));
     Ok(ExitCode::SUCCESS)
 }
 

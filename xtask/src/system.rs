@@ -7,6 +7,8 @@ use anyhow::bail;
 use testbed::Program;
 use testbed::source::Service;
 
+use crate::say::say;
+
 /// What runs, in the order in which it was started. Shared by the steps that start things side by side, so that one
 /// that is abandoned half-way leaves the others' servers to be stopped.
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ impl System {
             management_url: service.management_url().map(str::to_owned),
         };
         let took = start.elapsed().as_secs_f32();
-        println!("     {title} is up after {took:.1} s: {}, {}", service.origin(), address.url);
+        say(format!("     {title} is up after {took:.1} s: {}, {}", service.origin(), address.url));
         self.keep(title, What::Server(Box::new(service)));
         Ok(address)
     }
@@ -58,7 +60,7 @@ impl System {
     /// Starts a program and waits until it answers at `ready`.
     pub(crate) async fn run(&self, title: &str, mut program: Program, ready: &str) -> anyhow::Result<()> {
         program.ready(ready).await?;
-        println!("     {title} is ready (process {})", program.id());
+        say(format!("     {title} is ready (process {})", program.id()));
         self.keep(title, What::Program(program));
         Ok(())
     }
@@ -94,7 +96,7 @@ impl System {
             if let What::Server(service) = part.what
                 && let Err(error) = service.discard().await
             {
-                eprintln!("{}: {error:#}", part.title);
+                say(format!("{}: {error:#}", part.title));
             }
         }
     }
@@ -109,8 +111,8 @@ impl System {
                 What::Program(program) => program.stop().await.map(|_| ()),
             };
             match stopped {
-                Ok(()) => println!("     {title} has stopped"),
-                Err(error) => eprintln!("     {title}: {error:#}"),
+                Ok(()) => say(format!("     {title} has stopped")),
+                Err(error) => say(format!("     {title}: {error:#}")),
             }
         }
     }

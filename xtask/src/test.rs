@@ -7,6 +7,7 @@ use testbed::native::Storage;
 use testbed::process::Launch;
 use testbed::{install, source};
 
+use crate::say::say;
 use crate::signals::Signals;
 use crate::system::System;
 use crate::{cargo, settings};
@@ -34,7 +35,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn test(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
-    println!("Starting PostgreSQL, Redis, RabbitMQ and LocalStack for the tests, and building them.");
+    say("Starting PostgreSQL, Redis, RabbitMQ and LocalStack for the tests, and building them.");
     let nextest = install::exists("cargo-nextest");
     let build: &[&str] = if nextest { &["nextest", "run", "--no-run"] } else { &["test", "--no-run"] };
     let (database, redis, rabbitmq, sqs) = (

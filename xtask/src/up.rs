@@ -7,6 +7,7 @@ use anyhow::{Context, bail, ensure};
 use testbed::native::Storage;
 use testbed::{Program, ProgramBuilder, paths, port, source};
 
+use crate::say::say;
 use crate::settings::Variables;
 use crate::signals::Signals;
 use crate::system::System;
@@ -54,12 +55,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         () = signals.recv() => Ok(()),
     };
     if !system.is_empty() {
-        println!("\nStopping; the data stays in .data");
+        say("\nStopping; the data stays in .data");
     }
     tokio::select! {
         () = system.stop() => {}
         // Asked twice: the watchdog ends what is left, as it would were we killed.
-        () = signals.recv() => println!("Stopping at once"),
+        () = signals.recv() => say("Stopping at once"),
     }
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -72,7 +73,7 @@ async fn up(system: &System, args: &Args) -> anyhow::Result<()> {
         args.port
     );
 
-    println!("1/4  Starting PostgreSQL and Redis");
+    say("1/4  Starting PostgreSQL and Redis");
     let storage = &Storage::Keep(paths::data());
     let (database, redis) = (settings::given("DATABASE_URL"), settings::given("REDIS_URL"));
     let (database, redis) = tokio::try_join!(
@@ -80,17 +81,17 @@ async fn up(system: &System, args: &Args) -> anyhow::Result<()> {
         system.serve("Redis", source::redis(redis.as_deref(), storage)),
     )?;
 
-    println!("2/4  Building the API and the worker; the first build takes minutes, later ones seconds");
+    say("2/4  Building the API and the worker; the first build takes minutes, later ones seconds");
     let (events, ()) = tokio::try_join!(events(system, args.events), build(args.release))?;
     let mut variables = events;
     variables.insert("DATABASE_URL".into(), database.url);
     variables.insert("REDIS_URL".into(), redis.url);
 
-    println!("3/4  Applying migrations");
+    say("3/4  Applying migrations");
     let migrated = program(args, &variables, "api", "migrate")?.arg("migrate").run().await;
     migrated.context("the database could not be migrated")?;
 
-    println!("4/4  Starting the API and the workers");
+    say("4/4  Starting the API and the workers");
     start_programs(system, args, &mut variables).await?;
     settings::write(&variables)?;
     print_what_to_try(args);
@@ -176,7 +177,7 @@ fn program(args: &Args, variables: &Variables, binary: &str, log: &str) -> anyho
 
 fn print_what_to_try(args: &Args) {
     let host = format!("localhost:{}", args.port);
-    println!(
+    say(format!(
         r#"
 The system is ready.  API: http://{host}  Documentation: http://{host}/docs
 Addresses: .data/env (`source .data/env`)  Logs: .data/logs  Ctrl-C stops it and keeps the data
@@ -189,5 +190,5 @@ ORDER=$(curl -s {host}/api/v1/orders -H "Authorization: Bearer $TOKEN" -H 'Conte
 
 curl -s {host}/api/v1/orders/$ORDER/history -H "Authorization: Bearer $TOKEN"
 "#
-    );
+    ));
 }

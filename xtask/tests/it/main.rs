@@ -1,0 +1,5 @@
+//! `cargo xtask` as a process of its own, as its users run it.
+
+mod tool;
+mod up;
+mod up_refused;

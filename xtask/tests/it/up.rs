@@ -1,0 +1,102 @@
+//! `up`: the whole system, from start to end.
+
+use std::process::Command;
+
+use testbed::{eventually, free_port, http, port};
+
+use crate::tool::Workspace;
+
+#[tokio::test]
+async fn the_printed_lines_work_and_the_data_is_found_again() {
+    let workspace = Workspace::new();
+    let port = free_port();
+    let mut up = workspace.start(&["up", "--workers", "2", "--port", &port.to_string()]);
+    up.says("The system is ready").await;
+    let lines = what_to_try(&up.log());
+
+    let docs = http::get(&format!("{}/docs", workspace.env("API_URL"))).await.unwrap();
+    assert!(docs.status < 400, "{}", docs.status);
+    let history = eventually("the history of the new order is written", async || {
+        let answer = paste(&lines);
+        answer.contains("CREATED").then_some(answer)
+    })
+    .await;
+    assert!(history.contains(r#""action":"CREATED""#), "{history}");
+
+    let ports = workspace.ports();
+    assert!(up.terminate().await.success());
+    assert!(ports.iter().chain([&port]).all(|port| port::is_free(*port)), "nothing listens any more");
+
+    let mut again = workspace.start(&["up", "--port", &port.to_string()]);
+    again.says("The system is ready").await;
+    assert_eq!(workspace.ports(), ports, "the addresses stay the same");
+    let orders = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM orders")
+        .fetch_one(&sqlx::PgPool::connect(&workspace.env("DATABASE_URL")).await.unwrap())
+        .await
+        .unwrap();
+    assert!(orders >= 1);
+    assert!(again.terminate().await.success());
+}
+
+#[tokio::test]
+async fn test_data_comes_and_goes_beside_the_running_system() {
+    let workspace = Workspace::new();
+    let port = free_port();
+    let mut up = workspace.start(&["up", "--port", &port.to_string()]);
+    up.says("The system is ready").await;
+    let database = sqlx::PgPool::connect(&workspace.env("DATABASE_URL")).await.unwrap();
+    let count = async |table: &str| {
+        let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&database).await.unwrap()
+    };
+
+    let (status, log) = workspace.start(&["seed-data", "--orders", "50"]).wait().await;
+    assert!(status.success(), "{log}");
+    assert_eq!(count("orders").await, 50);
+    assert!(count("order_lines").await >= 50);
+    eventually("every event is in the history", async || {
+        count("order_history").await == count("outbox").await
+    })
+    .await;
+
+    let (status, log) = workspace.start(&["clear-cache"]).wait().await;
+    assert!(status.success() && log.contains("50 cached orders"), "{log}");
+    let (status, log) = workspace.start(&["reset-db"]).wait().await;
+    assert!(status.success(), "{log}");
+    assert_eq!((count("orders").await, count("order_history").await), (0, 0));
+    assert!(up.terminate().await.success());
+}
+
+#[tokio::test]
+async fn everything_ends_when_up_is_killed_and_the_next_one_starts() {
+    let workspace = Workspace::new();
+    let api = free_port();
+    let mut up = workspace.start(&["up", "--port", &api.to_string()]);
+    up.says("The system is ready").await;
+    // The process alone: its children are the watchdog's.
+    assert!(Command::new("sh").args(["-c", &format!("kill -9 {}", up.id())]).status().unwrap().success());
+    let (status, _) = up.wait().await;
+    assert!(!status.success());
+
+    let mut next = workspace.start(&["up", "--port", &api.to_string()]);
+    next.says("The system is ready").await;
+    let ports = workspace.ports();
+    assert!(next.terminate().await.success());
+    assert!(ports.iter().chain([&api]).all(|port| port::is_free(*port)));
+}
+
+/// The lines that begin with a variable or with curl.
+fn what_to_try(log: &str) -> String {
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| ["TOKEN=", "ORDER=", "curl "].iter().any(|start| line.starts_with(start)))
+        .collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    lines.join("\n")
+}
+
+/// What a shell answers to them.
+fn paste(lines: &str) -> String {
+    let output = Command::new("sh").args(["-c", lines]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
