@@ -108,8 +108,8 @@ fn data_folder(folder: &Path, user: Option<User>) -> anyhow::Result<PathBuf> {
     let elsewhere = PathBuf::from(format!("/var/lib/orders-{:016x}", hasher.finish()));
     fs::create_dir_all(&elsewhere).with_context(|| format!("cannot create {}", elsewhere.display()))?;
     let elsewhere = elsewhere.join("data");
-    // A link of an earlier time whose folder is gone.
-    let _absent = fs::remove_file(&data);
+    // Whatever is left of an earlier time: a link whose folder is gone, or a folder whose link went with `.data`.
+    let _absent = (fs::remove_file(&data), fs::remove_dir_all(&elsewhere));
     symlink(&elsewhere, &data).with_context(|| format!("cannot create {}", data.display()))?;
     println!(
         "  only root can reach {}: PostgreSQL keeps its data in {}",
