@@ -16,9 +16,20 @@ pub(crate) struct System {
     running: Mutex<Vec<Part>>,
 }
 
+/// What something is for. The order is that of stopping: first whoever takes in work, last where it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    Api,
+    Worker,
+    Broker,
+    Redis,
+    Postgres,
+}
+
 /// Something that runs.
 #[derive(Debug)]
 struct Part {
+    role: Role,
     title: String,
     what: What,
 }
@@ -42,6 +53,7 @@ impl System {
     /// Starts a server and says so.
     pub(crate) async fn serve(
         &self,
+        role: Role,
         title: &str,
         starting: impl Future<Output = anyhow::Result<Service>>,
     ) -> anyhow::Result<Address> {
@@ -53,15 +65,21 @@ impl System {
         };
         let took = start.elapsed().as_secs_f32();
         say(format!("     {title} is up after {took:.1} s: {}, {}", service.origin(), address.url));
-        self.keep(title, What::Server(Box::new(service)));
+        self.keep(role, title, What::Server(Box::new(service)));
         Ok(address)
     }
 
     /// Starts a program and waits until it answers at `ready`.
-    pub(crate) async fn run(&self, title: &str, mut program: Program, ready: &str) -> anyhow::Result<()> {
+    pub(crate) async fn run(
+        &self,
+        role: Role,
+        title: &str,
+        mut program: Program,
+        ready: &str,
+    ) -> anyhow::Result<()> {
         program.ready(ready).await?;
         say(format!("     {title} is ready (process {})", program.id()));
-        self.keep(title, What::Program(program));
+        self.keep(role, title, What::Program(program));
         Ok(())
     }
 
@@ -101,11 +119,10 @@ impl System {
         }
     }
 
-    /// Stops everything in good order, the latest started first, and says so.
+    /// Stops everything in the order of roles, and says so.
     pub(crate) async fn stop(&self) {
-        loop {
-            // Taken out one by one: what is left when this is abandoned is the watchdog's.
-            let Some(Part { title, what }) = self.lock().pop() else { return };
+        // Taken out one by one: what is left when this is abandoned is the watchdog's.
+        while let Some(Part { title, what, .. }) = self.next_to_stop() {
             let stopped = match what {
                 What::Server(service) => service.stop().await,
                 What::Program(program) => program.stop().await.map(|_| ()),
@@ -117,13 +134,19 @@ impl System {
         }
     }
 
+    fn next_to_stop(&self) -> Option<Part> {
+        let mut running = self.lock();
+        let next = (0..running.len()).min_by_key(|index| running[*index].role)?;
+        Some(running.remove(next))
+    }
+
     /// Whether nothing runs.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    fn keep(&self, title: &str, what: What) {
-        self.lock().push(Part { title: title.to_owned(), what });
+    fn keep(&self, role: Role, title: &str, what: What) {
+        self.lock().push(Part { role, title: title.to_owned(), what });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Part>> {

@@ -9,7 +9,7 @@ use testbed::{install, source};
 
 use crate::say::say;
 use crate::signals::Signals;
-use crate::system::System;
+use crate::system::{Role, System};
 use crate::{cargo, settings};
 
 /// Options of `test`.
@@ -50,10 +50,10 @@ async fn test(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
     let storage = &Storage::Throwaway;
     let rabbitmq = rabbitmq.as_deref().map(|url| (url, management.as_deref()));
     let (database, redis, rabbitmq, sqs, compiled) = tokio::try_join!(
-        system.serve("PostgreSQL", source::postgres(database.as_deref(), storage)),
-        system.serve("Redis", source::redis(redis.as_deref(), storage)),
-        system.serve("RabbitMQ", source::rabbitmq(rabbitmq, storage)),
-        system.serve("LocalStack", source::sqs(sqs.as_deref(), storage)),
+        system.serve(Role::Postgres, "PostgreSQL", source::postgres(database.as_deref(), storage)),
+        system.serve(Role::Redis, "Redis", source::redis(redis.as_deref(), storage)),
+        system.serve(Role::Broker, "RabbitMQ", source::rabbitmq(rabbitmq, storage)),
+        system.serve(Role::Broker, "LocalStack", source::sqs(sqs.as_deref(), storage)),
         async { cargo::run(&cargo::command(build).arg("--workspace")).await },
     )?;
     if !compiled.success() {

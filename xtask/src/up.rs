@@ -10,7 +10,7 @@ use testbed::{Program, ProgramBuilder, paths, port, source};
 use crate::say::say;
 use crate::settings::Variables;
 use crate::signals::Signals;
-use crate::system::System;
+use crate::system::{Role, System};
 use crate::{cargo, lock, settings};
 
 /// Where metrics are looked for first; further workers follow on the next free ports.
@@ -77,8 +77,8 @@ async fn up(system: &System, args: &Args) -> anyhow::Result<()> {
     let storage = &Storage::Keep(paths::data());
     let (database, redis) = (settings::given("DATABASE_URL"), settings::given("REDIS_URL"));
     let (database, redis) = tokio::try_join!(
-        system.serve("PostgreSQL", source::postgres(database.as_deref(), storage)),
-        system.serve("Redis", source::redis(redis.as_deref(), storage)),
+        system.serve(Role::Postgres, "PostgreSQL", source::postgres(database.as_deref(), storage)),
+        system.serve(Role::Redis, "Redis", source::redis(redis.as_deref(), storage)),
     )?;
 
     say("2/4  Building the API and the worker; the first build takes minutes, later ones seconds");
@@ -106,12 +106,13 @@ async fn events(system: &System, events: Events) -> anyhow::Result<Variables> {
         Events::Rabbitmq => {
             let given = settings::given("AMQP_URL");
             let given = given.as_deref().map(|url| (url, None));
-            let rabbitmq = system.serve("RabbitMQ", source::rabbitmq(given, storage)).await?;
+            let rabbitmq = system.serve(Role::Broker, "RabbitMQ", source::rabbitmq(given, storage)).await?;
             vec![("EVENT_SYSTEM", "rabbitmq".into()), ("AMQP_URL", rabbitmq.url)]
         }
         Events::Sqs => {
             let given = settings::given("AWS_ENDPOINT_URL");
-            let sqs = system.serve("LocalStack", source::sqs(given.as_deref(), storage)).await?;
+            let sqs =
+                system.serve(Role::Broker, "LocalStack", source::sqs(given.as_deref(), storage)).await?;
             let queue = testbed::create_queue(&sqs.url, QUEUE).await?;
             vec![
                 ("EVENT_SYSTEM", "sqs".into()),
@@ -144,7 +145,7 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
         .env("METRICS_ADDR", &address)
         .start()?;
     let url = format!("http://127.0.0.1:{}", args.port);
-    system.run("The API", api, &format!("{url}/api/v1/health/ready")).await?;
+    system.run(Role::Api, "The API", api, &format!("{url}/api/v1/health/ready")).await?;
     variables.insert("API_URL".into(), url);
     variables.insert("API_METRICS_ADDR".into(), address);
 
@@ -154,7 +155,9 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
         let address = format!("127.0.0.1:{}", port::prefer(Some(WORKER_METRICS + number - 1)));
         let worker =
             program(args, variables, "worker", &name)?.arg("run").env("METRICS_ADDR", &address).start()?;
-        system.run(&format!("Worker {number}"), worker, &format!("http://{address}/health/ready")).await?;
+        system
+            .run(Role::Worker, &format!("Worker {number}"), worker, &format!("http://{address}/health/ready"))
+            .await?;
         addresses.push(address);
     }
     variables.insert("WORKER_METRICS_ADDRS".into(), addresses.join(","));

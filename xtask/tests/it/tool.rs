@@ -18,6 +18,7 @@ pub(crate) struct Workspace(PathBuf);
 /// A running `cargo xtask …`.
 pub(crate) struct Tool {
     process: Process,
+    log: PathBuf,
 }
 
 impl Workspace {
@@ -48,13 +49,13 @@ impl Workspace {
     /// The same with another cargo.
     pub(crate) fn launch(&self, cargo: &str, args: &[&str]) -> Tool {
         let log = self.0.join(format!("log-{}", testbed::free_port()));
-        let launch = Launch::new(env!("CARGO_BIN_EXE_xtask"), log)
+        let launch = Launch::new(env!("CARGO_BIN_EXE_xtask"), &log)
             .clear_env()
             .args(args)
             .env("CARGO", cargo)
             .env("CARGO_MANIFEST_DIR", &self.0)
             .folder(&self.0);
-        Tool { process: launch.spawn().unwrap() }
+        Tool { process: launch.spawn().unwrap(), log }
     }
 
     /// A variable of `.data/env`.
@@ -100,9 +101,12 @@ impl Tool {
         self.process.id()
     }
 
-    /// SIGTERM, and its end.
-    pub(crate) async fn terminate(self) -> ExitStatus {
-        self.process.terminate().await.unwrap()
+    /// SIGTERM, and all that it has printed when it has ended well.
+    pub(crate) async fn stop(self) -> String {
+        let status = self.process.terminate().await.unwrap();
+        let log = fs::read_to_string(self.log).unwrap();
+        assert!(status.success(), "{status}:\n{log}");
+        log
     }
 
     /// Its end, and what it has printed.

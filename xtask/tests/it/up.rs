@@ -24,7 +24,9 @@ async fn the_printed_lines_work_and_the_data_is_found_again() {
     assert!(history.contains(r#""action":"CREATED""#), "{history}");
 
     let ports = workspace.ports();
-    assert!(up.terminate().await.success());
+    let log = up.stop().await;
+    let stopped: Vec<_> = log.lines().filter_map(|line| line.trim().strip_suffix(" has stopped")).collect();
+    assert_eq!(stopped, ["The API", "Worker 1", "Worker 2", "Redis", "PostgreSQL"]);
     assert!(ports.iter().chain([&port]).all(|port| port::is_free(*port)), "nothing listens any more");
 
     let mut again = workspace.start(&["up", "--port", &port.to_string()]);
@@ -35,7 +37,7 @@ async fn the_printed_lines_work_and_the_data_is_found_again() {
         .await
         .unwrap();
     assert!(orders >= 1);
-    assert!(again.terminate().await.success());
+    again.stop().await;
 }
 
 #[tokio::test]
@@ -64,7 +66,7 @@ async fn test_data_comes_and_goes_beside_the_running_system() {
     let (status, log) = workspace.start(&["reset-db"]).wait().await;
     assert!(status.success(), "{log}");
     assert_eq!((count("orders").await, count("order_history").await), (0, 0));
-    assert!(up.terminate().await.success());
+    up.stop().await;
 }
 
 #[tokio::test]
@@ -81,7 +83,7 @@ async fn everything_ends_when_up_is_killed_and_the_next_one_starts() {
     let mut next = workspace.start(&["up", "--port", &api.to_string()]);
     next.says("The system is ready").await;
     let ports = workspace.ports();
-    assert!(next.terminate().await.success());
+    next.stop().await;
     assert!(ports.iter().chain([&api]).all(|port| port::is_free(*port)));
 }
 
