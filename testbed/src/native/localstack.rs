@@ -15,11 +15,11 @@ use crate::{install, paths};
 /// The Python versions whose packages are pinned in `localstack/requirements.txt`, the tried one first.
 const PYTHONS: &[&str] = &["python3.11", "python3.12", "python3.10", "python3"];
 
-/// Starts a LocalStack that serves SQS. The URL is its endpoint.
+/// Starts a LocalStack that serves SQS. The URL is its endpoint. Its queues are gone with it: this edition keeps
+/// nothing.
 pub async fn localstack(storage: &Storage) -> anyhow::Result<Server> {
     let environment = prepare_localstack().await?;
     let folder = storage.folder("localstack")?;
-    let persistence = if storage.is_kept() { "1" } else { "0" };
     start_on_a_free_port(&folder, |port| {
         let url = format!("http://127.0.0.1:{port}");
         Server {
@@ -30,7 +30,6 @@ pub async fn localstack(storage: &Storage) -> anyhow::Result<Server> {
                 .env("SERVICES", "sqs")
                 .env("EAGER_SERVICE_LOADING", "1")
                 .env("GATEWAY_LISTEN", format!("127.0.0.1:{port}"))
-                .env("PERSISTENCE", persistence)
                 .env("DISABLE_EVENTS", "1")
                 .env("SKIP_SSL_CERT_DOWNLOAD", "1")
                 // Its own name server would want port 53.
