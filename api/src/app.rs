@@ -67,11 +67,12 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
         db::pool(&config.database_read_url, connections, "api-read").context("DATABASE_READ_URL")?;
     let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
     let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
+    let wake = Wake::default();
     Ok(AppState::new(State {
         auth: Auth::new(&config.auth, redis.clone()),
         health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
-        orders: Orders,
-        wake: Wake::default(),
+        orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,
+        wake,
         config,
         clock,
         db,

@@ -3,7 +3,7 @@
 use axum::Router;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth, health, middleware::FrameLayer, openapi, state::AppState};
+use crate::{auth, health, middleware::FrameLayer, openapi, orders, state::AppState};
 
 /// Every route that the OpenAPI document describes. `test_login` says whether `login-test` exists.
 pub fn documented(test_login: bool) -> OpenApiRouter<AppState> {
@@ -13,7 +13,8 @@ pub fn documented(test_login: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(health::ready))
         .routes(routes!(health::live))
         .routes(routes!(auth::refresh::refresh))
-        .routes(routes!(auth::logout::logout));
+        .routes(routes!(auth::logout::logout))
+        .merge(orders::routes());
     if test_login { routes.routes(routes!(auth::login_test::login_test)) } else { routes }
 }
 

@@ -23,7 +23,7 @@ pub async fn ready(State(state): State<AppState>) -> Result<Json<Alive>, ApiErro
     if state.health.shutdown.has_begun() {
         return Err(not_ready("this process is shutting down"));
     }
-    if state.health.report(false).await.services.database.status != Status::Healthy {
+    if state.health.report(state.orders.cache_degraded()).await.services.database.status != Status::Healthy {
         return Err(not_ready("PostgreSQL does not answer"));
     }
     Ok(Json(Alive { status: "ready" }))

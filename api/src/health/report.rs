@@ -89,7 +89,7 @@ pub struct EventsHealth {
     ),
 )]
 pub async fn health(State(state): State<AppState>) -> Response {
-    let report: Arc<HealthReport> = state.health.report(false).await;
+    let report: Arc<HealthReport> = state.health.report(state.orders.cache_degraded()).await;
     let status = match report.status {
         Status::Healthy | Status::Degraded => StatusCode::OK,
         Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,

@@ -64,7 +64,11 @@ impl TestApp {
     }
 
     /// An API on these servers.
-    pub(crate) async fn start_with(options: Options, database: testbed::Database, redis: testbed::RedisDb) -> Self {
+    pub(crate) async fn start_with(
+        options: Options,
+        database: testbed::Database,
+        redis: testbed::RedisDb,
+    ) -> Self {
         let mut settings = vec![
             ("DATABASE_URL".to_owned(), database.url().to_owned()),
             ("DATABASE_MAX_CONNECTIONS".to_owned(), "4".to_owned()),

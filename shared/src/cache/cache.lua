@@ -1,10 +1,15 @@
 -- Compare-and-set on version, for many entries at once.
 -- KEYS[i] is an entry; ARGV[3i-2] its value (the first 20 characters are the version, zero-padded, so that text
--- order is number order), ARGV[3i-1] its time to live in milliseconds, ARGV[3i] '1' where it may be created.
+-- order is number order), ARGV[3i-1] its time to live in milliseconds, and ARGV[3i] what may happen where there is
+-- no entry: '1' create it, '0' leave it so, anything else create it only while the mark beside it holds this text.
+--
+-- The mark is set by a reader that found nothing, before it asks the database. Every write that is not such a
+-- reader's own takes the mark away, so what the reader then brings, and may be old by now, is not stored.
 -- Answers 1 for each entry that was written and 0 for each that was not.
 local written = {}
 for i, key in ipairs(KEYS) do
     local value, ttl, create = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+    local mark = key .. ':fill'
     local held = redis.pcall('GETRANGE', key, 0, 19)
     if type(held) == 'table' then
         -- Not a string: nothing of ours, and in the way.
@@ -12,10 +17,15 @@ for i, key in ipairs(KEYS) do
         held = ''
     end
     local newer
-    if held == '' then
+    if held ~= '' then
+        newer = held < string.sub(value, 1, 20)
+    elseif create == '1' or create == '0' then
         newer = create == '1'
     else
-        newer = held < string.sub(value, 1, 20)
+        newer = redis.call('GET', mark) == create
+    end
+    if create == '1' or create == '0' then
+        redis.call('DEL', mark)
     end
     if newer then
         redis.call('SET', key, value, 'PX', ttl)

@@ -1,0 +1,98 @@
+//! The answer to a request that writes: sent now, and kept where the request carries a key.
+
+use std::borrow::Cow;
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use shared::order::{CustomerId, Order};
+
+use super::{key::IDEMPOTENT_REPLAYED, preconditions::etag};
+use crate::{error::ApiError, middleware::problem, store::KeptAnswer};
+
+/// An answer to a request that writes.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    kept: KeptAnswer,
+    replayed: bool,
+}
+
+/// What a problem document says of its request: needed where one is kept.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The path.
+    pub path: String,
+    /// The id of the request.
+    pub request_id: String,
+}
+
+const CONTENT_TYPE: Cow<'static, str> = Cow::Borrowed("content-type");
+const ETAG: Cow<'static, str> = Cow::Borrowed("etag");
+const LOCATION: Cow<'static, str> = Cow::Borrowed("location");
+
+impl Answer {
+    /// 201 with where the order is.
+    pub fn created(order: &Order, body: Bytes) -> Self {
+        let location = (LOCATION, format!("/api/v1/orders/{}", order.id));
+        let mut answer = Self::found(order.version, body);
+        answer.kept.status = 201;
+        answer.kept.headers.push(location);
+        answer
+    }
+
+    /// 200 with the order.
+    pub fn found(version: i64, body: Bytes) -> Self {
+        let headers = vec![(CONTENT_TYPE, "application/json".to_owned()), (ETAG, etag(version))];
+        Self { kept: KeptAnswer { status: 200, headers, body }, replayed: false }
+    }
+
+    /// 204.
+    pub fn deleted() -> Self {
+        Self { kept: KeptAnswer { status: 204, headers: Vec::new(), body: Bytes::new() }, replayed: false }
+    }
+
+    /// A refusal that comes from the state of the order, written out so that it can be kept.
+    pub fn refused(error: &ApiError, asked: &Asked) -> Self {
+        let status = i16::try_from(error.status().as_u16()).unwrap_or(500);
+        let headers = vec![(CONTENT_TYPE, "application/problem+json".to_owned())];
+        let body = problem::document(error, &asked.path, &asked.request_id).into();
+        Self { kept: KeptAnswer { status, headers, body }, replayed: false }
+    }
+
+    /// An answer that was given before.
+    pub fn replayed(kept: KeptAnswer) -> Self {
+        Self { kept, replayed: true }
+    }
+
+    /// What is kept of it.
+    pub fn kept(&self) -> &KeptAnswer {
+        &self.kept
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let Self { kept: KeptAnswer { status, headers, body }, replayed } = self;
+        let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        let mut response = (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body).into_response();
+        // The body's own default type does not hold.
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        for (name, value) in headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(&*name), HeaderValue::try_from(value)) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        if replayed {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
+    }
+}
+
+/// An order's body as it is answered and cached, with its owner.
+pub(super) fn written(order: &Order) -> Result<(CustomerId, Bytes), ApiError> {
+    let body = serde_json::to_vec(order).map_err(ApiError::internal)?;
+    Ok((order.customer_id, body.into()))
+}

@@ -1,0 +1,42 @@
+//! `DELETE /api/v1/orders/{id}`.
+
+use axum::extract::State;
+
+use super::{
+    answer::Answer,
+    changing::Changing,
+    described::{KeyHeader, MatchHeader, OfOneOrder, OrderPath},
+    fields::InPath,
+    writer::Command,
+};
+use crate::{
+    auth::Caller,
+    error::{ApiError, Problem},
+    state::AppState,
+};
+
+/// Delete an order
+///
+/// The order and its lines are gone; its history stays.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/orders/{id}",
+    tag = "orders",
+    params(OrderPath, MatchHeader, KeyHeader),
+    responses(
+        (status = 204, description = "Deleted", headers(
+            ("Idempotent-Replayed" = Option<String>, description = "`true` where this answer was given before"),
+        )),
+        OfOneOrder,
+        (status = 409, description = "The first request with this key is still running", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The key was used for another request", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn delete(
+    caller: Caller,
+    State(state): State<AppState>,
+    InPath(id): InPath,
+    request: Changing,
+) -> Result<Answer, ApiError> {
+    request.send("DELETE", caller, &state, id, Command::Delete).await
+}

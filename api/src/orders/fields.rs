@@ -1,0 +1,100 @@
+//! The fields that creating and updating share: read from a body, checked, and described.
+
+use axum::{
+    extract::{FromRequestParts, Path, rejection::PathRejection},
+    http::request::Parts,
+};
+use shared::{
+    order::{MAX_LINES, MAX_QUANTITY, Money, MoneyError, OrderId, ProductId},
+    timestamp,
+};
+use time::Date;
+use utoipa::ToSchema;
+
+use super::decide::LineInput;
+use crate::{
+    error::{ApiError, Fault},
+    extract::{Faults, Value, fault},
+};
+
+/// The id in the path. What cannot be an id names no order: 404.
+#[derive(Clone, Copy, Debug)]
+pub struct InPath(pub OrderId);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let text: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let Path(text) = text.map_err(|_| ApiError::not_found())?;
+        // `i64` would also read `+7` and `007`: one order has one address.
+        let id = text.parse::<i64>().ok().filter(|id| id.to_string() == text);
+        let id = id.and_then(|id| OrderId::try_from(id).ok()).ok_or_else(ApiError::not_found)?;
+        Ok(Self(id))
+    }
+}
+
+/// A line as it is ordered.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = LineInput)]
+#[expect(dead_code, reason = "describes the body; `line` reads it with all its faults")]
+pub(super) struct LineBody {
+    /// What is ordered.
+    product_id: ProductId,
+    /// How many.
+    #[schema(minimum = 1, maximum = 1000)]
+    quantity: i32,
+    /// The price of one: a number, or the same in a string, from 0 to 999999.99 with at most two decimals.
+    #[schema(schema_with = super::described::amount)]
+    unit_price: Money,
+}
+
+/// Reads `lines`.
+pub(super) fn lines(value: &Value<'_>, faults: &mut Faults) -> Option<Vec<LineInput>> {
+    value.array(1..=MAX_LINES, faults, |value, faults| line(&value, faults))
+}
+
+fn line(value: &Value<'_>, faults: &mut Faults) -> Option<LineInput> {
+    let mut fields = faults.check(value.object())?;
+    let product_id = fields.required("product_id", Value::id::<ProductId>, faults);
+    let quantity = fields.required("quantity", |value| value.integer(1..=MAX_QUANTITY.into()), faults);
+    let unit_price = fields.required("unit_price", unit_price, faults);
+    fields.finish(faults);
+    let quantity = i32::try_from(quantity?).ok()?;
+    Some(LineInput { product_id: product_id?, quantity, unit_price: unit_price? })
+}
+
+fn unit_price(value: &Value<'_>) -> Result<Money, Fault> {
+    let out_of_range =
+        || value.fault(fault::OUT_OF_RANGE, format!("must be between 0.00 and {}", Money::MAX_UNIT_PRICE));
+    match money(&value.decimal()?) {
+        Ok(price) if (Money::ZERO..=Money::MAX_UNIT_PRICE).contains(&price) => Ok(price),
+        Ok(_) | Err((fault::OUT_OF_RANGE, _)) => Err(out_of_range()),
+        Err((code, detail)) => Err(value.fault(code, detail)),
+    }
+}
+
+/// Reads an amount; the error is a fault's code and detail.
+pub(super) fn money(text: &str) -> Result<Money, (&'static str, String)> {
+    text.parse().map_err(|error: MoneyError| {
+        let code = match error {
+            MoneyError::TooManyDecimals => fault::TOO_MANY_DECIMALS,
+            // A number by its looks that no amount can be: `1e400`.
+            MoneyError::NotANumber if text.bytes().any(|byte| byte.is_ascii_digit()) => fault::OUT_OF_RANGE,
+            MoneyError::NotANumber => fault::INVALID_VALUE,
+        };
+        (code, error.to_string())
+    })
+}
+
+/// Reads `order_date`: not after today, anywhere on Earth.
+pub(super) fn order_date(value: &Value<'_>, latest: Date) -> Result<Date, Fault> {
+    let date = timestamp::parse_date(&value.string()?)
+        .ok_or_else(|| value.fault(fault::INVALID_VALUE, "must be a date, as YYYY-MM-DD"))?;
+    if date > latest {
+        let detail = format!("must not be after {}", timestamp::format_date(latest));
+        return Err(value.fault(fault::OUT_OF_RANGE, detail));
+    }
+    Ok(date)
+}

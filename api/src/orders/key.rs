@@ -1,0 +1,128 @@
+//! `Idempotency-Key` (IETF draft): which key a request carries, and what makes two requests the same.
+
+use axum::http::{HeaderMap, HeaderName};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use shared::order::CustomerId;
+
+use crate::{
+    error::{ApiError, Code},
+    store::Claim,
+};
+
+/// The header.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Marks an answer that was given before.
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The longest key.
+const MAX_LENGTH: usize = 255;
+
+/// The claim of a request on its key, where it carries one: 400 where the key is malformed.
+///
+/// Two requests are the same where method, route, path and command are: the command is what was understood of the
+/// body, so `25.5` and `"25.50"`, or fields in another order, make no difference.
+pub fn claim(
+    headers: &HeaderMap,
+    caller: CustomerId,
+    method: &str,
+    route: &str,
+    path: &str,
+    command: &impl Serialize,
+) -> Result<Option<Claim>, ApiError> {
+    let Some(key) = read(headers)? else { return Ok(None) };
+    let mut hash = Sha256::new();
+    for part in [method, route, path] {
+        // None of the parts can hold a line break.
+        hash.update(part.as_bytes());
+        hash.update(b"\n");
+    }
+    hash.update(serde_json::to_vec(command).map_err(ApiError::internal)?);
+    Ok(Some(Claim { caller, key, request_hash: hash.finalize().into() }))
+}
+
+/// The key, bare or as a quoted string of structured fields (RFC 8941, section 3.3.3), which mean the same.
+pub fn read(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let malformed = |detail: &str| ApiError::new(Code::MalformedRequest, format!("Idempotency-Key {detail}"));
+    let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(malformed("is given more than once"));
+    }
+    let text = line.as_bytes().trim_ascii();
+    let key = match text.strip_prefix(b"\"") {
+        Some(quoted) => unquoted(quoted).ok_or_else(|| malformed("is not a well-formed quoted string"))?,
+        None => text.to_vec(),
+    };
+    if !(1..=MAX_LENGTH).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
+        return Err(malformed("must be 1 to 255 visible ASCII characters"));
+    }
+    String::from_utf8(key).map(Some).map_err(|_| malformed("must be ASCII"))
+}
+
+/// What stands between the quotes, the first of which has been taken.
+fn unquoted(quoted: &[u8]) -> Option<Vec<u8>> {
+    let inside = quoted.strip_suffix(b"\"")?;
+    let mut bytes = inside.iter().copied();
+    let mut key = Vec::with_capacity(inside.len());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => key.push(bytes.next().filter(|escaped| matches!(escaped, b'"' | b'\\'))?),
+            b'"' => return None,
+            other => key.push(other),
+        }
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn key(line: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        read(&headers).unwrap_or(None)
+    }
+
+    #[test]
+    fn bare_and_quoted_keys_are_the_same() {
+        assert_eq!(key("abc-123").as_deref(), Some("abc-123"));
+        assert_eq!(key("\"abc-123\"").as_deref(), Some("abc-123"));
+        assert_eq!(key(r#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
+        assert_eq!(key(&"x".repeat(255)).as_deref().map(str::len), Some(255));
+    }
+
+    #[test]
+    fn malformed_keys_are_refused() {
+        let too_long = "x".repeat(256);
+        for line in ["", "\"\"", "a b", "\"a", "\"a\"b\"", "\"a\\x\"", "ä", "\"a\";q=1", "\"", &too_long] {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            let error = read(&headers).expect_err(line);
+            assert_eq!(error.code(), Code::MalformedRequest, "{line}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
+        twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
+        assert!(read(&twice).is_err());
+        assert_eq!(read(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn the_hash_tells_method_path_and_command_apart() {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
+        let caller = 1.try_into().unwrap();
+        let hash = |method, path, command: &str| {
+            claim(&headers, caller, method, "/r", path, &command).unwrap().unwrap().request_hash
+        };
+        let first = hash("PUT", "/r/1", "x");
+        assert_eq!(first, hash("PUT", "/r/1", "x"));
+        for other in [hash("PATCH", "/r/1", "x"), hash("PUT", "/r/2", "x"), hash("PUT", "/r/1", "y")] {
+            assert_ne!(first, other);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Group commit, and group reading: jobs that wait while the lanes are busy share the next round trip.
+//!
+//! No timer collects them: a job that finds a free lane is alone in its batch and waits for nobody.
+
+use std::{future::Future, sync::Arc};
+
+use shared::shutdown::Shutdown;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+/// What lanes do with a batch.
+pub(super) trait Work<J>: Send + Sync + 'static {
+    /// Does all of them, and gives back those that must wait for the next batch, for example because they concern
+    /// the same order as another one of this batch. They come first then.
+    fn run(&self, batch: Vec<J>) -> impl Future<Output = Vec<J>> + Send;
+}
+
+/// A bounded queue, and the lanes that empty it. The lanes end when this is dropped.
+pub(super) struct Lanes<J>(mpsc::Sender<J>);
+
+/// How many lanes, how much may wait, and how much may go at once.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    pub(super) lanes: usize,
+    pub(super) waiting: usize,
+    pub(super) batch: usize,
+}
+
+/// Too much waits already.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("more requests wait than can be served in time")]
+pub(super) struct Overloaded;
+
+impl<J: Send + 'static> Lanes<J> {
+    /// Starts the lanes. A batch once begun is finished also while the process shuts down.
+    pub(super) fn start<W: Work<J>>(size: Size, work: W, shutdown: &Shutdown) -> Self {
+        let (sender, receiver) = mpsc::channel(size.waiting);
+        let (receiver, work) = (Arc::new(Mutex::new(receiver)), Arc::new(work));
+        for _ in 0..size.lanes {
+            tokio::spawn(lane(Arc::clone(&receiver), size.batch, Arc::clone(&work), shutdown.clone()));
+        }
+        Self(sender)
+    }
+
+    /// Takes a job in, or refuses it at once.
+    pub(super) fn submit(&self, job: J) -> Result<(), Overloaded> {
+        self.0.try_send(job).map_err(|_| Overloaded)
+    }
+}
+
+async fn lane<J: Send + 'static, W: Work<J>>(
+    queue: Arc<Mutex<mpsc::Receiver<J>>>,
+    most: usize,
+    work: Arc<W>,
+    shutdown: Shutdown,
+) {
+    let mut held: Vec<J> = Vec::new();
+    loop {
+        let mut batch = std::mem::take(&mut held);
+        if batch.is_empty() {
+            if queue.lock().await.recv_many(&mut batch, most).await == 0 {
+                return;
+            }
+        } else if let Ok(mut queue) = queue.try_lock() {
+            while batch.len() < most
+                && let Ok(job) = queue.try_recv()
+            {
+                batch.push(job);
+            }
+        }
+        // A tracked task: neither a client that goes away nor a shutdown ends it, and a panic costs only its batch.
+        let (done, finished) = oneshot::channel();
+        let work = Arc::clone(&work);
+        shutdown.spawn(async move {
+            let _lane_is_gone = done.send(work.run(batch).await);
+        });
+        held = finished.await.unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as StdMutex;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Notes its batches, each of which waits for a permit.
+    struct Noting {
+        batches: Arc<StdMutex<Vec<Vec<u32>>>>,
+        permits: Arc<Semaphore>,
+    }
+
+    impl Work<(u32, oneshot::Sender<()>)> for Noting {
+        async fn run(&self, batch: Vec<(u32, oneshot::Sender<()>)>) -> Vec<(u32, oneshot::Sender<()>)> {
+            self.permits.acquire().await.unwrap().forget();
+            self.batches.lock().unwrap().push(batch.iter().map(|(number, _)| *number).collect());
+            assert!(batch.iter().all(|(number, _)| *number != 13), "unlucky");
+            for (_, done) in batch {
+                done.send(()).unwrap();
+            }
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_that_wait_share_a_batch_and_a_full_queue_refuses() {
+        let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(0)));
+        let work = Noting { batches: Arc::clone(&batches), permits: Arc::clone(&permits) };
+        let lanes = Lanes::start(Size { lanes: 1, waiting: 3, batch: 8 }, work, &Shutdown::new());
+        let mut waiting = Vec::new();
+        let mut submit = |number| {
+            let (done, finished) = oneshot::channel();
+            waiting.push(finished);
+            lanes.submit((number, done))
+        };
+        submit(1).unwrap();
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        for number in 2..=4 {
+            submit(number).unwrap();
+        }
+        assert!(submit(5).is_err());
+        waiting.pop();
+        permits.add_permits(2);
+        for finished in waiting {
+            finished.await.unwrap();
+        }
+        assert_eq!(*batches.lock().unwrap(), [vec![1], vec![2, 3, 4]]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_only_its_batch() {
+        let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(2)));
+        let lanes = Lanes::start(
+            Size { lanes: 1, waiting: 3, batch: 8 },
+            Noting { batches, permits },
+            &Shutdown::new(),
+        );
+        let (done, unlucky) = oneshot::channel();
+        lanes.submit((13, done)).unwrap();
+        assert!(unlucky.await.is_err());
+        let (done, next) = oneshot::channel();
+        lanes.submit((14, done)).unwrap();
+        next.await.unwrap();
+    }
+}

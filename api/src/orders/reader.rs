@@ -1,0 +1,133 @@
+//! Reading one order: from the cache in one round trip, else from PostgreSQL together with all others that wait.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use shared::{
+    cache::{Cache, CacheWrite, CachedOrder, Lookup},
+    order::OrderId,
+    shutdown::Shutdown,
+};
+use sqlx::PgPool;
+use tokio::sync::oneshot;
+
+use super::{
+    Stale,
+    answer::written,
+    lanes::{Lanes, Size, Work},
+    session,
+    writer::overloaded,
+};
+use crate::error::ApiError;
+
+/// Readers on PostgreSQL at once, however many clients miss the cache: this is what stands behind Redis when it is
+/// gone. Misses of one order, and of others, that wait for a reader share a statement.
+///
+/// A miss never joins a statement that has begun already: that one may not see what was answered since.
+const LOADS: Size = Size { lanes: 3, waiting: 2048, batch: 64 };
+
+/// Reads orders.
+pub(super) struct Reader {
+    cache: Cache,
+    stale: Arc<Stale>,
+    loads: Lanes<Load>,
+}
+
+impl Reader {
+    pub(super) fn start(db: PgPool, cache: Cache, stale: Arc<Stale>, shutdown: &Shutdown) -> Self {
+        let loading =
+            Loading { db, cache: cache.clone(), stale: Arc::clone(&stale), shutdown: shutdown.clone() };
+        Self { cache, stale, loads: Lanes::start(LOADS, loading, shutdown) }
+    }
+
+    /// The order as it is answered, where there is one.
+    pub(super) async fn read(&self, id: OrderId) -> Result<Option<CachedOrder>, ApiError> {
+        if !self.stale.contains(id) {
+            match self.cache.get(id).await {
+                Ok(Lookup::Found(order)) => {
+                    metrics::counter!("cache_hits_total").increment(1);
+                    return Ok(Some(order));
+                }
+                Ok(Lookup::Deleted { .. }) => {
+                    metrics::counter!("cache_hits_total").increment(1);
+                    return Ok(None);
+                }
+                Ok(Lookup::Miss) => metrics::counter!("cache_misses_total").increment(1),
+                Err(error) => tracing::debug!(error = %error, "the cache did not answer"),
+            }
+        }
+        let (reply, answered) = oneshot::channel();
+        self.loads.submit(Load { id, reply }).map_err(overloaded)?;
+        answered.await.unwrap_or_else(|_| Err(ApiError::internal("a batch ended without an answer")))
+    }
+}
+
+struct Load {
+    id: OrderId,
+    reply: oneshot::Sender<Result<Option<CachedOrder>, ApiError>>,
+}
+
+struct Loading {
+    db: PgPool,
+    cache: Cache,
+    stale: Arc<Stale>,
+    shutdown: Shutdown,
+}
+
+impl Work<Load> for Loading {
+    async fn run(&self, batch: Vec<Load>) -> Vec<Load> {
+        let ids: Vec<OrderId> =
+            batch.iter().map(|load| load.id).collect::<HashSet<_>>().into_iter().collect();
+        // Before the statement, so that a write in between is noticed.
+        let pass = self.cache.begin_fill(&ids).await.ok();
+        let loaded = session::orders(&self.db, &ids).await;
+        let mut orders = HashMap::new();
+        let mut failure = None;
+        match loaded {
+            Ok(loaded) => {
+                for order in loaded.into_values() {
+                    match written(&order) {
+                        Ok((owner, body)) => {
+                            orders.insert(order.id, CachedOrder { version: order.version, owner, body });
+                        }
+                        Err(error) => failure = Some(error.to_string()),
+                    }
+                }
+            }
+            Err(error) => {
+                for load in batch {
+                    let _client_is_gone = load.reply.send(Err(error.to_api_error()));
+                }
+                return Vec::new();
+            }
+        }
+        if let Some(error) = failure {
+            tracing::error!(error, "an order cannot be written out");
+        }
+        if let Some(pass) = pass {
+            let fills: Vec<CacheWrite> = orders
+                .iter()
+                // What is stale is corrected by the one who does that.
+                .filter(|(id, _)| !self.stale.contains(**id))
+                .map(|(id, order)| CacheWrite {
+                    id: *id,
+                    version: order.version,
+                    content: Some((order.owner, order.body.clone())),
+                    may_create: true,
+                })
+                .collect();
+            let cache = self.cache.clone();
+            self.shutdown.spawn(async move {
+                if let Err(error) = cache.fill(&pass, &fills).await {
+                    tracing::debug!(error = %error, "what was read did not reach the cache");
+                }
+            });
+        }
+        for load in batch {
+            let _client_is_gone = load.reply.send(Ok(orders.get(&load.id).cloned()));
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,195 @@
+//! The writer: everything that changes orders goes through it, many changes to one commit.
+
+mod changes;
+mod creates;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use axum::http::{HeaderValue, header};
+use shared::{cache::CacheWrite, clock::Clock, order::CustomerId, shutdown::Shutdown};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::sync::{Semaphore, oneshot};
+
+use self::{changes::Changes, creates::Creates};
+pub(super) use self::{
+    changes::{ChangeJob, Command},
+    creates::CreateJob,
+};
+use super::{
+    Stale,
+    answer::Answer,
+    lanes::{Lanes, Overloaded, Size},
+};
+use crate::{
+    error::{ApiError, Code},
+    outbox::Wake,
+    store::{Claim, KeptAnswer},
+};
+
+/// Two lanes: while one waits for its commit, the other collects and sends.
+const CREATES: Size = Size { lanes: 2, waiting: 2048, batch: 64 };
+/// Lanes of changes. An order always goes to the same one, so that changes of one order do not race in one process.
+const CHANGE_LANES: usize = 2;
+const CHANGES: Size = Size { lanes: 1, waiting: 1024, batch: 64 };
+/// Changes that may wait for a lock at once, each on a connection of its own.
+const WAITING_FOR_LOCKS: usize = 4;
+/// How long a batch waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The lanes, and what they share.
+pub(super) struct Writer {
+    creates: Lanes<CreateJob>,
+    changes: Vec<Lanes<ChangeJob>>,
+}
+
+/// What all lanes use.
+pub(super) struct Tools {
+    pub(super) db: PgPool,
+    pub(super) clock: Clock,
+    pub(super) wake: Wake,
+    pub(super) stale: Arc<Stale>,
+    pub(super) shutdown: Shutdown,
+    waiting_for_locks: Semaphore,
+}
+
+/// Where the answer to a job goes. The client may be gone; the job is done all the same.
+pub(super) type Reply = oneshot::Sender<Result<Answer, ApiError>>;
+
+impl Writer {
+    pub(super) fn start(
+        db: &PgPool,
+        clock: Clock,
+        wake: Wake,
+        stale: Arc<Stale>,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let tools = Arc::new(Tools {
+            db: pool(db),
+            clock,
+            wake,
+            stale,
+            shutdown: shutdown.clone(),
+            waiting_for_locks: Semaphore::new(WAITING_FOR_LOCKS),
+        });
+        let changes = || Lanes::start(CHANGES, Changes(Arc::clone(&tools)), shutdown);
+        Self {
+            creates: Lanes::start(CREATES, Creates(Arc::clone(&tools)), shutdown),
+            changes: (0..CHANGE_LANES).map(|_| changes()).collect(),
+        }
+    }
+
+    pub(super) async fn create(&self, job: impl FnOnce(Reply) -> CreateJob) -> Result<Answer, ApiError> {
+        let (reply, answered) = oneshot::channel();
+        self.creates.submit(job(reply)).map_err(overloaded)?;
+        answer(answered).await
+    }
+
+    pub(super) async fn change(&self, job: impl FnOnce(Reply) -> ChangeJob) -> Result<Answer, ApiError> {
+        let (reply, answered) = oneshot::channel();
+        let job = job(reply);
+        let lane = job.id.get().unsigned_abs() % self.changes.len().max(1) as u64;
+        let lane = usize::try_from(lane).unwrap_or_default();
+        self.changes[lane].submit(job).map_err(overloaded)?;
+        answer(answered).await
+    }
+}
+
+/// Connections of the writer's own, so that reads never keep a commit waiting.
+fn pool(db: &PgPool) -> PgPool {
+    let connections = CREATES.lanes + CHANGE_LANES * CHANGES.lanes + WAITING_FOR_LOCKS;
+    PgPoolOptions::new()
+        .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                // The statements are large and their best plan does not depend on their values. Nobody may keep a
+                // batch waiting for long: neither a lock held elsewhere nor a process stopped in a transaction.
+                sqlx::raw_sql(
+                    "SET plan_cache_mode = force_generic_plan; SET lock_timeout = '2s'; \
+                     SET idle_in_transaction_session_timeout = '10s'",
+                )
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with((*db.connect_options()).clone())
+}
+
+async fn answer(answered: oneshot::Receiver<Result<Answer, ApiError>>) -> Result<Answer, ApiError> {
+    answered.await.unwrap_or_else(|_| Err(ApiError::internal("a batch ended without an answer")))
+}
+
+/// 503: what is taken in is answered in time, and the rest is refused at once.
+pub(super) fn overloaded(error: Overloaded) -> ApiError {
+    metrics::counter!("requests_shed_total").increment(1);
+    ApiError::unavailable(error)
+}
+
+/// A change that has been committed.
+struct Committed {
+    cache: CacheWrite,
+    reply: Reply,
+    answer: Answer,
+}
+
+impl Tools {
+    /// After a commit: the cache first, so that whoever is answered reads what it wrote; in a task of its own, so that
+    /// the lane goes on meanwhile.
+    fn publish(self: &Arc<Self>, committed: Vec<Committed>) {
+        if committed.is_empty() {
+            return;
+        }
+        self.wake.wake();
+        let tools = Arc::clone(self);
+        self.shutdown.spawn(async move {
+            let mut writes = Vec::with_capacity(committed.len());
+            let mut replies = Vec::with_capacity(committed.len());
+            for Committed { cache, reply, answer } in committed {
+                writes.push(cache);
+                replies.push((reply, answer));
+            }
+            tools.stale.write_through(writes).await;
+            for (reply, answer) in replies {
+                send(reply, Ok(answer));
+            }
+        });
+    }
+}
+
+fn send(reply: Reply, answer: Result<Answer, ApiError>) {
+    let _client_is_gone = reply.send(answer);
+}
+
+/// Sorts out jobs whose key another job of the batch has as well: they wait for the next batch, and then find the
+/// answer. So two equal requests in one process never meet as "in progress".
+fn one_per_key<J>(jobs: Vec<J>, claim: impl Fn(&J) -> Option<&Claim>) -> (Vec<J>, Vec<J>) {
+    let mut seen: HashSet<(CustomerId, String)> = HashSet::new();
+    let mut held = Vec::new();
+    let mut batch = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let is_new = claim(&job).is_none_or(|claim| seen.insert((claim.caller, claim.key.clone())));
+        if is_new { batch.push(job) } else { held.push(job) }
+    }
+    (batch, held)
+}
+
+/// The answer to a request whose key is taken: what stands under the key, or that the key is another request's.
+fn replay(claim: &Claim, found: Option<&([u8; 32], KeptAnswer)>) -> Result<Answer, ApiError> {
+    match found {
+        Some((hash, kept)) if *hash == claim.request_hash => Ok(Answer::replayed(kept.clone())),
+        Some(_) => Err(ApiError::new(
+            Code::IdempotencyKeyReused,
+            "this Idempotency-Key was used for another request; choose a new one",
+        )),
+        // Taken a moment ago, and gone: it has just expired.
+        None => Err(in_progress()),
+    }
+}
+
+/// Another process holds the key in a transaction that has not ended.
+fn in_progress() -> ApiError {
+    ApiError::new(Code::IdempotencyInProgress, "the first request with this Idempotency-Key is still running")
+        .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+}

@@ -1,0 +1,35 @@
+-- Writes orders, each with all that belongs to it: see `create.rs`.
+WITH input AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $1::bigint[], $2::bigint[], $3::date[], $4::numeric[], $5::timestamptz[],
+        $6::bigint[], $7::text[], $8::bytea[], $9::smallint[], $10::text[], $11::bytea[],
+        $12::uuid[], $13::text[], $14::text[]
+    ) AS t(id, customer_id, order_date, total_amount, at,
+           caller, key, request_hash, status, headers, body, event_id, event_type, payload)
+), taken AS (
+    INSERT INTO idempotency_keys AS held
+        (customer_id, key, request_hash, status, headers, body, created_at)
+    SELECT caller, key, request_hash, status, headers::json, body, at FROM input
+    WHERE key IS NOT NULL ORDER BY caller, key
+    ON CONFLICT (customer_id, key) DO UPDATE
+        SET request_hash = excluded.request_hash, status = excluded.status, headers = excluded.headers,
+            body = excluded.body, created_at = excluded.created_at
+        WHERE held.created_at <= excluded.created_at - interval '24 hours'
+    RETURNING customer_id, key
+), allowed AS MATERIALIZED (
+    SELECT * FROM input
+    WHERE key IS NULL OR (caller, key) IN (SELECT customer_id, key FROM taken)
+), written AS (
+    INSERT INTO orders (id, customer_id, order_date, status, total_amount, version, created_at, updated_at)
+    SELECT id, customer_id, order_date, 'PENDING', total_amount, 1, at, at FROM allowed
+), lined AS (
+    INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price)
+    SELECT * FROM unnest(
+        $15::bigint[], $16::bigint[], $17::smallint[], $18::bigint[], $19::integer[], $20::numeric[]
+    ) AS l(id, order_id, position, product_id, quantity, unit_price)
+    WHERE order_id IN (SELECT id FROM allowed)
+), announced AS (
+    INSERT INTO outbox (event_id, event_type, order_id, version, payload)
+    SELECT event_id, event_type, id, 1, payload::json FROM allowed
+)
+SELECT id FROM allowed

@@ -1,0 +1,66 @@
+//! What the tests of orders have in common.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Session, TestApp, answer};
+
+/// The two lines of the original system's example: 66.00 together.
+pub(crate) fn two_lines() -> Value {
+    json!([
+        {"product_id": 1001, "quantity": 2, "unit_price": 25.50},
+        {"product_id": 1002, "quantity": 1, "unit_price": 15.00},
+    ])
+}
+
+/// A valid order.
+pub(crate) fn order() -> Value {
+    json!({"order_date": "2025-01-20", "lines": two_lines()})
+}
+
+/// The path of an order.
+pub(crate) fn path(id: i64) -> String {
+    format!("/api/v1/orders/{id}")
+}
+
+impl Session {
+    /// Places an order and gives its id.
+    pub(crate) async fn place(&self, body: &Value) -> i64 {
+        let created = self.post("/api/v1/orders", body).await.expect(StatusCode::CREATED);
+        created.json["id"].as_i64().expect("an id")
+    }
+
+    /// A request with further headers and a body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
+        let mut request = self.request(method, path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request).await
+    }
+}
+
+impl TestApp {
+    /// A number from the database.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.db).await.expect("a number")
+    }
+
+    /// The events of an order as `type version`, in the order of the log.
+    pub(crate) async fn events(&self, id: i64) -> Vec<String> {
+        sqlx::query_scalar("SELECT event_type || ' ' || version FROM outbox WHERE order_id = $1 ORDER BY id")
+            .bind(id)
+            .fetch_all(&self.db)
+            .await
+            .expect("events")
+    }
+}

@@ -1,0 +1,47 @@
+//! The layout of an entry: version, owner, body.
+
+use bytes::Bytes;
+
+use super::{CacheWrite, CachedOrder, KEY_PREFIX, Lookup};
+use crate::order::{CustomerId, OrderId};
+
+/// Characters of the version, zero-padded, in front of an entry; the owner takes as many again.
+const NUMBER: usize = 20;
+
+/// The key of an order's entry.
+pub(super) fn key(id: OrderId) -> String {
+    format!("{KEY_PREFIX}{id}")
+}
+
+/// The order that a key is of; `None` for the mark beside an entry.
+pub(super) fn id(key: &str) -> Option<OrderId> {
+    OrderId::try_from(key.strip_prefix(KEY_PREFIX)?.parse::<i64>().ok()?).ok()
+}
+
+/// The key of the mark beside it, as `cache.lua` derives it.
+pub(super) fn mark(id: OrderId) -> String {
+    format!("{KEY_PREFIX}{id}:fill")
+}
+
+pub(super) fn encode(write: &CacheWrite) -> Vec<u8> {
+    let (owner, body) = match &write.content {
+        Some((owner, body)) => (owner.get(), body.as_ref()),
+        None => (0, [].as_slice()),
+    };
+    let mut entry = format!("{:0NUMBER$}{owner:0NUMBER$}", write.version).into_bytes();
+    entry.extend_from_slice(body);
+    entry
+}
+
+/// `None` for what is not an entry of ours: treated as absent. The body is not copied.
+pub(super) fn decode(entry: &Bytes) -> Option<Lookup> {
+    let number = |range| std::str::from_utf8(entry.get(range)?).ok()?.parse::<i64>().ok();
+    let version = number(0..NUMBER)?;
+    let owner = number(NUMBER..2 * NUMBER)?;
+    let body = entry.slice(2 * NUMBER..);
+    if body.is_empty() {
+        return Some(Lookup::Deleted { version });
+    }
+    let owner = CustomerId::try_from(owner).ok()?;
+    Some(Lookup::Found(CachedOrder { version, owner, body }))
+}

@@ -1,0 +1,289 @@
+//! The order cache in Redis: the body exactly as it is answered, beside its version and owner.
+//!
+//! Writes are a compare-and-set on version in one Lua script (`cache.lua`), so they commute: whatever the order in
+//! which the API and the workers write, the newest version stands. A deletion leaves a tombstone with its version.
+
+mod breaker;
+mod entry;
+mod link;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rand::Rng as _;
+use redis::{RedisError, Script, aio::MultiplexedConnection};
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use self::{breaker::Breaker, link::Link};
+use crate::order::{CustomerId, OrderId};
+
+/// Lifetimes are spread by this share, so that entries written together do not expire together.
+const JITTER: f64 = 0.1;
+/// Keys that Redis looks at in one step of a walk, which bounds how long it is busy.
+const SCAN_STEP: usize = 1000;
+const REMOVE_EXACTLY: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
+/// How long a reader that found nothing may take to bring the entry.
+const FILL_WITHIN: Duration = Duration::from_secs(5);
+
+/// A handle on the cache; clones share its connections and its breaker.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    link: Link,
+    breaker: Breaker,
+    script: Script,
+    ttl: Duration,
+    deadline: Duration,
+}
+
+/// What the cache holds of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Nothing: ask PostgreSQL.
+    Miss,
+    /// The order was deleted by this version.
+    Deleted {
+        /// The version of the deletion.
+        version: i64,
+    },
+    /// The order.
+    Found(CachedOrder),
+}
+
+/// An order as cached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedOrder {
+    /// Its version.
+    pub version: i64,
+    /// Who may see it.
+    pub owner: CustomerId,
+    /// The JSON body as it is answered.
+    pub body: Bytes,
+}
+
+/// An entry as it stands in Redis, readable or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry(Bytes);
+
+impl Entry {
+    /// What it says, or `None` where it is nothing that this cache writes.
+    pub fn lookup(&self) -> Option<Lookup> {
+        entry::decode(&self.0)
+    }
+
+    /// The entry as Redis holds it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// One entry to write.
+#[derive(Clone, Debug)]
+pub struct CacheWrite {
+    /// Which order.
+    pub id: OrderId,
+    /// The version that this content is.
+    pub version: i64,
+    /// The owner and the body, or `None` for a tombstone.
+    pub content: Option<(CustomerId, Bytes)>,
+    /// Whether an absent entry may be created. A late event may raise an entry but never bring back an expired one.
+    pub may_create: bool,
+}
+
+/// The cache did not answer; PostgreSQL does.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Redis said no, or cannot be reached.
+    #[error("the cache failed: {0}")]
+    Redis(#[from] RedisError),
+    /// No answer within the deadline.
+    #[error("the cache did not answer within {0:?}")]
+    Deadline(Duration),
+    /// It failed often in a row; it is asked again in a moment.
+    #[error("the cache is left alone after several failures")]
+    Open,
+}
+
+/// Leave to store what was read from the database after this was given, unless somebody writes in between.
+#[derive(Clone, Debug)]
+pub struct FillPass(String);
+
+impl Cache {
+    /// A cache that connects when first used. `deadline` bounds every call.
+    pub fn new(url: &SecretString, ttl: Duration, deadline: Duration) -> Result<Self, RedisError> {
+        Ok(Self(Arc::new(Inner {
+            link: Link::new(redis::Client::open(url.expose_secret())?),
+            breaker: Breaker::default(),
+            script: Script::new(include_str!("cache.lua")),
+            ttl,
+            deadline,
+        })))
+    }
+
+    /// Looks an order up: one round trip.
+    pub async fn get(&self, id: OrderId) -> Result<Lookup, CacheError> {
+        let entry: Option<Bytes> = self
+            .run(async |mut connection| {
+                match redis::cmd("GET").arg(entry::key(id)).query_async(&mut connection).await {
+                    // Not a string: nothing of ours; the next write removes it.
+                    Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+                    answer => answer,
+                }
+            })
+            .await?;
+        Ok(entry.as_ref().and_then(entry::decode).unwrap_or(Lookup::Miss))
+    }
+
+    /// Writes entries that are newer than what is held, in one round trip, and says which were.
+    pub async fn put(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
+        self.compare_and_set(writes, |write| if write.may_create { "1" } else { "0" }).await
+    }
+
+    /// Announces that these orders, which [`Cache::get`] missed, are now read from the database.
+    pub async fn begin_fill(&self, ids: &[OrderId]) -> Result<FillPass, CacheError> {
+        let pass = FillPass(Uuid::now_v7().to_string());
+        let mut pipeline = redis::pipe();
+        for id in ids {
+            let within = u64::try_from(FILL_WITHIN.as_millis()).unwrap_or(u64::MAX);
+            pipeline.cmd("SET").arg(entry::mark(*id)).arg(&pass.0).arg("PX").arg(within).ignore();
+        }
+        self.run(async |mut connection| pipeline.query_async::<()>(&mut connection).await).await?;
+        Ok(pass)
+    }
+
+    /// Stores what was read after [`Cache::begin_fill`]. What somebody wrote meanwhile is left alone, even where it
+    /// has been evicted already, because then what was read may be older than what was answered elsewhere.
+    pub async fn fill(&self, pass: &FillPass, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
+        self.compare_and_set(writes, |_| &pass.0).await
+    }
+
+    /// Removes an entry, whatever its version.
+    pub async fn remove(&self, id: OrderId) -> Result<(), CacheError> {
+        let keys = [entry::key(id), entry::mark(id)];
+        self.run(async |mut connection| redis::cmd("DEL").arg(&keys).query_async(&mut connection).await).await
+    }
+
+    /// Removes an entry where it still is exactly `seen`, and says whether it was.
+    pub async fn remove_exactly(&self, id: OrderId, seen: &Entry) -> Result<bool, CacheError> {
+        let script = Script::new(REMOVE_EXACTLY);
+        let mut invocation = script.prepare_invoke();
+        invocation.key(entry::key(id)).arg(seen.as_bytes());
+        self.run(async |mut connection| invocation.invoke_async(&mut connection).await).await
+    }
+
+    /// One step of a walk over all entries: the orders found, and the cursor to go on with; 0 begins and ends it.
+    /// An entry that stands throughout the walk is found at least once.
+    pub async fn scan(&self, cursor: u64) -> Result<(u64, Vec<OrderId>), CacheError> {
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(format!("{KEY_PREFIX}*")).arg("COUNT").arg(SCAN_STEP);
+        let (next, keys): (u64, Vec<String>) =
+            self.run(async |mut connection| command.query_async(&mut connection).await).await?;
+        Ok((next, keys.iter().filter_map(|key| entry::id(key)).collect()))
+    }
+
+    /// The entries of several orders as they stand, in the order asked for, in one round trip.
+    pub async fn entries(&self, ids: &[OrderId]) -> Result<Vec<Option<Entry>>, CacheError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<String> = ids.iter().map(|id| entry::key(*id)).collect();
+        let raw: Vec<Option<Bytes>> = self
+            .run(async |mut connection| redis::cmd("MGET").arg(&keys).query_async(&mut connection).await)
+            .await?;
+        Ok(raw.into_iter().map(|raw| raw.map(Entry)).collect())
+    }
+
+    /// Removes every entry that stands throughout the walk, and gives their number.
+    pub async fn purge(&self) -> Result<usize, CacheError> {
+        let (mut cursor, mut removed) = (0, 0);
+        loop {
+            let (next, ids) = self.scan(cursor).await?;
+            if !ids.is_empty() {
+                let keys: Vec<String> =
+                    ids.iter().flat_map(|id| [entry::key(*id), entry::mark(*id)]).collect();
+                self.run(async |mut connection| {
+                    redis::cmd("UNLINK").arg(&keys).query_async::<()>(&mut connection).await
+                })
+                .await?;
+                removed += ids.len();
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> Result<(), CacheError> {
+        self.run(async |mut connection| redis::cmd("PING").query_async::<()>(&mut connection).await).await
+    }
+
+    /// Whether calls are refused at the moment, after several failures in a row.
+    pub fn is_open(&self) -> bool {
+        self.0.breaker.is_open()
+    }
+
+    async fn compare_and_set<'a>(
+        &'a self,
+        writes: &'a [CacheWrite],
+        create: impl Fn(&CacheWrite) -> &'a str,
+    ) -> Result<Vec<bool>, CacheError> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut invocation = self.0.script.prepare_invoke();
+        for write in writes {
+            invocation.key(entry::key(write.id));
+            invocation.arg(entry::encode(write)).arg(self.jittered_ttl()).arg(create(write));
+        }
+        self.run(async |mut connection| invocation.invoke_async(&mut connection).await).await
+    }
+
+    async fn run<T>(
+        &self,
+        call: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, CacheError> {
+        let Inner { link, breaker, deadline, .. } = &*self.0;
+        let pass = breaker.enter(Instant::now()).ok_or(CacheError::Open)?;
+        let mut used = None;
+        let answer = tokio::time::timeout(*deadline, async {
+            let connected = link.connected().await?;
+            used = Some(connected.generation);
+            call(connected.connection).await
+        });
+        let error = match answer.await {
+            Ok(Ok(answer)) => {
+                pass.succeeded();
+                return Ok(answer);
+            }
+            Ok(Err(error)) => {
+                if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+                    link.reset(used.unwrap_or_default());
+                }
+                CacheError::Redis(error)
+            }
+            Err(_) => CacheError::Deadline(*deadline),
+        };
+        metrics::counter!("cache_errors_total").increment(1);
+        if pass.failed(Instant::now()) {
+            // The peer of a connection may be gone without a word: the probe uses a new one.
+            link.reset(link.generation());
+        }
+        Err(error)
+    }
+
+    fn jittered_ttl(&self) -> u64 {
+        let spread = rand::rng().random_range(1.0 - JITTER..1.0 + JITTER);
+        u64::try_from(self.0.ttl.mul_f64(spread).as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// Every key of the cache begins with this.
+pub const KEY_PREFIX: &str = "cache:order:";
