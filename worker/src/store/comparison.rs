@@ -71,7 +71,7 @@ pub fn versions<'c>(
                ) AS their_lines
            ) AS existing USING (order_id)
            WHERE $1::bigint[] IS NULL OR order_id = ANY($1)
-           ORDER BY order_id, version"#,
+           ORDER BY order_id, version, logged.id"#,
         only
     )
     .fetch(connection)

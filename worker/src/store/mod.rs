@@ -26,8 +26,8 @@ pub enum StoreError {
     /// No answer in time.
     #[error("PostgreSQL did not answer within {0:?}")]
     TimedOut(Duration),
-    /// Another transaction was in the way; it may succeed next time.
-    #[error("PostgreSQL gave precedence to another transaction")]
+    /// Something else was in the way; it may succeed next time.
+    #[error("PostgreSQL could not do it this time")]
     Conflict(#[source] sqlx::Error),
     /// The data itself cannot be stored.
     #[error("PostgreSQL refused the data")]
@@ -39,9 +39,15 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             // The classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
             sqlx::Error::Database(answer) => match answer.code().as_deref().and_then(|code| code.get(..2)) {
-                Some("22" | "23") => Self::Refused(error),
-                Some("40" | "55") => Self::Conflict(error),
-                _ => Self::Unavailable(error),
+                // Data exceptions, constraints, check options, limits of the program.
+                Some("21" | "22" | "23" | "44" | "54") => Self::Refused(error),
+                // Connection, transaction state (a standby after a fail-over), rights, missing tables and databases,
+                // resources, an operator's intervention, the system below, and what the server calls its own faults.
+                Some("08" | "25" | "28" | "3D" | "3F" | "42" | "53" | "57" | "58" | "F0" | "XX") => {
+                    Self::Unavailable(error)
+                }
+                // Deadlocks and serialisation, locks, and what an operator's own trigger may raise.
+                _ => Self::Conflict(error),
             },
             sqlx::Error::Encode(_)
             | sqlx::Error::Decode(_)

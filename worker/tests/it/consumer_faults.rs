@@ -156,3 +156,27 @@ async fn what_is_acknowledged_does_not_come_again() {
     assert_eq!(source.backlog().await.unwrap().messages, 0);
     assert_eq!(source.receive(10, Duration::from_millis(300)).await.unwrap().len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_attempts_all_ended_without_an_outcome_is_set_aside_without_another() {
+    let world = World::new().await;
+    world.publish(&events(1..=1)).await;
+    for attempt in 1..=3 {
+        let source = world.source().await;
+        let taken = testbed::eventually("it is taken", async || {
+            source.receive(10, Duration::from_millis(100)).await.ok()?.pop()
+        })
+        .await;
+        assert_eq!(taken.attempt, attempt);
+        source.close().await;
+    }
+    let faulty = Faulty::new([]);
+    let settings = worker::consumer::ConsumerSettings { max_attempts: 1, ..crate::support::impatient() };
+    let handlers = vec![Arc::clone(&faulty) as Arc<dyn EventHandler>];
+    let consumer =
+        world.consumer_with(settings, world.db.clone(), handlers, shared::shutdown::Shutdown::new()).await;
+    assert_eq!(consume(&consumer, 1).await.dead_lettered, 1);
+    assert_eq!(faulty.calls.load(Ordering::SeqCst), 0);
+    let letters = world.dead_letters().await;
+    assert_eq!((letters[0].1.as_str(), letters[0].2), ("consumer", 4));
+}

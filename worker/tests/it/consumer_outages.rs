@@ -1,6 +1,10 @@
 //! A dependency that is down costs time, and nothing else.
 
-use std::{str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    str::FromStr as _,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use shared::shutdown::Shutdown;
 use sqlx::{
@@ -8,9 +12,17 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use testbed::Proxy;
-use worker::handlers::{EventHandler, history::HistoryHandler};
+use worker::{
+    consumer::ConsumerSettings,
+    handlers::{EventHandler, history::HistoryHandler},
+};
 
-use crate::support::{World, events::event};
+use crate::support::{
+    World, consume,
+    events::event,
+    handlers::{Fault, Faulty, Watched},
+    impatient,
+};
 
 /// The same database through a proxy.
 async fn behind_proxy(world: &World) -> (PgPool, Proxy) {
@@ -25,12 +37,20 @@ fn history(db: &PgPool) -> Vec<Arc<dyn EventHandler>> {
     vec![Arc::new(HistoryHandler::new(db.clone()))]
 }
 
-/// Runs a consumer behind a proxy to PostgreSQL through an outage, with events before, during and after it.
-async fn survives(outage: impl AsyncFn(&Proxy), end: impl AsyncFn(&Proxy)) {
+/// Runs a consumer behind a proxy to PostgreSQL through an outage of so many failed calls, with events before, during and
+/// after it. An attempt that counted would be the last one.
+async fn survives(failed_calls: usize, outage: impl AsyncFn(&Proxy), end: impl AsyncFn(&Proxy)) {
     let world = World::new().await;
     let (db, proxy) = behind_proxy(&world).await;
     let shutdown = Shutdown::new();
-    let consumer = world.consumer_on(db.clone(), history(&db), shutdown.clone()).await;
+    let history = Watched::new(Arc::new(HistoryHandler::new(db.clone())));
+    let settings = ConsumerSettings {
+        max_attempts: 1,
+        handler_deadline: ConsumerSettings::default().handler_deadline,
+        ..impatient()
+    };
+    let handlers = vec![Arc::clone(&history) as Arc<dyn EventHandler>];
+    let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.run().await });
 
     let events: Vec<_> = (1..=300).map(|id| event(id, 1)).collect();
@@ -38,17 +58,15 @@ async fn survives(outage: impl AsyncFn(&Proxy), end: impl AsyncFn(&Proxy)) {
     testbed::eventually("the first events are recorded", async || world.recorded().await.len() == 100).await;
     outage(&proxy).await;
     world.publish(&events[100..200]).await;
-    let source = world.source().await;
-    testbed::eventually("the batch is held", async || {
-        source.backlog().await.is_ok_and(|backlog| backlog.messages == 100)
+    testbed::eventually("the batch was tried in vain", async || {
+        history.outages.load(Ordering::SeqCst) >= failed_calls
     })
     .await;
-    // More tries than an event has attempts.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     world.publish(&events[200..]).await;
     assert_eq!(world.recorded().await.len(), 100);
     end(&proxy).await;
     testbed::eventually("everything is recorded", async || world.recorded().await.len() == 300).await;
+    let source = world.source().await;
     testbed::eventually("everything is acknowledged", async || {
         source.backlog().await.is_ok_and(|backlog| backlog.messages == 0)
     })
@@ -61,6 +79,7 @@ async fn survives(outage: impl AsyncFn(&Proxy), end: impl AsyncFn(&Proxy)) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_postgresql_loses_nothing_and_sets_nothing_aside() {
     survives(
+        6,
         async |proxy| {
             proxy.refuse().await;
             proxy.cut();
@@ -72,8 +91,7 @@ async fn an_outage_of_postgresql_loses_nothing_and_sets_nothing_aside() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_network_to_postgresql_is_an_outage_and_not_a_handler_that_hangs() {
-    // The real bound on statements is longer than this test's deadline for handlers, so both are at work here.
-    survives(async |proxy| proxy.freeze(), async |proxy| proxy.thaw()).await;
+    survives(2, async |proxy| proxy.freeze(), async |proxy| proxy.thaw()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +100,7 @@ async fn an_event_that_cannot_be_set_aside_waits_until_it_can() {
     let (db, proxy) = behind_proxy(&world).await;
     proxy.refuse().await;
     let shutdown = Shutdown::new();
-    let faulty = crate::support::handlers::Faulty::new([(1, crate::support::handlers::Fault::Permanent)]);
+    let faulty = Faulty::new([(1, Fault::Permanent)]);
     let consumer = world.consumer_on(db, vec![faulty], shutdown.clone()).await;
     let source = world.source().await;
     world.publish(&[event(1, 1), event(2, 1)]).await;
@@ -123,7 +141,33 @@ async fn a_stop_during_an_outage_hands_the_batch_to_another_worker() {
         .expect("the consumer ends");
 
     let other = world.consumer(history(&world.db)).await;
-    crate::support::consume(&other, 2).await;
+    consume(&other, 2).await;
     assert_eq!(world.recorded().await, [(1, 1), (2, 1)]);
     assert_eq!(world.dead_letters().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_table_is_an_outage_and_what_a_trigger_refuses_is_an_events_own_failure() {
+    let world = World::new().await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on my watch'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON order_history FOR EACH ROW WHEN (NEW.order_id = 2)
+         EXECUTE FUNCTION refuse();
+         ALTER TABLE order_history RENAME TO elsewhere",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let watched = Watched::new(Arc::new(HistoryHandler::new(world.db.clone())));
+    let consumer = world.consumer(vec![Arc::clone(&watched) as Arc<dyn EventHandler>]).await;
+    world.publish(&[event(1, 1), event(2, 1)]).await;
+    let (summary, ()) = tokio::join!(consume(&consumer, 2), async {
+        testbed::eventually("it is held", async || watched.outages.load(Ordering::SeqCst) >= 3).await;
+        sqlx::query("ALTER TABLE elsewhere RENAME TO order_history").execute(&world.db).await.unwrap();
+    });
+    assert_eq!((summary.handled, summary.retried, summary.dead_lettered), (1, 4, 1));
+    assert_eq!(world.recorded().await, [(1, 1)]);
+    let letters = world.dead_letters().await;
+    assert_eq!((letters[0].0, letters[0].2), (Some(2), 5));
+    assert!(letters[0].3.contains("not on my watch"), "{letters:?}");
 }

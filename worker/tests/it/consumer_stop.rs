@@ -42,14 +42,7 @@ async fn a_stop_hands_back_what_does_not_finish() {
     let handlers = vec![Arc::clone(&gate) as Arc<dyn EventHandler>];
     let mut settings = crate::support::impatient();
     settings.handler_deadline = Duration::from_mins(1);
-    let consumer = worker::consumer::Consumer::new(
-        world.source().await,
-        handlers,
-        world.db.clone(),
-        shared::clock::Clock::System,
-        settings,
-        shutdown.clone(),
-    );
+    let consumer = world.consumer_with(settings, world.db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.run().await });
     testbed::eventually("all are in flight", async || gate.waiting.load(Ordering::SeqCst) == 50).await;
     shutdown.begin();
@@ -74,14 +67,14 @@ async fn consumers_share_the_load_and_double_nothing() {
         let share = Faulty::new([]);
         let mut settings = crate::support::impatient();
         settings.batch_size = 10;
-        let consumer = worker::consumer::Consumer::new(
-            world.source().await,
-            vec![Arc::clone(&share) as Arc<dyn EventHandler>],
-            world.db.clone(),
-            shared::clock::Clock::System,
-            settings,
-            shutdown.clone(),
-        );
+        let consumer = world
+            .consumer_with(
+                settings,
+                world.db.clone(),
+                vec![Arc::clone(&share) as Arc<dyn EventHandler>],
+                shutdown.clone(),
+            )
+            .await;
         shares.push(share);
         running.push(tokio::spawn(async move { consumer.run().await }));
     }

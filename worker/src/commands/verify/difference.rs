@@ -6,7 +6,7 @@ use shared::order::OrderId;
 use uuid::Uuid;
 
 /// One difference between the stores. Equal at two looks only where nothing has moved in between.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::commands) enum Difference {
     /// The log has an event that the history lacks.
     NotRecorded { order: i64, version: i64, event: Uuid },
@@ -29,7 +29,7 @@ pub(in crate::commands) enum Difference {
 }
 
 /// What is wrong with a cache entry. The cached version tells an entry that moves from one that stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::commands) enum CacheFault {
     /// Nothing that this system wrote.
     Unreadable,

@@ -6,7 +6,7 @@ mod digest;
 mod records;
 mod repair;
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use shared::cache::Cache;
 use sqlx::PgPool;
@@ -77,8 +77,9 @@ impl Stores {
     async fn lasting(&self, differences: Vec<Difference>) -> anyhow::Result<Vec<Difference>> {
         tokio::time::sleep(SETTLE).await;
         let mut orders: Vec<i64> = differences.iter().map(Difference::order).collect();
+        orders.sort_unstable();
         orders.dedup();
-        let now = self.look(Some(&orders)).await?.differences;
+        let now: HashSet<Difference> = self.look(Some(&orders)).await?.differences.into_iter().collect();
         Ok(differences.into_iter().filter(|difference| now.contains(difference)).collect())
     }
 }

@@ -56,14 +56,13 @@ impl EventHandler for Faulty {
         self.calls.fetch_add(1, Ordering::SeqCst);
         for item in batch {
             match self.faults.get(&item.event.data.order_id.get()) {
-                None => {}
                 Some(Fault::Panic) => panic!("told to panic"),
                 Some(Fault::Hang) => std::future::pending().await,
                 Some(Fault::Permanent) => return Err(HandlerError::Permanent("told to refuse".into())),
                 Some(Fault::Transient(times)) if self.failed.fetch_add(1, Ordering::SeqCst) < *times => {
                     return Err(HandlerError::Transient("told to fail".into()));
                 }
-                Some(Fault::Transient(_)) => {}
+                None | Some(Fault::Transient(_)) => {}
             }
         }
         let mut handled = self.handled.lock().expect("no panic under this lock");
@@ -71,6 +70,33 @@ impl EventHandler for Faulty {
             *handled.entry(item.event.data.order_id.get()).or_default() += 1;
         }
         Ok(())
+    }
+}
+
+/// Counts how often the handler inside of it found its dependency down.
+pub(crate) struct Watched {
+    pub(crate) inner: Arc<dyn EventHandler>,
+    pub(crate) outages: AtomicUsize,
+}
+
+impl Watched {
+    pub(crate) fn new(inner: Arc<dyn EventHandler>) -> Arc<Self> {
+        Arc::new(Self { inner, outages: AtomicUsize::new(0) })
+    }
+}
+
+#[async_trait]
+impl EventHandler for Watched {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
+        let answer = self.inner.handle(batch).await;
+        if matches!(answer, Err(HandlerError::Unavailable(_))) {
+            self.outages.fetch_add(1, Ordering::SeqCst);
+        }
+        answer
     }
 }
 

@@ -74,7 +74,17 @@ impl World {
         handlers: Vec<Arc<dyn EventHandler>>,
         shutdown: Shutdown,
     ) -> Consumer {
-        Consumer::new(self.source().await, handlers, db, Clock::System, impatient(), shutdown)
+        self.consumer_with(impatient(), db, handlers, shutdown).await
+    }
+
+    pub(crate) async fn consumer_with(
+        &self,
+        settings: ConsumerSettings,
+        db: PgPool,
+        handlers: Vec<Arc<dyn EventHandler>>,
+        shutdown: Shutdown,
+    ) -> Consumer {
+        Consumer::new(self.source().await, handlers, db, Clock::System, settings, shutdown)
     }
 
     /// The versions in the history, by order.
