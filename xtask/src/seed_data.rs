@@ -17,7 +17,7 @@ use crate::say::say;
 use crate::settings;
 
 /// So many clients create orders side by side: enough to keep the commits of the API shared, few enough for a laptop.
-const CLIENTS: u64 = 16;
+const CLIENTS: u64 = 64;
 /// Customers are numbered from here, apart from the 123 of the examples.
 const FIRST_CUSTOMER: u64 = 1000;
 /// A customer has so many orders on average.

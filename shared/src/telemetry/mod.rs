@@ -2,6 +2,8 @@
 
 mod trace;
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -36,7 +38,9 @@ pub fn init(config: &TelemetryConfig) {
     let filter = EnvFilter::new(&config.filter);
     let registry = tracing_subscriber::registry().with(filter);
     if config.pretty {
-        registry.with(tracing_subscriber::fmt::layer()).init();
+        // Colours are for eyes: not in a file.
+        let ansi = std::io::stdout().is_terminal();
+        registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi)).init();
     } else {
         let json = tracing_subscriber::fmt::layer()
             .json()
