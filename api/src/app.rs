@@ -12,11 +12,12 @@ use crate::{
     broker::LateSink,
     config::ApiConfig,
     health::Health,
+    limits::Limits,
     orders::Orders,
     outbox::Wake,
     redis::Redis,
     router::router,
-    server::{self, ServerLimits},
+    server,
     state::{AppState, State},
 };
 
@@ -41,7 +42,7 @@ impl App {
         shutdown.spawn(server::serve(
             listener,
             router(state.clone()),
-            ServerLimits::default(),
+            state.config.http.server,
             shutdown.clone(),
         ));
         tracing::info!(%addr, "listening");
@@ -69,6 +70,7 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
     let wake = Wake::default();
     Ok(AppState::new(State {
+        limits: Limits::new(config.http.rate_limits, redis.clone()),
         auth: Auth::new(&config.auth, redis.clone()),
         health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
         orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,

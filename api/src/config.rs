@@ -9,6 +9,8 @@ use shared::{
     telemetry::TelemetryConfig,
 };
 
+use crate::{limits::RateLimits, middleware::Origins, server::ServerLimits};
+
 /// Everything `api serve` is told by its environment.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -43,12 +45,23 @@ pub struct ApiConfig {
 pub struct HttpConfig {
     /// Proxies in front that append to `X-Forwarded-For`.
     pub trusted_proxies: usize,
+    /// What connections may take.
+    pub server: ServerLimits,
+    /// Pages that may call from a browser.
+    pub origins: Origins,
+    /// How much one customer or address may ask for.
+    pub rate_limits: RateLimits,
 }
 
 impl HttpConfig {
     fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let trusted_proxies = env.number_or("TRUSTED_PROXIES", 0, 0..=16)?;
-        Ok(Self { trusted_proxies: usize::try_from(trusted_proxies).unwrap_or(0) })
+        Ok(Self {
+            trusted_proxies: usize::try_from(trusted_proxies).unwrap_or(0),
+            server: ServerLimits::default(),
+            origins: Origins::from_env(env)?,
+            rate_limits: RateLimits::from_env(env)?,
+        })
     }
 }
 

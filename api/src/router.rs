@@ -23,7 +23,7 @@ pub fn router(state: AppState) -> Router {
     let (documented, document) = documented(state.config.auth.test_login).split_for_parts();
     documented
         .route("/health", axum::routing::get(health::health))
-        .merge(openapi::routes(openapi::completed(document)))
+        .merge(openapi::routes(&openapi::completed(document)))
         .layer(FrameLayer::new(state.clone()))
         .with_state(state)
 }

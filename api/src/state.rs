@@ -5,7 +5,9 @@ use std::{ops::Deref, sync::Arc};
 use shared::{broker::EventSink, clock::Clock};
 use sqlx::PgPool;
 
-use crate::{auth::Auth, config::ApiConfig, health::Health, orders::Orders, outbox::Wake, redis::Redis};
+use crate::{
+    auth::Auth, config::ApiConfig, health::Health, limits::Limits, orders::Orders, outbox::Wake, redis::Redis,
+};
 
 /// Shared by all requests; clones share one state.
 #[derive(Clone)]
@@ -25,6 +27,8 @@ pub struct State {
     pub redis: Redis,
     /// Where the relay sends events.
     pub sink: Arc<dyn EventSink>,
+    /// How much one customer or address may ask for.
+    pub limits: Limits,
     /// Tokens and sessions.
     pub auth: Auth,
     /// The order cache, its breaker, and the writer that groups commits.

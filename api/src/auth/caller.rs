@@ -64,8 +64,15 @@ impl FromRequestParts<AppState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let token = bearer(parts)?;
         let caller = state.auth.verify(token, state.clock.now()).await?;
-        if let Some(context) = parts.extensions.get::<Arc<Context>>() {
+        let context = parts.extensions.get::<Arc<Context>>();
+        if let Some(context) = context {
             context.set_caller(caller);
+        }
+        if let Some(decision) = state.limits.customer(caller.customer_id).await {
+            if let Some(context) = context {
+                context.add_limit(decision);
+            }
+            decision.check()?;
         }
         Ok(caller)
     }

@@ -20,6 +20,9 @@ use crate::redis::Redis;
 /// A report is given again for this long, so that polling cannot hammer what is polled about.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// The routes that are asked often, and by machines.
+pub const ROUTES: [&str; 4] = ["/health", "/api/v1/health", "/api/v1/health/ready", "/api/v1/health/live"];
+
 /// What the health routes report.
 pub struct Health {
     db: PgPool,

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use shared::telemetry::TraceParent;
 use uuid::Uuid;
 
-use crate::auth::Caller;
+use crate::{auth::Caller, limits::Decision};
 
 /// The header that carries the request's id, both ways.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,12 +26,20 @@ pub struct Context {
     /// The caller's trace, continued by our span, or one of our own where traces are exported.
     pub trace: Option<TraceParent>,
     caller: OnceLock<Caller>,
+    /// Of the address, then of the customer.
+    limits: [OnceLock<Decision>; 2],
 }
 
 impl Context {
     /// What can be told before the request is routed.
     pub fn new(headers: &HeaderMap, client: IpAddr, trace: Option<TraceParent>) -> Self {
-        Self { request_id: request_id(headers), client, trace, caller: OnceLock::new() }
+        Self {
+            request_id: request_id(headers),
+            client,
+            trace,
+            caller: OnceLock::new(),
+            limits: [OnceLock::new(), OnceLock::new()],
+        }
     }
 
     /// The id as text.
@@ -48,6 +56,18 @@ impl Context {
     pub fn set_caller(&self, caller: Caller) {
         // Extracting twice finds the same caller.
         let _already_known = self.caller.set(caller);
+    }
+
+    /// Notes what a limit said, for the answer's fields.
+    pub fn add_limit(&self, decision: Decision) {
+        if let Some(free) = self.limits.iter().find(|limit| limit.get().is_none()) {
+            let _is_free = free.set(decision);
+        }
+    }
+
+    /// What the limits said.
+    pub fn limits(&self) -> Vec<Decision> {
+        self.limits.iter().filter_map(|limit| limit.get().copied()).collect()
     }
 }
 

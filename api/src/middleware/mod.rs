@@ -5,6 +5,7 @@
 
 mod client;
 mod context;
+mod cors;
 mod headers;
 mod log;
 mod meters;
@@ -31,10 +32,13 @@ use tower::{Layer, Service};
 
 pub use client::Peer;
 pub use context::{Context, X_REQUEST_ID};
+pub use cors::Origins;
 
 use crate::{
     error::{ApiError, Code},
     extract::MAX_BODY_BYTES,
+    health,
+    limits::{Limits, add_fields},
     state::AppState,
 };
 use meters::Meters;
@@ -107,14 +111,22 @@ where
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(Arc::clone(&context));
 
-    let mut response = match refusal(&request) {
-        Some(error) => error.into_response(),
-        None => within_trace(context.trace, handle(inner, request)).await,
+    let http = &shared.state.config.http;
+    let declared = declared_length(&request);
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let mut response = if let Some(preflight) = http.origins.preflight(&request) {
+        preflight
+    } else if let Err(error) = admit(declared, route.as_ref(), &context, &shared.state.limits).await {
+        error.into_response()
+    } else {
+        within_trace(context.trace, handle(inner, request)).await
     };
 
     let error = problem::render(&mut response, uri.path(), &context);
     let headers = response.headers_mut();
     headers::secure(headers);
+    http.origins.open(origin.as_ref(), headers);
+    add_fields(headers, &context.limits());
     headers.insert(X_REQUEST_ID, context.request_id.clone());
 
     let took = start.elapsed();
@@ -140,10 +152,27 @@ fn context(request: &Request, state: &AppState) -> Context {
     Context::new(headers, client, trace)
 }
 
-/// What can be refused by the head of a request alone.
-fn refusal(request: &Request) -> Option<ApiError> {
-    let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
-    (length > MAX_BODY_BYTES as u64).then(crate::extract::too_large)
+fn declared_length(request: &Request) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Refuses what can be refused by the head of a request alone.
+async fn admit(
+    declared_length: Option<u64>,
+    route: Option<&MatchedPath>,
+    context: &Context,
+    limits: &Limits,
+) -> Result<(), ApiError> {
+    // A load balancer asks from one address, often, and takes a refusal for a failure.
+    let is_health = route.is_some_and(|route| health::ROUTES.contains(&route.as_str()));
+    if !is_health && let Some(decision) = limits.address(context.client).await {
+        context.add_limit(decision);
+        decision.check()?;
+    }
+    if declared_length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return Err(crate::extract::too_large());
+    }
+    Ok(())
 }
 
 /// The handler's answer, or the problem that it took too long or panicked.

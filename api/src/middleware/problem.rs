@@ -23,16 +23,17 @@ pub fn document(error: &ApiError, instance: &str, request_id: &str) -> Vec<u8> {
 }
 
 /// Writes the body of a failed answer, and gives back the error for the log.
-///
-/// An answer that is a problem document already, such as a stored one, stays as it is.
 pub(super) fn render(response: &mut Response, instance: &str, context: &Context) -> Option<Arc<ApiError>> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return None;
     }
     let error = response.extensions_mut().remove::<Arc<ApiError>>();
-    if response.headers().get(header::CONTENT_TYPE) == Some(&PROBLEM_JSON) {
-        return error;
+    // A report of health is an answer of its own kind, and a stored problem stays as it was.
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    if error.is_none() && content_type.is_some_and(|kind| kind == PROBLEM_JSON || kind == "application/json")
+    {
+        return None;
     }
     let error = error.unwrap_or_else(|| Arc::new(described(status, response.headers())));
     let body = document(&error, instance, context.request_id());

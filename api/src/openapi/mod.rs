@@ -1,8 +1,15 @@
 //! The OpenAPI document: generated from the types and routes, completed with what every operation has in common.
 
+mod common;
+mod docs;
 pub mod root;
 
-use axum::{Json, Router, routing::get};
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+    routing::get,
+};
+use bytes::Bytes;
 use utoipa::{
     OpenApi as _,
     openapi::{
@@ -11,11 +18,16 @@ use utoipa::{
     },
 };
 
-use crate::{router, state::AppState};
+use crate::{
+    error::{Fault, Problem},
+    router,
+    state::AppState,
+};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "Orders", description = "Event-driven order management."),
+    info(title = "Order management API", description = include_str!("description.md")),
+    components(schemas(Problem, Fault)),
     tags(
         (name = "orders", description = "Orders, their changes and their history"),
         (name = "auth", description = "Tokens and accounts"),
@@ -40,7 +52,7 @@ pub fn base() -> OpenApi {
 
 /// Adds what every operation has in common.
 pub fn completed(document: OpenApi) -> OpenApi {
-    document
+    common::complete(document)
 }
 
 /// The document of a development build, with `login-test`.
@@ -49,6 +61,13 @@ pub fn document() -> OpenApi {
 }
 
 /// The routes that serve the documents.
-pub fn routes(document: OpenApi) -> Router<AppState> {
-    Router::new().route("/openapi.json", get(move || async move { Json(document) }))
+pub fn routes(document: &OpenApi) -> Router<AppState> {
+    // Written once: the document is the same for everybody.
+    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Router::new()
+        .route("/openapi.json", get(move || async move { (json, document) }))
+        .route("/docs", get(docs::page))
+        .route("/docs/", get(docs::page))
+        .route("/docs/{file}", get(docs::file))
 }

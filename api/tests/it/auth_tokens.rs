@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use time::{Duration, macros::datetime};
 
-use crate::support::{SECRET, Session, TestApp};
+use crate::support::{Session, TestApp, server_address};
 
 const REFRESH: &str = "/api/v1/auth/refresh";
 
@@ -145,7 +145,7 @@ async fn a_previous_secret_verifies_but_never_signs() {
 
 #[tokio::test]
 async fn without_redis_a_login_and_a_refresh_are_503() {
-    let proxy = testbed::Proxy::start(redis_address()).await;
+    let proxy = testbed::Proxy::start(server_address("REDIS_URL")).await;
     let app = TestApp::with().set("REDIS_URL", format!("redis://{}/0", proxy.addr())).start().await;
     let session = app.login(7).await;
     proxy.refuse().await;
@@ -161,14 +161,4 @@ async fn without_redis_a_login_and_a_refresh_are_503() {
     })
     .await;
     app.drain().await;
-}
-
-fn redis_address() -> String {
-    let url = testbed::setting("REDIS_URL").expect("REDIS_URL");
-    url.trim_start_matches("redis://").split('/').next().unwrap_or_default().to_owned()
-}
-
-#[test]
-fn the_secret_of_the_tests_is_long_enough() {
-    assert!(SECRET.len() >= 32);
 }

@@ -1,6 +1,10 @@
 //! The API against real servers, one module per topic.
 
 mod auth_tokens;
+mod documents;
+mod hardening;
+mod health;
+mod limits;
 mod orders_create;
 mod orders_support;
 mod problems;

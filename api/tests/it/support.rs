@@ -31,6 +31,7 @@ pub(crate) struct TestApp {
 pub(crate) struct Options {
     settings: Vec<(String, String)>,
     clock: Clock,
+    tune: Option<Box<dyn FnOnce(&mut ApiConfig) + Send>>,
 }
 
 impl Options {
@@ -43,6 +44,12 @@ impl Options {
     /// Gives it another clock than the system's.
     pub(crate) fn clock(mut self, clock: &Clock) -> Self {
         self.clock = clock.clone();
+        self
+    }
+
+    /// Changes what no environment variable does.
+    pub(crate) fn tune(mut self, tune: impl FnOnce(&mut ApiConfig) + Send + 'static) -> Self {
+        self.tune = Some(Box::new(tune));
         self
     }
 
@@ -79,7 +86,10 @@ impl TestApp {
             ("DEBUG".to_owned(), "true".to_owned()),
         ];
         settings.extend(options.settings);
-        let config = ApiConfig::from_env(&Env::from_iter(settings)).expect("the settings of the test");
+        let mut config = ApiConfig::from_env(&Env::from_iter(settings)).expect("the settings of the test");
+        if let Some(tune) = options.tune {
+            tune(&mut config);
+        }
         let shutdown = Shutdown::new();
         let app = App::start(config, options.clock, &shutdown).await.expect("the API starts");
         let db = database.connect().await;
@@ -295,4 +305,12 @@ async fn read(response: Response) -> Answer {
     let bytes = response.bytes().await.expect("a whole body").to_vec();
     let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     Answer { status, headers, bytes, json }
+}
+
+/// Host and port of the server that a variable such as `REDIS_URL` names.
+pub(crate) fn server_address(variable: &str) -> String {
+    let url = testbed::setting(variable).expect("`cargo xtask test` sets it");
+    let authority =
+        url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next()).unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default().to_owned()
 }

@@ -1,0 +1,97 @@
+//! Quotas, as settings write them: `1000/60s`.
+
+use std::{fmt, str::FromStr};
+
+use shared::config::{ConfigError, Env};
+
+/// So many requests in so many seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    requests: u32,
+    seconds: u32,
+}
+
+/// The limits that are set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RateLimits {
+    /// Of one customer.
+    pub customer: Option<Quota>,
+    /// Of one address, before anything is known of the caller.
+    pub address: Option<Quota>,
+}
+
+/// A text that is no quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a quota and a window such as 1000/60s: 1 to 1000000 requests in 1 to 86400 seconds")]
+pub struct NotAQuota;
+
+impl Quota {
+    /// `requests` in `seconds`; both at least 1.
+    pub const fn new(requests: u32, seconds: u32) -> Self {
+        Self {
+            requests: if requests == 0 { 1 } else { requests },
+            seconds: if seconds == 0 { 1 } else { seconds },
+        }
+    }
+
+    /// How many requests.
+    pub const fn requests(self) -> u32 {
+        self.requests
+    }
+
+    /// In how many seconds.
+    pub const fn seconds(self) -> u32 {
+        self.seconds
+    }
+
+    pub(super) fn window_us(self) -> u64 {
+        u64::from(self.seconds) * 1_000_000
+    }
+
+    /// The time in which one request is earned back; at least a microsecond by the bounds of both numbers.
+    pub(super) fn interval_us(self) -> u64 {
+        (self.window_us() / u64::from(self.requests)).max(1)
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}s", self.requests, self.seconds)
+    }
+}
+
+impl FromStr for Quota {
+    type Err = NotAQuota;
+
+    fn from_str(text: &str) -> Result<Self, NotAQuota> {
+        let (requests, window) = text.split_once('/').ok_or(NotAQuota)?;
+        let requests = requests.trim().parse().map_err(|_| NotAQuota)?;
+        let seconds = window.trim().strip_suffix('s').ok_or(NotAQuota)?.parse().map_err(|_| NotAQuota)?;
+        if (1..=1_000_000).contains(&requests) && (1..=86_400).contains(&seconds) {
+            Ok(Self { requests, seconds })
+        } else {
+            Err(NotAQuota)
+        }
+    }
+}
+
+impl RateLimits {
+    /// Reads `RATE_LIMIT_CUSTOMER` and `RATE_LIMIT_ADDRESS`.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        Ok(Self { customer: env.parsed("RATE_LIMIT_CUSTOMER")?, address: env.parsed("RATE_LIMIT_ADDRESS")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_read_as_they_are_written() {
+        assert_eq!("1000/60s".parse(), Ok(Quota::new(1000, 60)));
+        assert_eq!(Quota::new(5, 1).to_string(), "5/1s");
+        for text in ["", "1000", "1000/60", "0/60s", "10/0s", "-1/60s", "10/60m", "1000001/1s", "1/86401s"] {
+            assert_eq!(text.parse::<Quota>(), Err(NotAQuota), "{text}");
+        }
+    }
+}
