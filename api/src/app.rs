@@ -14,7 +14,7 @@ use crate::{
     health::Health,
     limits::Limits,
     orders::Orders,
-    outbox::Wake,
+    outbox::{Relay, Wake},
     redis::Redis,
     router::router,
     server,
@@ -39,6 +39,7 @@ impl App {
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
         let state = connect(config, clock, shutdown)?;
+        Relay::start(&state.db, Arc::clone(&state.sink), state.wake.clone(), shutdown);
         shutdown.spawn(server::serve(
             listener,
             router(state.clone()),
@@ -71,7 +72,7 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let wake = Wake::default();
     Ok(AppState::new(State {
         limits: Limits::new(config.http.rate_limits, redis.clone()),
-        auth: Auth::new(&config.auth, redis.clone()),
+        auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
         health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
         orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,
         wake,

@@ -12,6 +12,8 @@ pub fn documented(test_login: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(health::live))
+        .routes(routes!(auth::register::register))
+        .routes(routes!(auth::login::login))
         .routes(routes!(auth::refresh::refresh))
         .routes(routes!(auth::logout::logout))
         .merge(orders::routes());

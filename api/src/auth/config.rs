@@ -13,12 +13,44 @@ pub struct AuthConfig {
     pub secret: SecretString,
     /// Verify, but never sign: for rotating the secret without logging anyone out.
     pub previous_secrets: Vec<SecretString>,
+    /// An external identity provider, whose tokens are taken too.
+    pub provider: Option<ProviderConfig>,
     /// Whether `login-test` exists.
     pub test_login: bool,
 }
 
+/// An external identity provider.
+#[derive(Clone, Debug)]
+pub struct ProviderConfig {
+    /// Where it publishes its keys.
+    pub jwks_url: String,
+    /// What its tokens' `iss` must be.
+    pub issuer: String,
+    /// What their `aud` must name.
+    pub audience: String,
+}
+
+impl ProviderConfig {
+    /// Reads `JWT_JWKS_URL`, `JWT_ISSUER` and `JWT_AUDIENCE`, which are set together or not at all: a token that was
+    /// made for somebody else must not be taken.
+    fn from_env(env: &Env) -> Result<Option<Self>, ConfigError> {
+        let Some(jwks_url) = env.text("JWT_JWKS_URL") else { return Ok(None) };
+        if !jwks_url.starts_with("https://") && !jwks_url.starts_with("http://") {
+            return Err(ConfigError::new(
+                "JWT_JWKS_URL",
+                "must be a URL that begins with https:// or http://",
+            ));
+        }
+        Ok(Some(Self {
+            jwks_url: jwks_url.to_owned(),
+            issuer: env.required("JWT_ISSUER")?.to_owned(),
+            audience: env.required("JWT_AUDIENCE")?.to_owned(),
+        }))
+    }
+}
+
 impl AuthConfig {
-    /// Reads `JWT_SECRET` and `JWT_PREVIOUS_SECRETS` (separated by commas).
+    /// Reads `JWT_SECRET`, `JWT_PREVIOUS_SECRETS` (separated by commas) and the identity provider's settings.
     pub fn from_env(env: &Env, debug: bool) -> Result<Self, ConfigError> {
         let secret = secret("JWT_SECRET", env.required("JWT_SECRET")?)?;
         let previous_secrets = env
@@ -28,7 +60,7 @@ impl AuthConfig {
             .filter(|text| !text.trim().is_empty())
             .map(|text| self::secret("JWT_PREVIOUS_SECRETS", text.trim()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { secret, previous_secrets, test_login: debug })
+        Ok(Self { secret, previous_secrets, provider: ProviderConfig::from_env(env)?, test_login: debug })
     }
 }
 

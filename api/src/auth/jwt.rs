@@ -22,6 +22,9 @@ pub(super) struct Unverified<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Header {
     pub(super) alg: String,
+    /// Which of an identity provider's keys; our own tokens name none.
+    #[serde(default)]
+    pub(super) kid: Option<String>,
     /// Extensions that a verifier must understand (RFC 7515, section 4.1.11); we understand none.
     #[serde(default)]
     crit: Option<serde::de::IgnoredAny>,

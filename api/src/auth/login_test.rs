@@ -13,6 +13,7 @@ use crate::{
 
 /// Whom to log in.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"customer_id": 123}))]
 pub struct LoginTest {
     /// As this customer.

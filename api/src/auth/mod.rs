@@ -1,45 +1,64 @@
 //! Who is calling, and how they prove it.
 
+mod accounts;
 mod caller;
 mod claims;
 mod config;
+mod email;
 mod error;
 mod jwt;
+pub mod login;
 pub mod login_test;
 pub mod logout;
 mod pair;
+mod passwords;
+mod provider;
 pub mod refresh;
+pub mod register;
 mod sessions;
 mod tokens;
 
 use time::OffsetDateTime;
 
 pub use caller::{Caller, Role};
-pub use config::AuthConfig;
+pub use config::{AuthConfig, ProviderConfig};
+pub use email::{Email, NotAnEmail};
 pub use error::TokenError;
 pub use pair::TokenPair;
 pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME};
 
 use crate::{error::ApiError, redis::Redis};
 use jwt::Unverified;
+use passwords::Passwords;
+use provider::Provider;
 use tokens::Tokens;
 
 /// Tokens and sessions.
 pub struct Auth {
     tokens: Tokens,
+    passwords: Passwords,
+    provider: Option<Provider>,
     redis: Redis,
 }
 
 impl Auth {
     /// Builds the keys; nothing connects yet.
-    pub fn new(config: &AuthConfig, redis: Redis) -> Self {
-        Self { tokens: Tokens::new(config), redis }
+    pub fn new(config: &AuthConfig, redis: Redis) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            tokens: Tokens::new(config),
+            passwords: Passwords::new(),
+            provider: config.provider.clone().map(Provider::new).transpose()?,
+            redis,
+        })
     }
 
     /// Who an access token speaks for.
-    #[expect(clippy::unused_async, reason = "keys of an identity provider may have to be fetched")]
-    pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        self.tokens.verify_access(&Unverified::parse(token)?, now)
+    pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, ApiError> {
+        let token = Unverified::parse(token)?;
+        match &self.provider {
+            Some(provider) if token.header.alg != tokens::ALGORITHM => provider.verify(&token, now).await,
+            _ => Ok(self.tokens.verify_access(&token, now)?),
+        }
     }
 
     /// Begins a session: the first token pair.

@@ -12,6 +12,7 @@ use crate::{
 
 /// The refresh token, for a refresh and for a logout.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     /// As the login or the last refresh answered it.
     pub(super) refresh_token: String,

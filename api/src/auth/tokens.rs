@@ -11,6 +11,9 @@ use super::{
 };
 use crate::error::ApiError;
 
+/// The one algorithm of our own tokens.
+pub(super) const ALGORITHM: &str = "HS256";
+
 /// How long an access token opens the API.
 pub const ACCESS_LIFETIME: Duration = Duration::minutes(30);
 /// How long a refresh token can be exchanged.
@@ -98,8 +101,8 @@ impl Tokens {
         kind: Kind,
         now: OffsetDateTime,
     ) -> Result<Caller, TokenError> {
-        // The one algorithm of ours: what the header names must never choose another for our secret.
-        if token.header.alg != "HS256" {
+        // What the header names must never choose another for our secret.
+        if token.header.alg != ALGORITHM {
             return Err(TokenError::Algorithm);
         }
         let signed_with = |key: &DecodingKey| {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::outbox::{OutboxBacklog, backlog};
+
 use super::{EventsHealth, Health, HealthReport, ServiceHealth, Services, Status};
 
 /// A dependency that takes longer counts as down.
@@ -12,12 +14,13 @@ const TOO_OLD_SECONDS: f64 = 60.0;
 
 impl Health {
     pub(super) async fn probe(&self, cache_degraded: bool) -> HealthReport {
-        let (database, redis, broker) = tokio::join!(
+        let (database, redis, broker, backlog) = tokio::join!(
             timed(sqlx::query("SELECT 1").execute(&self.db)),
             timed(self.redis.ping()),
             timed(self.sink.check()),
+            tokio::time::timeout(PROBE_TIMEOUT, backlog(&self.db)),
         );
-        let events = self.events(broker.status);
+        let events = self.events(broker.status, backlog.ok().and_then(Result::ok));
         let worst = redis.status.max(events.status);
         let status = if database.status == Status::Unhealthy {
             Status::Unhealthy
@@ -34,13 +37,13 @@ impl Health {
         }
     }
 
-    fn events(&self, broker: Status) -> EventsHealth {
-        let oldest: Option<f64> = None;
-        let waiting = oldest.is_some_and(|seconds| seconds > TOO_OLD_SECONDS);
+    fn events(&self, broker: Status, backlog: Option<OutboxBacklog>) -> EventsHealth {
+        let oldest = backlog.map(|backlog| backlog.oldest_seconds.unwrap_or(0.0));
+        let too_old = oldest.is_some_and(|seconds| seconds > TOO_OLD_SECONDS);
         EventsHealth {
             system: self.sink.system().as_str(),
-            status: if waiting { broker.max(Status::Degraded) } else { broker },
-            unpublished: None,
+            status: if too_old { broker.max(Status::Degraded) } else { broker },
+            unpublished: backlog.map(|backlog| backlog.unpublished),
             oldest_unpublished_seconds: oldest,
         }
     }

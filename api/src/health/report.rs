@@ -70,7 +70,7 @@ pub struct EventsHealth {
     /// `unhealthy` while the broker takes no events, `degraded` while events wait for over a minute.
     pub status: Status,
     /// Events in the outbox that no broker has confirmed; `null` where that cannot be told.
-    pub unpublished: Option<i64>,
+    pub unpublished: Option<u64>,
     /// How long the oldest of them has waited; 0 where none waits, `null` where that cannot be told.
     pub oldest_unpublished_seconds: Option<f64>,
 }

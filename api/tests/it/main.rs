@@ -1,5 +1,8 @@
 //! The API against real servers, one module per topic.
 
+mod accounts;
+mod auth_access;
+mod auth_provider;
 mod auth_tokens;
 mod documents;
 mod hardening;

@@ -1,0 +1,275 @@
+//! Tokens of an identity provider, whose keys a real endpoint of the test publishes.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use aws_lc_rs::{encoding::AsDer as _, rsa, signature as lc};
+use axum::{Json, Router, http::StatusCode as AxumStatus, response::IntoResponse as _, routing::get};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
+use lc::KeyPair as _;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use time::{Duration, macros::datetime};
+
+use crate::support::{Answer, TestApp, answer};
+
+const ISSUER: &str = "https://id.example";
+const AUDIENCE: &str = "orders";
+
+/// A provider on a port of its own.
+struct Provider {
+    url: String,
+    keys: Arc<Mutex<Vec<Value>>>,
+    asked: Arc<AtomicUsize>,
+    down: Arc<AtomicBool>,
+}
+
+impl Provider {
+    async fn start(keys: Vec<Value>) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
+        let (keys, asked, down) =
+            (Arc::new(Mutex::new(keys)), Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (served, count, closed) = (Arc::clone(&keys), Arc::clone(&asked), Arc::clone(&down));
+        let answer = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            let keys = served.lock().expect("no panic").clone();
+            let up = !closed.load(Ordering::SeqCst);
+            async move {
+                if up {
+                    Json(json!({"keys": keys})).into_response()
+                } else {
+                    AxumStatus::BAD_GATEWAY.into_response()
+                }
+            }
+        };
+        let router = Router::new().route("/keys", get(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, keys, asked, down }
+    }
+
+    async fn app(&self, clock: &Clock) -> TestApp {
+        TestApp::with()
+            .set("JWT_JWKS_URL", &*self.url)
+            .set("JWT_ISSUER", ISSUER)
+            .set("JWT_AUDIENCE", AUDIENCE)
+            .clock(clock)
+            .start()
+            .await
+    }
+}
+
+/// A key pair of the provider: what it signs with, and what it publishes.
+struct Key {
+    id: &'static str,
+    algorithm: Algorithm,
+    private: EncodingKey,
+    public: Value,
+}
+
+impl Key {
+    fn rsa(id: &'static str) -> Self {
+        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
+        let der = pair.as_der().expect("PKCS #8");
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            STANDARD.encode(der.as_ref())
+        );
+        let private = EncodingKey::from_rsa_pem(pem.as_bytes()).expect("a private key");
+        Self::published(id, Algorithm::RS256, private)
+    }
+
+    fn ec(id: &'static str) -> Self {
+        let pair = lc::EcdsaKeyPair::generate(&lc::ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+        let der = pair.to_pkcs8v1().expect("PKCS #8");
+        Self::published(id, Algorithm::ES256, EncodingKey::from_ec_der(der.as_ref()))
+    }
+
+    fn ed(id: &'static str) -> Self {
+        let pair = lc::Ed25519KeyPair::generate().expect("a key");
+        let der = pair.to_pkcs8().expect("PKCS #8");
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
+        let public = json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": id, "use": "sig"});
+        Self { id, algorithm: Algorithm::EdDSA, private: EncodingKey::from_ed_der(der.as_ref()), public }
+    }
+
+    fn published(id: &'static str, algorithm: Algorithm, private: EncodingKey) -> Self {
+        let jwk = Jwk::from_encoding_key(&private, algorithm).expect("a public key");
+        let mut public = serde_json::to_value(&jwk).expect("JSON");
+        public["kid"] = id.into();
+        Self { id, algorithm, private, public }
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        self.sign_as(self.algorithm, Some(self.id), claims)
+    }
+
+    fn sign_as(&self, algorithm: Algorithm, id: Option<&str>, claims: &Value) -> String {
+        let mut header = Header::new(algorithm);
+        header.kid = id.map(str::to_owned);
+        jsonwebtoken::encode(&header, claims, &self.private).expect("a token")
+    }
+}
+
+fn claims(clock: &Clock) -> Value {
+    let now = clock.now().unix_timestamp();
+    json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "77", "exp": now + 86_400, "iat": now})
+}
+
+fn with(clock: &Clock, changes: Value) -> Value {
+    let mut claims = claims(clock);
+    for (name, value) in changes.as_object().expect("an object") {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+async fn ask(app: &TestApp, token: &str) -> Answer {
+    answer(app.request(reqwest::Method::GET, "/api/v1/orders/1").bearer_auth(token)).await
+}
+
+fn clock() -> Clock {
+    Clock::manual(datetime!(2025-01-20 10:00 UTC))
+}
+
+#[tokio::test]
+async fn tokens_of_every_documented_algorithm_are_taken_beside_our_own() {
+    let clock = clock();
+    let keys = [Key::rsa("r"), Key::ec("e"), Key::ed("d")];
+    let provider = Provider::start(keys.iter().map(|key| key.public.clone()).collect()).await;
+    let app = provider.app(&clock).await;
+    for key in &keys {
+        ask(&app, &key.sign(&claims(&clock))).await.expect(StatusCode::NOT_FOUND);
+    }
+    app.login(1).await.get("/api/v1/orders/1").await.expect(StatusCode::NOT_FOUND);
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 1, "keys are kept");
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn the_claims_decide_who_calls_with_which_rights() {
+    let clock = clock();
+    let key = Key::ed("d");
+    let provider = Provider::start(vec![key.public.clone()]).await;
+    let app = provider.app(&clock).await;
+    let order = app.login(77).await;
+    let order = order
+        .post("/api/v1/orders", &json!({"order_date": "2025-01-20", "lines": [{"product_id": 1, "quantity": 1, "unit_price": "1.00"}]}))
+        .await
+        .expect(StatusCode::CREATED);
+    let path = order.header("location").expect("Location").to_owned();
+    let status = async |changes: Value| {
+        let token = key.sign(&with(&clock, changes));
+        answer(app.request(reqwest::Method::GET, &path).bearer_auth(token)).await.status
+    };
+    assert_eq!(status(json!({})).await, StatusCode::OK, "a numeric sub is the customer");
+    assert_eq!(status(json!({"sub": "someone", "customer_id": 77})).await, StatusCode::OK);
+    assert_eq!(status(json!({"sub": "someone", "customer_id": "77"})).await, StatusCode::OK);
+    assert_eq!(status(json!({"sub": "78"})).await, StatusCode::NOT_FOUND);
+    assert_eq!(status(json!({"sub": "78", "role": "admin"})).await, StatusCode::OK);
+    assert_eq!(status(json!({"sub": "someone"})).await, StatusCode::UNAUTHORIZED, "no customer is named");
+    assert_eq!(status(json!({"aud": ["other", AUDIENCE]})).await, StatusCode::OK);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn tokens_for_others_of_others_or_of_other_times_are_refused() {
+    let clock = clock();
+    let (key, stranger, rsa) = (Key::ec("e"), Key::ec("e"), Key::rsa("r"));
+    let provider = Provider::start(vec![key.public.clone(), rsa.public.clone()]).await;
+    let app = provider.app(&clock).await;
+    let now = clock.now().unix_timestamp();
+    for changes in [
+        json!({"iss": "https://evil.example"}),
+        json!({"iss": null}),
+        json!({"aud": "shop"}),
+        json!({"aud": ["shop"]}),
+        json!({"aud": null}),
+        json!({"exp": now - 61}),
+        json!({"exp": null}),
+        json!({"nbf": now + 61}),
+        json!({"type": "refresh"}),
+        json!({"sub": "0"}),
+    ] {
+        let refused = ask(&app, &key.sign(&with(&clock, changes.clone()))).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{changes}");
+        assert!(refused.header("www-authenticate").is_some_and(|value| value.contains("invalid_token")));
+    }
+    let good = claims(&clock);
+    ask(&app, &stranger.sign(&good)).await.expect(StatusCode::UNAUTHORIZED);
+    ask(&app, &rsa.sign_as(Algorithm::RS256, Some("e"), &good)).await.expect(StatusCode::UNAUTHORIZED);
+    ask(&app, &rsa.sign_as(Algorithm::RS512, Some("r"), &good)).await.expect(StatusCode::UNAUTHORIZED);
+    // The public key as an HMAC secret, which is the classic confusion.
+    let public = rsa.public["n"].as_str().expect("a modulus");
+    let mut header = Header::new(Algorithm::HS256);
+    header.kid = Some("r".to_owned());
+    let confused =
+        jsonwebtoken::encode(&header, &good, &EncodingKey::from_secret(public.as_bytes())).expect("a token");
+    ask(&app, &confused).await.expect(StatusCode::UNAUTHORIZED);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_asked_for_at_most_once_a_minute() {
+    let clock = clock();
+    let (old, new) = (Key::ed("old"), Key::ed("new"));
+    let provider = Provider::start(vec![old.public.clone()]).await;
+    let app = provider.app(&clock).await;
+    ask(&app, &old.sign(&claims(&clock))).await.expect(StatusCode::NOT_FOUND);
+
+    provider.keys.lock().expect("no panic").push(new.public.clone());
+    let token = new.sign(&claims(&clock));
+    let answers = futures_util::future::join_all((0..10).map(|_| ask(&app, &token))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::UNAUTHORIZED));
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
+
+    clock.advance(Duration::seconds(60));
+    let answers = futures_util::future::join_all((0..10).map(|_| ask(&app, &token))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::NOT_FOUND));
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn keys_hold_while_the_provider_is_down_and_go_when_it_withdraws_them() {
+    let clock = clock();
+    let (key, other) = (Key::ed("d"), Key::ed("other"));
+    let provider = Provider::start(vec![key.public.clone()]).await;
+    let app = provider.app(&clock).await;
+    provider.down.store(true, Ordering::SeqCst);
+    let token = key.sign(&claims(&clock));
+    ask(&app, &token).await.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+
+    provider.down.store(false, Ordering::SeqCst);
+    clock.advance(Duration::seconds(5));
+    ask(&app, &token).await.expect(StatusCode::NOT_FOUND);
+
+    provider.down.store(true, Ordering::SeqCst);
+    clock.advance(Duration::hours(2));
+    ask(&app, &token).await.expect(StatusCode::NOT_FOUND);
+
+    provider.down.store(false, Ordering::SeqCst);
+    *provider.keys.lock().expect("no panic") = vec![other.public.clone()];
+    clock.advance(Duration::hours(2));
+    ask(&app, &token).await.expect(StatusCode::UNAUTHORIZED);
+    app.drain().await;
+}
+
+#[test]
+fn a_provider_without_issuer_or_audience_is_refused_at_start() {
+    let with = |names: &[&'static str]| {
+        let settings = names.iter().map(|name| (*name, "https://id.example/keys"));
+        let settings = settings.chain([("JWT_SECRET", crate::support::SECRET)]);
+        api::auth::AuthConfig::from_env(&settings.collect(), false).map_err(|error| error.to_string())
+    };
+    assert!(with(&["JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"]).is_ok());
+    assert!(with(&["JWT_JWKS_URL", "JWT_AUDIENCE"]).is_err_and(|error| error.starts_with("JWT_ISSUER")));
+    assert!(with(&["JWT_JWKS_URL", "JWT_ISSUER"]).is_err_and(|error| error.starts_with("JWT_AUDIENCE")));
+}
