@@ -123,7 +123,7 @@ fn claims(clock: &Clock) -> Value {
     json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "77", "exp": now + 86_400, "iat": now})
 }
 
-fn with(clock: &Clock, changes: Value) -> Value {
+fn with(clock: &Clock, changes: &Value) -> Value {
     let mut claims = claims(clock);
     for (name, value) in changes.as_object().expect("an object") {
         claims[name] = value.clone();
@@ -166,7 +166,7 @@ async fn the_claims_decide_who_calls_with_which_rights() {
         .expect(StatusCode::CREATED);
     let path = order.header("location").expect("Location").to_owned();
     let status = async |changes: Value| {
-        let token = key.sign(&with(&clock, changes));
+        let token = key.sign(&with(&clock, &changes));
         answer(app.request(reqwest::Method::GET, &path).bearer_auth(token)).await.status
     };
     assert_eq!(status(json!({})).await, StatusCode::OK, "a numeric sub is the customer");
@@ -198,7 +198,7 @@ async fn tokens_for_others_of_others_or_of_other_times_are_refused() {
         json!({"type": "refresh"}),
         json!({"sub": "0"}),
     ] {
-        let refused = ask(&app, &key.sign(&with(&clock, changes.clone()))).await;
+        let refused = ask(&app, &key.sign(&with(&clock, &changes))).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{changes}");
         assert!(refused.header("www-authenticate").is_some_and(|value| value.contains("invalid_token")));
     }

@@ -26,12 +26,15 @@ pub(crate) struct TestApp {
     shutdown: Shutdown,
 }
 
+/// Changes settings that no environment variable does.
+type Tune = Box<dyn FnOnce(&mut ApiConfig) + Send>;
+
 /// What a test wants to be different.
 #[derive(Default)]
 pub(crate) struct Options {
     settings: Vec<(String, String)>,
     clock: Clock,
-    tune: Option<Box<dyn FnOnce(&mut ApiConfig) + Send>>,
+    tune: Option<Tune>,
 }
 
 impl Options {
