@@ -1,7 +1,7 @@
 //! Runs the tool in a folder of the test's own.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -25,6 +25,7 @@ impl Workspace {
     pub(crate) fn new() -> Self {
         let folder = paths::temporary("workspace").unwrap();
         fs::write(folder.join("Cargo.lock"), "").unwrap();
+        symlink(paths::workspace().join("migrations"), folder.join("migrations")).unwrap();
         Self(folder)
     }
 
