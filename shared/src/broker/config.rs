@@ -57,6 +57,8 @@ pub enum BrokerConfig {
     Sqs {
         /// The queue's full URL.
         queue_url: String,
+        /// The most bytes in one batch, and so in one event.
+        max_batch_bytes: usize,
     },
     /// RabbitMQ.
     RabbitMq {
@@ -75,7 +77,9 @@ impl BrokerConfig {
                     None => env.required_url("REDIS_URL", REDIS_SCHEMES)?,
                 },
             },
-            EventSystem::Sqs => Self::Sqs { queue_url: sqs_queue_url(env)? },
+            EventSystem::Sqs => {
+                Self::Sqs { queue_url: sqs_queue_url(env)?, max_batch_bytes: sqs_max_batch_bytes(env)? }
+            }
             EventSystem::RabbitMq => {
                 Self::RabbitMq { url: env.required_url("AMQP_URL", &["amqp", "amqps"])? }
             }
@@ -102,4 +106,10 @@ fn sqs_queue_url(env: &Env) -> Result<String, ConfigError> {
             "must be the queue's full URL, beginning with http:// or https://",
         ))
     }
+}
+
+/// What LocalStack takes; AWS takes up to 1 MiB.
+fn sqs_max_batch_bytes(env: &Env) -> Result<usize, ConfigError> {
+    let bytes = env.number_or("SQS_MAX_BATCH_BYTES", 256 * 1024, 1024..=1024 * 1024)?;
+    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
 }

@@ -3,7 +3,9 @@
 use super::{
     BrokerConfig, BrokerError, EventSink, EventSource,
     metered::{MeteredSink, MeteredSource},
+    rabbitmq::{RabbitMqOptions, RabbitMqSink, RabbitMqSource},
     redis_streams::{RedisStreamsOptions, RedisStreamsSink, RedisStreamsSource},
+    sqs::{SqsOptions, SqsSink, SqsSource},
 };
 
 /// The sink of the chosen event system.
@@ -15,8 +17,11 @@ pub async fn connect_sink(config: &BrokerConfig) -> Result<Box<dyn EventSink>, B
         BrokerConfig::RedisStreams { url } => {
             Box::new(RedisStreamsSink::connect(&RedisStreamsOptions::new(url.clone())).await?)
         }
-        BrokerConfig::Sqs { .. } | BrokerConfig::RabbitMq { .. } => {
-            return Err(BrokerError::misconfigured(config.system(), "not in this build"));
+        BrokerConfig::RabbitMq { url } => {
+            Box::new(RabbitMqSink::connect(&RabbitMqOptions::new(url.clone())).await?)
+        }
+        BrokerConfig::Sqs { queue_url, max_batch_bytes } => {
+            Box::new(SqsSink::connect(&sqs_options(queue_url, *max_batch_bytes)).await?)
         }
     };
     Ok(Box::new(MeteredSink(sink)))
@@ -33,9 +38,16 @@ pub async fn connect_source(
         BrokerConfig::RedisStreams { url } => {
             Box::new(RedisStreamsSource::connect(RedisStreamsOptions::new(url.clone()), consumer).await?)
         }
-        BrokerConfig::Sqs { .. } | BrokerConfig::RabbitMq { .. } => {
-            return Err(BrokerError::misconfigured(config.system(), "not in this build"));
+        BrokerConfig::RabbitMq { url } => {
+            Box::new(RabbitMqSource::connect(RabbitMqOptions::new(url.clone()), consumer).await?)
+        }
+        BrokerConfig::Sqs { queue_url, max_batch_bytes } => {
+            Box::new(SqsSource::connect(sqs_options(queue_url, *max_batch_bytes)).await?)
         }
     };
     Ok(Box::new(MeteredSource(source)))
+}
+
+fn sqs_options(queue_url: &str, max_batch_bytes: usize) -> SqsOptions {
+    SqsOptions { max_batch_bytes, ..SqsOptions::new(queue_url) }
 }

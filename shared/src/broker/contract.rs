@@ -492,3 +492,6 @@ macro_rules! conformance {
 }
 
 conformance!(redis_streams: crate::broker::redis_streams::tests::RedisBench);
+conformance!(rabbitmq: crate::broker::rabbitmq::tests::RabbitMqBench);
+conformance!(sqs_standard: crate::broker::sqs::tests::StandardBench);
+conformance!(sqs_fifo: crate::broker::sqs::tests::FifoBench);

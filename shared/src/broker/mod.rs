@@ -4,12 +4,15 @@
 //! decided in [`connect_sink`] and [`connect_source`], the one `match` on `EVENT_SYSTEM`. What every backend must do is written down as the
 //! conformance suite in the tests, which all of them pass.
 
+mod backoff;
 mod config;
 mod connect;
 #[cfg(test)]
 mod contract;
 mod metered;
+pub mod rabbitmq;
 pub mod redis_streams;
+pub mod sqs;
 
 use std::{fmt, time::Duration};
 
@@ -99,8 +102,8 @@ impl Delivery {
 
     /// Not now: it shall come again after about `after`, as the next attempt.
     pub fn retry(self, after: Duration) -> Settlement {
-        let Self { body, attempt, published_at, receipt } = self;
-        Settlement { receipt, outcome: Outcome::Retry { after, attempt, published_at, body } }
+        let Self { body, attempt, receipt, .. } = self;
+        Settlement { receipt, outcome: Outcome::Retry { after, attempt, body } }
     }
 }
 
@@ -119,7 +122,7 @@ pub(crate) enum Outcome {
     /// Never again.
     Ack,
     /// Again, later. Carries the delivery's parts for brokers that must send it anew to delay it.
-    Retry { after: Duration, attempt: u32, published_at: Option<OffsetDateTime>, body: Bytes },
+    Retry { after: Duration, attempt: u32, body: Bytes },
 }
 
 /// How much waits in a broker.

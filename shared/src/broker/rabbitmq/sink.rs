@@ -1,0 +1,133 @@
+//! Publishing to the exchange.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::BasicProperties;
+use tokio::sync::Mutex;
+
+use super::{
+    RabbitMqOptions, SYSTEM,
+    publisher::{Outgoing, publish_all},
+    supervisor::{Session, Supervisor},
+};
+use crate::{
+    broker::{BrokerError, EventSink, EventSystem, PublishOutcome, too_large},
+    clock::Clock,
+    event::Envelope,
+};
+
+/// How long a batch waits for a connection that is being made.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a batch may take to be confirmed before the connection counts as dead.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(10);
+/// Persistent, as AMQP numbers it.
+const PERSISTENT: u8 = 2;
+
+/// Publishes events to the exchange.
+#[derive(Debug)]
+pub struct RabbitMqSink {
+    supervisor: Supervisor,
+    exchange: String,
+    clock: Clock,
+    /// One batch at a time has the channel to itself.
+    turn: Mutex<()>,
+}
+
+impl RabbitMqSink {
+    /// Connects and declares the topology. A broker that cannot be reached yet is no error: it is tried again.
+    pub async fn connect(options: &RabbitMqOptions) -> Result<Self, BrokerError> {
+        let supervisor = Supervisor::start(options.clone(), "sink").await?;
+        Ok(Self {
+            supervisor,
+            exchange: options.exchange.clone(),
+            clock: Clock::System,
+            turn: Mutex::new(()),
+        })
+    }
+
+    async fn publish_now(&self, events: &[&Envelope]) -> Result<Vec<Result<(), String>>, BrokerError> {
+        let _turn = self.turn.lock().await;
+        let Some(session) = self.supervisor.session(CONNECTION_PATIENCE).await? else {
+            return Err(BrokerError::unavailable(SYSTEM, "the sink is closed"));
+        };
+        let seconds = u64::try_from(self.clock.now().unix_timestamp()).unwrap_or(0);
+        let messages = events.iter().map(|event| Outgoing {
+            exchange: &self.exchange,
+            routing_key: event.event_type.clone(),
+            body: event.body.as_bytes(),
+            properties: BasicProperties::default()
+                .with_delivery_mode(PERSISTENT)
+                .with_content_type("application/cloudevents+json".into())
+                .with_type(event.event_type.as_str().into())
+                .with_message_id(event.id.as_hyphenated().to_string().into())
+                .with_timestamp(seconds),
+        });
+        let messages = messages.collect();
+        // Should this batch be cancelled, its confirms must not be mistaken for those of the next one.
+        let guard = GiveUpUnless { session: &session, done: false };
+        let answers = session.run(CONFIRM_PATIENCE, publish_all(&session.publishing, messages)).await?;
+        // A returned message means that the topology is gone: a new session declares it again.
+        if answers.iter().all(Result::is_ok) {
+            guard.done();
+        }
+        Ok(answers)
+    }
+}
+
+/// Gives the session up unless its batch is done and well.
+struct GiveUpUnless<'a> {
+    session: &'a Session,
+    done: bool,
+}
+
+impl GiveUpUnless<'_> {
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for GiveUpUnless<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.session.give_up();
+        }
+    }
+}
+
+#[async_trait]
+impl EventSink for RabbitMqSink {
+    fn system(&self) -> EventSystem {
+        SYSTEM
+    }
+
+    async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        let fitting: Vec<&Envelope> = batch.iter().filter(|event| too_large(event).is_none()).collect();
+        let mut answers = match self.publish_now(&fitting).await {
+            Ok(answers) => Ok(answers.into_iter()),
+            Err(error) => Err(error.to_string()),
+        };
+        let outcome = |event: &Envelope| {
+            if let Some(problem) = too_large(event) {
+                return PublishOutcome::Rejected(problem);
+            }
+            let answer = match &mut answers {
+                Ok(answers) => answers.next().unwrap_or_else(|| Err("no answer".to_owned())),
+                Err(error) => Err(error.clone()),
+            };
+            match answer {
+                Ok(()) => PublishOutcome::Confirmed,
+                Err(message) => PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, message)),
+            }
+        };
+        batch.iter().map(outcome).collect()
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        super::source::check(&self.supervisor).await
+    }
+
+    async fn close(&self) {
+        self.supervisor.close().await;
+    }
+}

@@ -1,0 +1,185 @@
+//! One queue: the client, and what its errors mean.
+
+use std::{collections::HashMap, time::Duration};
+
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig},
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    types::{
+        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+        QueueAttributeName,
+    },
+};
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use super::{BATCH, SYSTEM, SqsOptions, seconds};
+use crate::broker::BrokerError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For one call with its retries; long polls bound themselves.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many batch calls run at once.
+const PARALLEL: usize = 10;
+
+/// A queue and the client to reach it.
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    pub(super) client: Client,
+    pub(super) url: String,
+}
+
+impl Queue {
+    /// Calls nothing yet.
+    pub(super) async fn new(options: &SqsOptions) -> Result<Self, BrokerError> {
+        let client = match &options.client {
+            Some(client) => client.clone(),
+            None => default_client().await?,
+        };
+        Ok(Self { client, url: options.queue_url.clone() })
+    }
+
+    /// Whether the queue keeps the order of its groups.
+    pub(super) fn is_fifo(&self) -> bool {
+        self.url.rsplit_once('.').is_some_and(|(_, end)| end == "fifo")
+    }
+
+    /// Reads attributes of the queue; shows whether it exists and may be read.
+    pub(super) async fn attributes(
+        &self,
+        names: &[QueueAttributeName],
+    ) -> Result<HashMap<QueueAttributeName, String>, BrokerError> {
+        let call = self.client.get_queue_attributes().queue_url(&self.url);
+        let call = call.set_attribute_names(Some(names.to_vec())).send();
+        let answer = bounded(call).await?;
+        Ok(answer.attributes.unwrap_or_default())
+    }
+
+    /// Deletes messages for good; why some could not be.
+    pub(super) async fn delete(&self, receipts: Vec<String>) -> Result<Vec<String>, BrokerError> {
+        let calls =
+            receipts.chunks(BATCH).map(|chunk| {
+                let entries = chunk.iter().enumerate().filter_map(|(index, receipt)| {
+                    let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
+                    entry.receipt_handle(receipt).build().ok()
+                });
+                let call = self.client.delete_message_batch().queue_url(&self.url);
+                let call = call.set_entries(Some(entries.collect())).send();
+                async move {
+                    bounded(call).await.map(|answer| answer.failed.iter().map(describe).collect::<Vec<_>>())
+                }
+            });
+        let calls: Vec<_> = calls.collect();
+        let answers: Vec<_> = futures_util::stream::iter(calls).buffer_unordered(PARALLEL).collect().await;
+        let failed: Result<Vec<Vec<String>>, BrokerError> = answers.into_iter().collect();
+        Ok(failed?.concat())
+    }
+
+    /// Has each message become visible after its time; which could not be changed, and why.
+    pub(super) async fn set_visibility(
+        &self,
+        messages: Vec<(String, Duration)>,
+    ) -> Result<Vec<(String, String)>, BrokerError> {
+        let calls = messages.chunks(BATCH).map(|chunk| {
+            let entries = chunk.iter().enumerate().filter_map(|(index, (receipt, after))| {
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(index.to_string());
+                entry.receipt_handle(receipt).visibility_timeout(seconds(*after)).build().ok()
+            });
+            let call = self.client.change_message_visibility_batch().queue_url(&self.url);
+            let call = call.set_entries(Some(entries.collect())).send();
+            async move {
+                let answer = bounded(call).await?;
+                let failed = answer.failed.iter().filter_map(|entry| {
+                    let (receipt, _) = chunk.get(entry.id.parse::<usize>().ok()?)?;
+                    Some((receipt.clone(), describe(entry)))
+                });
+                Ok(failed.collect::<Vec<_>>())
+            }
+        });
+        let calls: Vec<_> = calls.collect();
+        let answers: Vec<Result<Vec<_>, BrokerError>> =
+            futures_util::stream::iter(calls).buffer_unordered(PARALLEL).collect().await;
+        let failed: Result<Vec<Vec<_>>, BrokerError> = answers.into_iter().collect();
+        Ok(failed?.concat())
+    }
+}
+
+/// One entry of `Failed`.
+pub(super) fn describe(failure: &BatchResultErrorEntry) -> String {
+    format!("{}: {}", failure.code, failure.message.as_deref().unwrap_or("no message"))
+}
+
+/// A client by the SDK's default chain.
+async fn default_client() -> Result<Client, BrokerError> {
+    let loader =
+        aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts()).retry_config(retries());
+    let config = loader.load().await;
+    if config.region().is_none() {
+        return Err(BrokerError::misconfigured(SYSTEM, "no region: set AWS_REGION"));
+    }
+    Ok(Client::new(&config))
+}
+
+pub(super) fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build()
+}
+
+/// One more attempt within the call; the callers have their own.
+pub(super) fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(200))
+}
+
+/// One call, in time.
+pub(super) async fn bounded<T, E>(
+    call: impl Future<Output = Result<T, SdkError<E>>>,
+) -> Result<T, BrokerError>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| broker_error(&error)),
+        Err(_) => Err(BrokerError::unavailable(SYSTEM, "no answer in time")),
+    }
+}
+
+/// What a failure means: whether waiting can help.
+pub(super) fn broker_error<E>(error: &SdkError<E>) -> BrokerError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let Some(code) = error.code() else {
+        let message = DisplayErrorContext(error).to_string();
+        // The credential chain has no error type of its own here.
+        return if message.contains("credential") && !matches!(error, SdkError::TimeoutError(_)) {
+            BrokerError::misconfigured(SYSTEM, message)
+        } else {
+            BrokerError::unavailable(SYSTEM, message)
+        };
+    };
+    let message = format!("{code}: {}", error.message().unwrap_or("no message"));
+    if is_for_operator(code) {
+        BrokerError::misconfigured(
+            SYSTEM,
+            format!("{message}; check SQS_QUEUE_URL, AWS_REGION and the permissions"),
+        )
+    } else {
+        BrokerError::unavailable(SYSTEM, message)
+    }
+}
+
+/// Codes that no waiting changes.
+fn is_for_operator(code: &str) -> bool {
+    const CODES: [&str; 9] = [
+        "QueueDoesNotExist",
+        "NonExistentQueue",
+        "AccessDenied",
+        "InvalidClientTokenId",
+        "UnrecognizedClient",
+        "SignatureDoesNotMatch",
+        "InvalidAddress",
+        "InvalidSecurity",
+        "MissingAuthenticationToken",
+    ];
+    CODES.iter().any(|known| code.contains(known))
+}

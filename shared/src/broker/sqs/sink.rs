@@ -1,0 +1,307 @@
+//! Publishing to the queue.
+
+use std::collections::{BTreeMap, HashSet};
+
+use async_trait::async_trait;
+use aws_sdk_sqs::{
+    error::ProvideErrorMetadata as _,
+    types::{BatchResultErrorEntry, QueueAttributeName, SendMessageBatchRequestEntry},
+};
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use super::{
+    BATCH, SYSTEM, SqsOptions,
+    queue::{CALL_TIMEOUT, Queue, broker_error, describe},
+};
+use crate::{
+    broker::{BrokerError, EventSink, EventSystem, PublishOutcome, passing, too_large},
+    event::Envelope,
+};
+
+/// Sends events to the queue.
+#[derive(Debug)]
+pub struct SqsSink {
+    queue: Queue,
+    max_batch_bytes: usize,
+    senders: usize,
+}
+
+/// Batches that must be sent one after the other, as positions in what is published.
+type Lane = Vec<Vec<usize>>;
+
+impl SqsSink {
+    /// Checks that the queue exists. One that cannot be reached yet is no error.
+    pub async fn connect(options: &SqsOptions) -> Result<Self, BrokerError> {
+        let queue = Queue::new(options).await?;
+        let sink = Self { queue, max_batch_bytes: options.max_batch_bytes, senders: options.senders.max(1) };
+        passing(sink.check().await)?;
+        Ok(sink)
+    }
+
+    /// Why an event can never be sent to this queue.
+    fn refusal(&self, event: &Envelope) -> Option<String> {
+        let bytes = event.body.len();
+        too_large(event).or_else(|| {
+            (bytes > self.max_batch_bytes)
+                .then(|| format!("the event has {bytes} bytes, and the queue takes {}", self.max_batch_bytes))
+        })
+    }
+
+    async fn run_lane(&self, events: &[Envelope], lane: Lane) -> Vec<(usize, PublishOutcome)> {
+        let mut outcomes = Vec::new();
+        let mut stuck = HashSet::new();
+        for batch in lane {
+            // In a FIFO queue an event must not overtake an earlier one of its group.
+            let (blocked, free): (Vec<usize>, Vec<usize>) =
+                batch.into_iter().partition(|index| stuck.contains(&events[*index].key));
+            outcomes.extend(blocked.into_iter().map(|index| {
+                let why = "an earlier event of its key was not taken";
+                (index, PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, why)))
+            }));
+            let answered = self.send(events, free).await;
+            if self.queue.is_fifo() {
+                let failed =
+                    answered.iter().filter(|(_, outcome)| matches!(outcome, PublishOutcome::Retry(_)));
+                stuck.extend(failed.map(|(index, _)| events[*index].key));
+            }
+            outcomes.extend(answered);
+        }
+        outcomes
+    }
+
+    /// Sends one batch. Where SQS refuses a batch as a whole for what is in it, each entry is sent alone, so that one bad
+    /// event holds up no other.
+    async fn send(&self, events: &[Envelope], batch: Vec<usize>) -> Vec<(usize, PublishOutcome)> {
+        match self.send_batch(events, &batch).await {
+            Ok(answered) => answered,
+            Err(Refusal::Contents(_)) if batch.len() > 1 => {
+                let mut answered = Vec::with_capacity(batch.len());
+                for index in batch {
+                    // One after the other, for the order of a FIFO queue; this is rare.
+                    let alone = self.send_batch(events, &[index]).await;
+                    answered.extend(alone.unwrap_or_else(|refusal| vec![(index, refusal.outcome())]));
+                }
+                answered
+            }
+            Err(refusal) => batch.into_iter().map(|index| (index, refusal.outcome())).collect(),
+        }
+    }
+
+    async fn send_batch(
+        &self,
+        events: &[Envelope],
+        batch: &[usize],
+    ) -> Result<Vec<(usize, PublishOutcome)>, Refusal> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let entries: Result<Vec<_>, _> =
+            batch.iter().map(|index| self.entry(*index, &events[*index])).collect();
+        let entries = entries.map_err(|error| Refusal::Call(BrokerError::unavailable(SYSTEM, error)))?;
+        let call = self.queue.client.send_message_batch().queue_url(&self.queue.url);
+        let answer = match timeout(CALL_TIMEOUT, call.set_entries(Some(entries)).send()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.code().is_some_and(is_about_contents) => {
+                return Err(Refusal::Contents(broker_error(&error).to_string()));
+            }
+            Ok(Err(error)) => return Err(Refusal::Call(broker_error(&error))),
+            Err(_) => return Err(Refusal::Call(BrokerError::unavailable(SYSTEM, "no answer in time"))),
+        };
+        let taken: HashSet<String> = answer.successful.into_iter().map(|entry| entry.id).collect();
+        let failed: BTreeMap<String, BatchResultErrorEntry> =
+            answer.failed.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        let outcome = |index: usize| {
+            let id = index.to_string();
+            match failed.get(&id) {
+                Some(failure) => refused(failure),
+                None if taken.contains(&id) => PublishOutcome::Confirmed,
+                None => PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "the answer leaves it out")),
+            }
+        };
+        Ok(batch.iter().map(|index| (*index, outcome(*index))).collect())
+    }
+
+    fn entry(
+        &self,
+        index: usize,
+        event: &Envelope,
+    ) -> Result<SendMessageBatchRequestEntry, aws_sdk_sqs::error::BuildError> {
+        let mut entry =
+            SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&event.body);
+        if self.queue.is_fifo() {
+            entry = entry
+                .message_group_id(event.key.to_string())
+                .message_deduplication_id(event.id.as_hyphenated().to_string());
+        }
+        entry.build()
+    }
+}
+
+/// A whole call that failed.
+enum Refusal {
+    /// For what is in one of its entries.
+    Contents(String),
+    /// For anything else.
+    Call(BrokerError),
+}
+
+impl Refusal {
+    /// What it means for each entry of the call.
+    fn outcome(&self) -> PublishOutcome {
+        match self {
+            Self::Contents(message) => PublishOutcome::Rejected(message.clone()),
+            Self::Call(BrokerError::Unavailable { message, .. }) => {
+                PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, message))
+            }
+            Self::Call(BrokerError::Misconfigured { message, .. }) => {
+                PublishOutcome::Retry(BrokerError::misconfigured(SYSTEM, message))
+            }
+        }
+    }
+}
+
+/// Codes by which SQS refuses a batch, or an entry that is alone in it, for its contents.
+fn is_about_contents(code: &str) -> bool {
+    ["InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong"]
+        .iter()
+        .any(|known| code.contains(known))
+}
+
+/// One of the `Failed`. What is called the sender's fault may still be one that passes, or an operator's.
+fn refused(failure: &BatchResultErrorEntry) -> PublishOutcome {
+    let message = describe(failure);
+    let may_pass = ["Throttl", "OverLimit", "Kms", "KMS", "AccessDenied", "Internal", "Unavailable"];
+    // LocalStack does not call a fault of the contents the sender's.
+    let lasting = failure.sender_fault && !may_pass.iter().any(|code| failure.code.contains(code));
+    if lasting || is_about_contents(&failure.code) {
+        PublishOutcome::Rejected(message)
+    } else {
+        PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, message))
+    }
+}
+
+/// Divides what is to be published into batches, and these into lanes that may run side by side.
+///
+/// In a FIFO queue all events of a key are in the same lane; in a standard queue each batch is a lane of its own.
+fn plan(events: &[(usize, &Envelope)], fifo: bool, max_bytes: usize, lanes: usize) -> Vec<Lane> {
+    let mut shares: BTreeMap<u64, Vec<(usize, &Envelope)>> = BTreeMap::new();
+    for (index, event) in events {
+        let share =
+            if fifo { event.key.unsigned_abs() % u64::try_from(lanes).unwrap_or(1).max(1) } else { 0 };
+        shares.entry(share).or_default().push((*index, event));
+    }
+    let batched = shares.into_values().map(|share| batches(&share, max_bytes));
+    if fifo { batched.collect() } else { batched.flatten().map(|batch| vec![batch]).collect() }
+}
+
+fn batches(events: &[(usize, &Envelope)], max_bytes: usize) -> Lane {
+    let mut lane: Lane = Vec::new();
+    let mut bytes = 0;
+    for (index, event) in events {
+        let fits = bytes + event.body.len() <= max_bytes;
+        match lane.last_mut() {
+            Some(batch) if fits && batch.len() < BATCH => batch.push(*index),
+            _ => {
+                bytes = 0;
+                lane.push(vec![*index]);
+            }
+        }
+        bytes += event.body.len();
+    }
+    lane
+}
+
+#[async_trait]
+impl EventSink for SqsSink {
+    fn system(&self) -> EventSystem {
+        SYSTEM
+    }
+
+    async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        let mut outcomes: Vec<Option<PublishOutcome>> =
+            batch.iter().map(|event| self.refusal(event).map(PublishOutcome::Rejected)).collect();
+        let fitting: Vec<(usize, &Envelope)> =
+            batch.iter().enumerate().filter(|(index, _)| outcomes[*index].is_none()).collect();
+        let lanes = plan(&fitting, self.queue.is_fifo(), self.max_batch_bytes, self.senders);
+        let running = lanes.into_iter().map(|lane| self.run_lane(batch, lane));
+        let answered: Vec<_> =
+            futures_util::stream::iter(running).buffer_unordered(self.senders).collect().await;
+        for (index, outcome) in answered.into_iter().flatten() {
+            outcomes[index] = Some(outcome);
+        }
+        let unknown = || PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "it was not sent"));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        self.queue.attributes(&[QueueAttributeName::QueueArn]).await.map(|_| ())
+    }
+
+    /// There is nothing to give back: the client's connections end with it.
+    async fn close(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn events(keys: &[i64], bytes: usize) -> Vec<Envelope> {
+        let event = |key: &i64| Envelope {
+            id: Uuid::now_v7(),
+            event_type: "OrderCreated".to_owned(),
+            key: *key,
+            sequence: 1,
+            body: "x".repeat(bytes),
+        };
+        keys.iter().map(event).collect()
+    }
+
+    fn planned(events: &[Envelope], fifo: bool, max_bytes: usize) -> Vec<Lane> {
+        plan(&events.iter().enumerate().collect::<Vec<_>>(), fifo, max_bytes, 4)
+    }
+
+    #[test]
+    fn a_batch_holds_at_most_ten_entries_and_at_most_the_size() {
+        let many = events(&[1; 25], 10);
+        let sizes: Vec<usize> = planned(&many, false, 1000).iter().flatten().map(Vec::len).collect();
+        assert_eq!(sizes, [10, 10, 5]);
+        let large = events(&[1; 5], 400);
+        let sizes: Vec<usize> = planned(&large, false, 1000).iter().flatten().map(Vec::len).collect();
+        assert_eq!(sizes, [2, 2, 1]);
+        let exact = events(&[1; 2], 1000);
+        assert_eq!(planned(&exact, false, 1000).len(), 2);
+    }
+
+    #[test]
+    fn a_fifo_queue_never_has_one_key_in_two_lanes_and_keeps_its_order() {
+        let keys: Vec<i64> = (0..200).map(|number| number % 7).collect();
+        let all = events(&keys, 10);
+        let lanes = planned(&all, true, 1000);
+        assert!(lanes.len() > 1, "different keys run side by side");
+        for key in 0..7 {
+            let with_key: Vec<&Lane> =
+                lanes.iter().filter(|lane| lane.iter().flatten().any(|index| keys[*index] == key)).collect();
+            assert_eq!(with_key.len(), 1, "key {key}");
+            let order: Vec<usize> =
+                with_key[0].iter().flatten().copied().filter(|index| keys[*index] == key).collect();
+            assert!(order.is_sorted());
+        }
+        assert_eq!(lanes.iter().flatten().flatten().count(), 200);
+    }
+
+    #[test]
+    fn only_a_lasting_fault_of_the_sender_is_a_rejection() {
+        let failure = |code: &str, sender_fault| {
+            let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault);
+            refused(&entry.build().expect("complete"))
+        };
+        assert!(matches!(failure("InvalidMessageContents", true), PublishOutcome::Rejected(_)));
+        assert!(matches!(failure("InvalidMessageContents", false), PublishOutcome::Rejected(_)));
+        assert!(matches!(failure("InternalError", false), PublishOutcome::Retry(_)));
+        assert!(matches!(failure("RequestThrottled", true), PublishOutcome::Retry(_)));
+        assert!(matches!(failure("KmsAccessDenied", true), PublishOutcome::Retry(_)));
+    }
+}
