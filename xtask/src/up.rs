@@ -13,9 +13,8 @@ use crate::signals::Signals;
 use crate::system::{Role, System};
 use crate::{cargo, lock, settings};
 
-/// Where metrics are looked for first; further workers follow on the next free ports.
-const API_METRICS: u16 = 9090;
-const WORKER_METRICS: u16 = 9091;
+/// The metrics of an API on port 8000 are on 9090, and those of its workers on the ports from there.
+const METRICS_ABOVE_PORT: u16 = 1090;
 /// The queue that `--events sqs` uses.
 const QUEUE: &str = "order-events";
 
@@ -136,7 +135,7 @@ async fn build(release: bool) -> anyhow::Result<()> {
 }
 
 async fn start_programs(system: &System, args: &Args, variables: &mut Variables) -> anyhow::Result<()> {
-    let address = format!("127.0.0.1:{}", port::prefer(Some(API_METRICS)));
+    let address = format!("127.0.0.1:{}", metrics_port(args, 0));
     let api = program(args, variables, "api", "api")?
         .arg("serve")
         // On loopback unless told otherwise, because the test login lets everybody in.
@@ -152,7 +151,7 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
     let mut addresses = Vec::new();
     for number in 1..=args.workers {
         let name = format!("worker-{number}");
-        let address = format!("127.0.0.1:{}", port::prefer(Some(WORKER_METRICS + number - 1)));
+        let address = format!("127.0.0.1:{}", metrics_port(args, number));
         let worker =
             program(args, variables, "worker", &name)?.arg("run").env("METRICS_ADDR", &address).start()?;
         system
@@ -162,6 +161,11 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
     }
     variables.insert("WORKER_METRICS_ADDRS".into(), addresses.join(","));
     Ok(())
+}
+
+/// Where a program's metrics are: with each API port elsewhere, so that several systems run side by side.
+fn metrics_port(args: &Args, worker: u16) -> u16 {
+    port::prefer(args.port.checked_add(METRICS_ABOVE_PORT + worker))
 }
 
 /// One of the binaries, with a log file of its own that begins anew.
