@@ -152,7 +152,7 @@ impl From<Refusal> for ApiError {
             Refusal::NotEditable { status } => {
                 let detail =
                     format!("order_date and lines can change while the order is PENDING; it is {status}");
-                Self::new(Code::OrderNotEditable, detail).with_fact("status", status.as_str())
+                Self::new(Code::OrderNotEditable, detail).with_fact("order_status", status.as_str())
             }
         }
     }

@@ -101,7 +101,7 @@ where
         let cause = match run(pool, &mut work).await {
             Ok(done) => return Ok((done, in_doubt)),
             Err(Failure::Refused(error)) => return Err(GaveUp::Refused { error, in_doubt }),
-            Err(Failure::Unavailable(error)) if !in_doubt => {
+            Err(Failure::Unavailable(error)) if !in_doubt && !is_broken(&error) => {
                 return Err(GaveUp::Unavailable(error.to_string()));
             }
             Err(Failure::Unavailable(error)) => error,
@@ -111,9 +111,10 @@ where
             }
         };
         if attempt == ATTEMPTS {
-            return Err(GaveUp::Unknown(cause.to_string()));
+            let cause = cause.to_string();
+            return Err(if in_doubt { GaveUp::Unknown(cause) } else { GaveUp::Unavailable(cause) });
         }
-        tracing::warn!(error = %cause, attempt, "the outcome of a write is unknown; it is done again");
+        tracing::warn!(error = %cause, attempt, in_doubt, "a write was cut off; it is done again");
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
@@ -129,7 +130,7 @@ where
     for _ in 0..pool.options().get_max_connections() {
         match run(pool, &mut work).await {
             Ok(done) => return Ok(done),
-            Err(Failure::InDoubt(sqlx::Error::Io(error))) if error.kind() != io::ErrorKind::TimedOut => {}
+            Err(Failure::Unavailable(error) | Failure::InDoubt(error)) if is_broken(&error) => {}
             Err(Failure::Unavailable(error) | Failure::InDoubt(error)) => {
                 return Err(GaveUp::Unavailable(error.to_string()));
             }
@@ -193,6 +194,11 @@ fn classify(error: sqlx::Error) -> Failure {
         },
         _ => Failure::Refused(error),
     }
+}
+
+/// Whether a connection broke, rather than that none was to be had: another one may do.
+fn is_broken(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() != io::ErrorKind::TimedOut)
 }
 
 /// Whether the work was refused because a lock was not to be had in time.

@@ -55,6 +55,19 @@ impl TestApp {
         sqlx::query_scalar(sql).fetch_one(&self.db).await.expect("a number")
     }
 
+    /// Takes an order out of the cache, so that the next read asks the database.
+    pub(crate) async fn forget_cached(&self, id: i64) {
+        let mut redis = self.redis_connection().await;
+        let key = format!("{}{id}", shared::cache::KEY_PREFIX);
+        let _removed: i64 = redis::cmd("DEL").arg(key).query_async(&mut redis).await.expect("Redis answers");
+    }
+
+    /// A connection to the test's own Redis.
+    pub(crate) async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.redis.url()).expect("an address");
+        client.get_multiplexed_async_connection().await.expect("Redis answers")
+    }
+
     /// The events of an order as `type version`, in the order of the log.
     pub(crate) async fn events(&self, id: i64) -> Vec<String> {
         sqlx::query_scalar("SELECT event_type || ' ' || version FROM outbox WHERE order_id = $1 ORDER BY id")

@@ -15,9 +15,12 @@ use super::{
         lanes::Work,
         session::{self, GaveUp},
     },
-    Committed, Reply, Tools, in_progress, one_per_key, replay, send,
+    Committed, Keyed, Reply, Tools, in_progress, one_per_key, send,
 };
-use crate::store::{self, Claim, NewOrder};
+use crate::{
+    error::ApiError,
+    store::{self, Claim, NewOrder},
+};
 
 /// An order to create, with everything that is written and answered ready.
 pub(in crate::orders) struct CreateJob {
@@ -29,23 +32,37 @@ pub(in crate::orders) struct CreateJob {
     pub(in crate::orders) reply: Reply,
 }
 
+impl Keyed for CreateJob {
+    fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
+    fn answer(self, answer: Result<Answer, ApiError>) {
+        send(self.reply, answer);
+    }
+}
+
 pub(super) struct Creates(pub(super) Arc<Tools>);
 
 impl Work<CreateJob> for Creates {
     async fn run(&self, jobs: Vec<CreateJob>) -> Vec<CreateJob> {
-        let (batch, held) = one_per_key(jobs, |job| job.claim.as_ref());
+        let (batch, mut taken) = one_per_key(jobs);
         metrics::histogram!("write_batch_size", "kind" => "create").record(size(&batch));
         match self.write(&batch, false).await {
-            Ok(written) => self.settle(batch, &written).await,
+            Ok(written) => taken.extend(self.settle(batch, &written)),
             // Something of one of them is refused: each alone, so that it is not the others' fault.
             Err(GaveUp::Refused { in_doubt, .. }) => {
                 for job in batch {
-                    self.one(job, in_doubt).await;
+                    taken.extend(self.one(job, in_doubt).await);
                 }
             }
-            Err(failure) => batch.into_iter().for_each(|job| send(job.reply, Err(failure.to_api_error()))),
+            Err(failure) => {
+                for job in batch {
+                    job.answer(Err(failure.to_api_error()));
+                }
+            }
         }
-        held
+        self.0.replay(taken).await
     }
 }
 
@@ -73,13 +90,14 @@ impl Creates {
         Ok(new.iter().map(|new| written.contains(&new.order.id)).collect())
     }
 
-    async fn one(&self, job: CreateJob, in_doubt: bool) {
+    /// Writes a job alone, and gives it back where its key is taken.
+    async fn one(&self, job: CreateJob, in_doubt: bool) -> Vec<CreateJob> {
         let batch = vec![job];
         match self.write(&batch, in_doubt).await {
-            Ok(written) => self.settle(batch, &written).await,
+            Ok(written) => self.settle(batch, &written),
             // Its id is its own: the attempt whose outcome was unknown has written it.
             Err(GaveUp::Refused { error, in_doubt: true }) if session::violates(&error, "orders_pkey") => {
-                self.settle(batch, &vec![true]).await;
+                self.settle(batch, &vec![true])
             }
             Err(failure) => {
                 for job in batch {
@@ -87,14 +105,15 @@ impl Creates {
                         GaveUp::Refused { error, .. } if session::is_lock_timeout(error) => in_progress(),
                         failure => failure.to_api_error(),
                     };
-                    send(job.reply, Err(error));
+                    job.answer(Err(error));
                 }
+                Vec::new()
             }
         }
     }
 
-    /// Answers those that were written, and those whose key is taken with what stands under it.
-    async fn settle(&self, batch: Vec<CreateJob>, written: &Written) {
+    /// Has those that were written answered, and gives back those whose key is taken.
+    fn settle(&self, batch: Vec<CreateJob>, written: &Written) -> Vec<CreateJob> {
         let (mut committed, mut taken) = (Vec::with_capacity(batch.len()), Vec::new());
         for (job, written) in batch.into_iter().zip(written) {
             if *written {
@@ -106,32 +125,12 @@ impl Creates {
                     may_create: true,
                 };
                 committed.push(Committed { cache, reply: job.reply, answer: job.answer });
-            } else if let Some(claim) = job.claim {
-                taken.push((claim, job.reply));
+            } else {
+                taken.push(job);
             }
         }
         self.0.publish(committed);
-        self.0.replay_all(taken).await;
-    }
-}
-
-impl Tools {
-    /// Answers requests whose key is taken.
-    pub(super) async fn replay_all(&self, taken: Vec<(Claim, Reply)>) {
-        if taken.is_empty() {
-            return;
-        }
-        let keys: Vec<(CustomerId, &str)> =
-            taken.iter().map(|(claim, _)| (claim.caller, claim.key.as_str())).collect();
-        let keys = &keys;
-        let found = session::read(&self.db, |mut db| async move { store::find(&mut db, keys).await }).await;
-        for (claim, reply) in taken {
-            let answer = match &found {
-                Ok(found) => replay(&claim, found.get(&(claim.caller, claim.key.clone()))),
-                Err(failure) => Err(failure.to_api_error()),
-            };
-            send(reply, answer);
-        }
+        taken
     }
 }
 

@@ -1,7 +1,9 @@
 //! The writer: everything that changes orders goes through it, many changes to one commit.
 
+mod change_job;
 mod changes;
 mod creates;
+mod locked;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -10,20 +12,21 @@ use shared::{cache::CacheWrite, clock::Clock, order::CustomerId, shutdown::Shutd
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{Semaphore, oneshot};
 
-use self::{changes::Changes, creates::Creates};
 pub(super) use self::{
-    changes::{ChangeJob, Command},
+    change_job::{ChangeJob, Command},
     creates::CreateJob,
 };
+use self::{changes::Changes, creates::Creates};
 use super::{
     Stale,
     answer::Answer,
     lanes::{Lanes, Overloaded, Size},
+    session,
 };
 use crate::{
     error::{ApiError, Code},
     outbox::Wake,
-    store::{Claim, KeptAnswer},
+    store::{self, Claim},
 };
 
 /// Two lanes: while one waits for its commit, the other collects and sends.
@@ -34,7 +37,7 @@ const CHANGES: Size = Size { lanes: 1, waiting: 1024, batch: 64 };
 /// Changes that may wait for a lock at once, each on a connection of its own.
 const WAITING_FOR_LOCKS: usize = 4;
 /// How long a batch waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The lanes, and what they share.
 pub(super) struct Writer {
@@ -162,30 +165,52 @@ fn send(reply: Reply, answer: Result<Answer, ApiError>) {
     let _client_is_gone = reply.send(answer);
 }
 
-/// Sorts out jobs whose key another job of the batch has as well: they wait for the next batch, and then find the
-/// answer. So two equal requests in one process never meet as "in progress".
-fn one_per_key<J>(jobs: Vec<J>, claim: impl Fn(&J) -> Option<&Claim>) -> (Vec<J>, Vec<J>) {
-    let mut seen: HashSet<(CustomerId, String)> = HashSet::new();
-    let mut held = Vec::new();
-    let mut batch = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let is_new = claim(&job).is_none_or(|claim| seen.insert((claim.caller, claim.key.clone())));
-        if is_new { batch.push(job) } else { held.push(job) }
-    }
-    (batch, held)
+/// A request that may carry a key, and waits for its answer.
+trait Keyed {
+    fn claim(&self) -> Option<&Claim>;
+    fn answer(self, answer: Result<Answer, ApiError>);
 }
 
-/// The answer to a request whose key is taken: what stands under the key, or that the key is another request's.
-fn replay(claim: &Claim, found: Option<&([u8; 32], KeptAnswer)>) -> Result<Answer, ApiError> {
-    match found {
-        Some((hash, kept)) if *hash == claim.request_hash => Ok(Answer::replayed(kept.clone())),
-        Some(_) => Err(ApiError::new(
-            Code::IdempotencyKeyReused,
-            "this Idempotency-Key was used for another request; choose a new one",
-        )),
-        // Taken a moment ago, and gone: it has just expired.
-        None => Err(in_progress()),
+/// Sorts out the jobs whose key another job of the batch has as well: they follow when that one is done, and then
+/// find its answer. So two equal requests in one process never meet as "in progress".
+fn one_per_key<J: Keyed>(jobs: Vec<J>) -> (Vec<J>, Vec<J>) {
+    let mut seen: HashSet<(CustomerId, String)> = HashSet::new();
+    jobs.into_iter()
+        .partition(|job| job.claim().is_none_or(|claim| seen.insert((claim.caller, claim.key.clone()))))
+}
+
+impl Tools {
+    /// Answers requests whose key is taken with what stands under it, or that the key is another request's. Gives
+    /// back those whose key is free again or still: it has just expired, or the job that had it came to nothing.
+    async fn replay<J: Keyed>(&self, taken: Vec<J>) -> Vec<J> {
+        let keys: Vec<(CustomerId, &str)> =
+            taken.iter().filter_map(Keyed::claim).map(|claim| (claim.caller, claim.key.as_str())).collect();
+        if keys.is_empty() {
+            return taken;
+        }
+        let keys = &keys;
+        let found = session::read(&self.db, |mut db| async move { store::find(&mut db, keys).await }).await;
+        let mut free = Vec::new();
+        for job in taken {
+            let Some(claim) = job.claim() else { continue };
+            match &found {
+                Ok(found) => match found.get(&(claim.caller, claim.key.clone())) {
+                    Some((hash, kept)) if *hash == claim.request_hash => {
+                        job.answer(Ok(Answer::replayed(kept.clone())));
+                    }
+                    Some(_) => job.answer(Err(reused())),
+                    None => free.push(job),
+                },
+                Err(failure) => job.answer(Err(failure.to_api_error())),
+            }
+        }
+        free
     }
+}
+
+fn reused() -> ApiError {
+    let detail = "this Idempotency-Key was used for another request; choose a new one";
+    ApiError::new(Code::IdempotencyKeyReused, detail)
 }
 
 /// Another process holds the key in a transaction that has not ended.

@@ -1,0 +1,139 @@
+//! One change: what is asked for, and what is decided of it.
+
+use shared::{
+    cache::CacheWrite,
+    event::{Envelope, Event, EventType},
+    order::{LineId, Order, OrderId},
+};
+use time::OffsetDateTime;
+
+use super::{
+    super::{
+        answer::{Answer, Asked, written},
+        decide::{self, Refusal, Update},
+        preconditions::Preconditions,
+    },
+    Committed, Keyed, Reply, send,
+};
+use crate::{
+    auth::Caller,
+    error::ApiError,
+    store::{Change, Claim},
+};
+
+/// A change to decide and to write.
+pub(in crate::orders) struct ChangeJob {
+    pub(in crate::orders) id: OrderId,
+    pub(in crate::orders) caller: Caller,
+    pub(in crate::orders) preconditions: Preconditions,
+    pub(in crate::orders) command: Command,
+    pub(in crate::orders) claim: Option<Claim>,
+    pub(in crate::orders) asked: Asked,
+    pub(in crate::orders) traceparent: Option<String>,
+    pub(in crate::orders) races: u32,
+    pub(in crate::orders) reply: Reply,
+}
+
+/// What shall be done to the order.
+pub(in crate::orders) enum Command {
+    /// Change it; with an id at hand for each line of the update.
+    Update(Update, Vec<LineId>),
+    /// Remove it.
+    Delete,
+}
+
+/// What was decided.
+pub(super) enum Decision {
+    /// Nothing changes: the answer.
+    Answer(Result<Answer, ApiError>),
+    /// This is to be written.
+    Write(Box<Prepared>),
+}
+
+/// A change with everything that is written and answered ready.
+pub(super) struct Prepared {
+    before: Order,
+    pub(super) after: Option<Order>,
+    event: Envelope,
+    answer: Answer,
+    pub(super) cache: CacheWrite,
+}
+
+impl Prepared {
+    pub(super) fn commit(self, reply: Reply) -> Committed {
+        Committed { cache: self.cache, reply, answer: self.answer }
+    }
+
+    pub(super) fn as_change<'a>(&'a self, job: &'a ChangeJob) -> Change<'a> {
+        Change {
+            before: &self.before,
+            after: self.after.as_ref(),
+            event: &self.event,
+            claim: job.claim.as_ref().map(|claim| (claim, self.answer.kept())),
+        }
+    }
+}
+
+impl Keyed for ChangeJob {
+    fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
+    fn answer(self, answer: Result<Answer, ApiError>) {
+        send(self.reply, answer);
+    }
+}
+
+impl ChangeJob {
+    /// Decides on the order as it is.
+    pub(super) fn decide(&self, current: Option<&Order>, now: OffsetDateTime) -> Decision {
+        match self.next(current, now) {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                let error = ApiError::from(refusal);
+                // Where there is a key, the refusal is kept as it is sent.
+                Decision::Answer(match self.claim {
+                    Some(_) => Ok(Answer::refused(&error, &self.asked)),
+                    None => Err(error),
+                })
+            }
+        }
+    }
+
+    fn next(&self, current: Option<&Order>, now: OffsetDateTime) -> Result<Decision, Refusal> {
+        let current =
+            current.filter(|order| self.caller.may_access(order.customer_id)).ok_or(Refusal::NotFound)?;
+        decide::check(current, &self.preconditions)?;
+        match &self.command {
+            Command::Delete => Ok(self.prepared(current, None, now)),
+            Command::Update(update, spare) => match decide::update(current, update, now, spare)? {
+                Some(next) => Ok(self.prepared(current, Some(next), now)),
+                None => Ok(Decision::Answer(
+                    written(current).map(|(_, body)| Answer::found(current.version, body)),
+                )),
+            },
+        }
+    }
+
+    fn prepared(&self, before: &Order, after: Option<Order>, now: OffsetDateTime) -> Decision {
+        let version = before.version + 1;
+        let (content, answer) = match after.as_ref().map(written) {
+            None => (None, Answer::deleted()),
+            Some(Ok(content)) => (Some(content.clone()), Answer::found(version, content.1)),
+            Some(Err(error)) => return Decision::Answer(Err(error)),
+        };
+        let event_type = if after.is_some() { EventType::OrderUpdated } else { EventType::OrderDeleted };
+        let event = Event::new(
+            event_type,
+            now.max(before.updated_at),
+            self.caller.customer_id,
+            version,
+            Order::changes(Some(before), after.as_ref()),
+            after.as_ref().unwrap_or(before).clone(),
+            self.traceparent.clone(),
+        );
+        let cache = CacheWrite { id: before.id, version, content, may_create: true };
+        let event = event.to_envelope();
+        Decision::Write(Box::new(Prepared { before: before.clone(), after, event, answer, cache }))
+    }
+}

@@ -1,0 +1,80 @@
+//! The way out of losing races: a change in a transaction of its own that holds the lock from the beginning.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use super::{
+    super::{answer::Answer, session},
+    Keyed as _, Tools,
+    change_job::{ChangeJob, Decision, Prepared},
+    in_progress,
+};
+use crate::{
+    error::ApiError,
+    store::{self, ChangeOutcome},
+};
+
+/// How long a change waits for its lock; then PostgreSQL counts as unavailable for it.
+const WAIT: Duration = Duration::from_secs(8);
+
+impl Tools {
+    /// Decides and writes a change that lost several races in a transaction that holds the lock from the beginning.
+    pub(super) fn wait_for_lock(self: &Arc<Self>, job: ChangeJob) {
+        metrics::counter!("write_lock_waits_total").increment(1);
+        let tools = Arc::clone(self);
+        self.shutdown.spawn(async move {
+            let locked = async {
+                let _permit = tools.waiting_for_locks.acquire().await;
+                let (now, job) = (tools.clock.now(), &job);
+                session::run(&tools.db, |mut db| async move { decide_locked(&mut db, job, now).await }).await
+            };
+            let outcome = match tokio::time::timeout(WAIT, locked).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(failure)) => return job.answer(Err(failure.into_api_error())),
+                Err(_) => {
+                    return job.answer(Err(ApiError::unavailable("the order is locked by something else")));
+                }
+            };
+            let taken = match outcome {
+                Locked::Written(prepared) => return tools.publish(vec![prepared.commit(job.reply)]),
+                Locked::Answer(answer) => {
+                    tools.answer_unchanged(vec![(job, answer)], tools.clock.now()).await
+                }
+                Locked::KeyTaken => vec![job],
+            };
+            // A key that is free again by now: whoever repeats the request gets it.
+            for job in tools.replay(taken).await {
+                job.answer(Err(in_progress()));
+            }
+        });
+    }
+}
+
+enum Locked {
+    Answer(Result<Answer, ApiError>),
+    Written(Box<Prepared>),
+    KeyTaken,
+}
+
+async fn decide_locked(
+    db: &mut PgConnection,
+    job: &ChangeJob,
+    now: OffsetDateTime,
+) -> Result<Locked, sqlx::Error> {
+    let mut transaction = db.begin().await?;
+    store::lock(&mut transaction, job.id).await?;
+    // Read after the lock, by a statement of its own: one that waited would show the lines as they were before.
+    let current = store::orders(&mut transaction, &[job.id]).await?;
+    let prepared = match job.decide(current.first(), now) {
+        Decision::Answer(answer) => return Ok(Locked::Answer(answer)),
+        Decision::Write(prepared) => prepared,
+    };
+    let outcomes = store::change(&mut transaction, &[prepared.as_change(job)], now).await?;
+    transaction.commit().await?;
+    Ok(match outcomes.get(&job.id) {
+        Some(ChangeOutcome::Written) => Locked::Written(prepared),
+        _ => Locked::KeyTaken,
+    })
+}

@@ -1,0 +1,226 @@
+//! Reading through the cache: exact after every write, and no single point.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use testbed::{Proxy, eventually};
+
+use crate::{
+    orders_support::{order, path},
+    support::{Session, TestApp},
+};
+
+/// An API whose Redis can fail.
+async fn behind_a_proxy() -> (TestApp, Proxy) {
+    let redis = testbed::redis().await;
+    let (address, database) = redis.url().strip_prefix("redis://").unwrap().split_once('/').unwrap();
+    let proxy = Proxy::start(address).await;
+    let url = format!("redis://{}/{database}", proxy.addr());
+    let options = TestApp::with().set("REDIS_URL", url);
+    (TestApp::start_with(options, testbed::postgres().await, redis).await, proxy)
+}
+
+async fn status_of(session: &Session, id: i64) -> Value {
+    session.get(&path(id)).await.expect(StatusCode::OK).json["status"].clone()
+}
+
+#[tokio::test]
+async fn a_read_after_a_write_on_any_replica_shows_it() {
+    let app = TestApp::start().await;
+    let replica = app.replica().await;
+    let here = app.login(1).await;
+    let there = replica.session(&here);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (mut writer, mut reader) = (here.clone(), there.clone());
+        tasks.spawn(async move {
+            let id = writer.place(&order()).await;
+            for version in 2..=20 {
+                let day = format!("2024-01-{version:02}");
+                let changed = writer.put(&path(id), &json!({"order_date": day})).await.expect(StatusCode::OK);
+                assert_eq!(changed.json["version"], version);
+                assert_eq!(reader.get(&path(id)).await.bytes, changed.bytes);
+                std::mem::swap(&mut writer, &mut reader);
+            }
+            writer.delete(&path(id)).await.expect(StatusCode::NO_CONTENT);
+            reader.get(&path(id)).await.expect(StatusCode::NOT_FOUND);
+        });
+    }
+    tasks.join_all().await;
+    replica.drain().await;
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_hit_needs_no_postgresql_and_a_miss_fills_the_cache() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    app.forget_cached(id).await;
+    let read = session.get(&path(id)).await.expect(StatusCode::OK);
+    let mut redis = app.redis_connection().await;
+    let key = format!("cache:order:{id}");
+    eventually("the entry is back", async || {
+        redis::cmd("EXISTS").arg(&key).query_async::<bool>(&mut redis).await == Ok(true)
+    })
+    .await;
+    app.app.state.db.close().await;
+    assert_eq!(session.get(&path(id)).await.expect(StatusCode::OK).bytes, read.bytes);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn with_redis_frozen_or_refusing_reads_and_writes_go_on() {
+    let (app, proxy) = behind_a_proxy().await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    assert_eq!(status_of(&session, id).await, "PENDING");
+
+    proxy.freeze();
+    session.put(&path(id), &json!({"status": "CONFIRMED"})).await.expect(StatusCode::OK);
+    assert_eq!(status_of(&session, id).await, "CONFIRMED");
+    assert!(app.app.state.orders.cache_degraded());
+    let start = Instant::now();
+    for _ in 0..50 {
+        let placed = session.place(&order()).await;
+        assert_eq!(status_of(&session, placed).await, "PENDING");
+    }
+    // Each at 50 ms would be five seconds: the breaker spares almost all of them.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+
+    proxy.refuse().await;
+    proxy.cut();
+    session.put(&path(id), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
+    assert_eq!(status_of(&session, id).await, "SHIPPED");
+
+    proxy.thaw();
+    proxy.accept().await;
+    eventually("the stale entries are corrected", async || !app.app.state.orders.cache_degraded()).await;
+    app.app.state.db.close().await;
+    assert_eq!(status_of(&session, id).await, "SHIPPED", "from the cache, which is right again");
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_stale_entry_is_not_served_by_the_replica_that_knows_and_corrected_when_redis_is_back() {
+    let (app, proxy) = behind_a_proxy().await;
+    let session = app.login(1).await;
+    let (changed, deleted) = (session.place(&order()).await, session.place(&order()).await);
+    let before = session.get(&path(changed)).await;
+    proxy.freeze();
+    session.put(&path(changed), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
+    session.delete(&path(deleted)).await.expect(StatusCode::NO_CONTENT);
+    // The cache still holds what was before.
+    let mut redis = app.redis_connection().await;
+    let entry: String =
+        redis::cmd("GET").arg(format!("cache:order:{changed}")).query_async(&mut redis).await.unwrap();
+    assert!(entry.as_bytes().ends_with(&before.bytes));
+    for _ in 0..10 {
+        assert_eq!(status_of(&session, changed).await, "SHIPPED");
+        session.get(&path(deleted)).await.expect(StatusCode::NOT_FOUND);
+    }
+    proxy.thaw();
+    eventually("the entries are corrected", async || !app.app.state.orders.cache_degraded()).await;
+    let entry: String =
+        redis::cmd("GET").arg(format!("cache:order:{changed}")).query_async(&mut redis).await.unwrap();
+    assert!(entry.starts_with("00000000000000000002") && entry.contains("SHIPPED"), "{entry}");
+    let entry: String =
+        redis::cmd("GET").arg(format!("cache:order:{deleted}")).query_async(&mut redis).await.unwrap();
+    assert_eq!(entry, format!("{:020}{:020}", 2, 0), "a tombstone");
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn with_postgresql_gone_cached_orders_are_shown_and_writes_are_503() {
+    let database = testbed::postgres().await;
+    let (server, name) = database.url().rsplit_once('/').unwrap();
+    let (user, address) = server.rsplit_once('@').unwrap();
+    let proxy = Proxy::start(address).await;
+    let url = format!("{user}@{}/{name}", proxy.addr());
+    let options = TestApp::with().set("DATABASE_URL", url);
+    let app = TestApp::start_with(options, database, testbed::redis().await).await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    let answers = async |session: &Session| {
+        let (read, written) = tokio::join!(async { session.get(&path(id)).await.status }, async {
+            session.post("/api/v1/orders", &order()).await.status
+        });
+        (read, written)
+    };
+    proxy.refuse().await;
+    proxy.cut();
+    // The ids at hand may let the first request come as far as a broken connection, whose outcome is unknown.
+    eventually("writes are refused", async || {
+        answers(&session).await == (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE)
+    })
+    .await;
+    let refused = session.put(&path(id), &json!({"status": "SHIPPED"})).await;
+    let refused = refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    assert!(refused.header("retry-after").is_some());
+    proxy.accept().await;
+    eventually("writes are taken again", async || {
+        answers(&session).await == (StatusCode::OK, StatusCode::CREATED)
+    })
+    .await;
+    assert_eq!(
+        app.count("SELECT count(*) FROM orders").await,
+        app.count("SELECT count(*) FROM outbox").await
+    );
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn connections_cut_in_the_middle_lose_and_double_nothing() {
+    let database = testbed::postgres().await;
+    let (server, name) = database.url().rsplit_once('/').unwrap();
+    let (user, address) = server.rsplit_once('@').unwrap();
+    let proxy = Proxy::start(address).await;
+    let url = format!("{user}@{}/{name}", proxy.addr());
+    let options = TestApp::with().set("DATABASE_URL", url);
+    let app = TestApp::start_with(options, database, testbed::redis().await).await;
+    let session = app.login(1).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let (placing, mut counted) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..8 {
+        let (session, placing) = (session.clone(), placing.clone());
+        tasks.spawn(async move {
+            let mut placed = Vec::new();
+            for _ in 0..40 {
+                let answer = session.post("/api/v1/orders", &order()).await;
+                if answer.status == StatusCode::CREATED {
+                    let id = answer.json["id"].as_i64().unwrap();
+                    placing.send(()).unwrap();
+                    let shipped = session.put(&path(id), &json!({"status": "SHIPPED"})).await;
+                    placed.push((id, if shipped.status == StatusCode::OK { 2 } else { 1 }));
+                }
+            }
+            placed
+        });
+    }
+    drop(placing);
+    let mut count = 0;
+    while counted.recv().await.is_some() {
+        count += 1;
+        if count % 20 == 0 {
+            proxy.cut();
+        }
+    }
+    let placed: Vec<(i64, i64)> = tasks.join_all().await.concat();
+    assert!(placed.len() > 200, "most are placed all the same: {}", placed.len());
+    for (id, version) in placed {
+        let stored: i64 = sqlx::query_scalar("SELECT version FROM orders WHERE id = $1")
+            .bind(id)
+            .fetch_one(&app.db)
+            .await
+            .unwrap();
+        assert!(stored >= version, "order {id} was answered at {version} and is stored at {stored}");
+        assert_eq!(i64::try_from(app.events(id).await.len()).unwrap(), stored, "one event a version");
+    }
+    assert_eq!(
+        app.count("SELECT count(*) FROM outbox").await,
+        app.count("SELECT sum(version)::bigint FROM orders").await,
+        "no order without its events, and no event without its order"
+    );
+    app.drain().await;
+}

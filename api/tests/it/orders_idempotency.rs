@@ -1,0 +1,209 @@
+//! `Idempotency-Key`.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use time::{Duration, macros::datetime};
+
+use crate::{
+    orders_support::{order, path, two_lines},
+    support::{Answer, Session, TestApp},
+};
+
+const ORDERS: &str = "/api/v1/orders";
+
+async fn post(session: &Session, key: &str, body: &Value) -> Answer {
+    session.send(Method::POST, ORDERS, &[("idempotency-key", key)], Some(body)).await
+}
+
+#[tokio::test]
+async fn two_hundred_equal_posts_at_once_make_one_order_one_event_and_equal_answers() {
+    let app = TestApp::start().await;
+    let replica = app.replica().await;
+    let session = app.login(1).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let session = if number % 2 == 0 { session.clone() } else { replica.session(&session) };
+        tasks.spawn(async move { post(&session, "the-key", &order()).await });
+    }
+    let answers = tasks.join_all().await;
+    let first = &answers[0];
+    let mut fresh = 0;
+    for answer in &answers {
+        let text = String::from_utf8_lossy(&answer.bytes);
+        assert_eq!(answer.status, StatusCode::CREATED, "{text}");
+        assert_eq!(answer.bytes, first.bytes);
+        for name in ["etag", "location", "content-type"] {
+            assert_eq!(answer.header(name), first.header(name), "{name}");
+        }
+        fresh += usize::from(answer.header("idempotent-replayed").is_none());
+    }
+    assert_eq!(fresh, 1, "all others are marked as replayed");
+    for sql in [
+        "SELECT count(*) FROM orders",
+        "SELECT count(*) FROM outbox",
+        "SELECT count(*) FROM idempotency_keys",
+    ] {
+        assert_eq!(app.count(sql).await, 1, "{sql}");
+    }
+    replica.drain().await;
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn equal_requests_are_those_that_mean_the_same() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let first = post(&session, "k", &order()).await.expect(StatusCode::CREATED);
+    let same = json!({"customer_id": 1, "status": "PENDING", "lines": [
+        {"unit_price": "25.5", "quantity": 2, "product_id": 1001},
+        {"unit_price": "15.00", "quantity": 1, "product_id": 1002},
+    ], "order_date": "2025-01-20"});
+    // A quoted key is the same key.
+    let again = post(&session, "\"k\"", &same).await.expect(StatusCode::CREATED);
+    assert_eq!(again.bytes, first.bytes);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+
+    let other = json!({"order_date": "2025-01-19", "lines": two_lines()});
+    post(&session, "k", &other)
+        .await
+        .expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    let id = first.json["id"].as_i64().unwrap();
+    for method in [Method::PUT, Method::PATCH] {
+        let reused = session.send(method, &path(id), &[("idempotency-key", "k")], Some(&json!({}))).await;
+        reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    }
+    let reused = session.send(Method::DELETE, &path(id), &[("idempotency-key", "k")], None).await;
+    reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    assert_eq!(session.get(&path(id)).await.json["version"], 1);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_the_customer_and_survives_the_token() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let first = post(&session, "k", &order()).await.expect(StatusCode::CREATED);
+    let later = app.login(1).await;
+    assert_eq!(post(&later, "k", &order()).await.expect(StatusCode::CREATED).bytes, first.bytes);
+    let other = app.login(2).await;
+    let theirs = post(&other, "k", &order()).await.expect(StatusCode::CREATED);
+    assert_ne!(theirs.json["id"], first.json["id"]);
+    assert_eq!(theirs.header("idempotent-replayed"), None);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_repeated_change_is_answered_again_whatever_happened_since() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    let confirm = json!({"status": "CONFIRMED"});
+    let key = [("idempotency-key", "confirm"), ("if-match", "\"1\"")];
+    let first = session.send(Method::PUT, &path(id), &key, Some(&confirm)).await.expect(StatusCode::OK);
+    session.put(&path(id), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
+    let again = session.send(Method::PUT, &path(id), &key, Some(&confirm)).await.expect(StatusCode::OK);
+    assert_eq!((&again.bytes, again.header("etag")), (&first.bytes, Some("\"2\"")));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+
+    let key = [("idempotency-key", "delete")];
+    session.send(Method::DELETE, &path(id), &key, None).await.expect(StatusCode::NO_CONTENT);
+    let again = session.send(Method::DELETE, &path(id), &key, None).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert_eq!(app.events(id).await.len(), 4);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn refusals_from_the_state_of_the_order_are_kept_and_those_of_the_request_are_not() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    let kept = async |key: &str, id: i64, headers: &[(&str, &str)], body: Value, status: u16| {
+        let headers = [headers, &[("idempotency-key", key)]].concat();
+        let first = session.send(Method::PATCH, &path(id), &headers, Some(&body)).await;
+        assert_eq!(first.status.as_u16(), status);
+        assert_eq!(first.header("idempotent-replayed"), None);
+        let again = session.send(Method::PATCH, &path(id), &headers, Some(&body)).await;
+        assert_eq!(again.status.as_u16(), status);
+        assert_eq!(again.bytes, first.bytes, "byte for byte, with the id of the first request");
+        assert_eq!(again.header("content-type"), first.header("content-type"));
+        assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    };
+    kept("illegal", id, &[], json!({"status": "DELIVERED"}), 409).await;
+    kept("stale", id, &[("if-match", "\"7\"")], json!({"status": "SHIPPED"}), 412).await;
+    kept("missing", 999, &[], json!({"status": "SHIPPED"}), 404).await;
+    kept("unchanged", id, &[], json!({}), 200).await;
+    // The state moves on; the kept answers stay.
+    session.put(&path(id), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
+    let headers = [("idempotency-key", "illegal")];
+    let again = session.send(Method::PATCH, &path(id), &headers, Some(&json!({"status": "DELIVERED"}))).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+
+    let wrong = json!({"order_date": "2025-01-20", "lines": []});
+    post(&session, "fix-me", &wrong).await.expect(StatusCode::UNPROCESSABLE_ENTITY);
+    post(&session, "fix-me", &order()).await.expect(StatusCode::CREATED);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_malformed_key_is_400() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let too_long = "x".repeat(256);
+    for key in ["", "a b", "\"open", &too_long] {
+        post(&session, key, &order()).await.expect_problem(StatusCode::BAD_REQUEST, "malformed_request");
+    }
+    assert_eq!(app.count("SELECT count(*) FROM orders").await, 0);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_key_lives_a_day_and_is_then_removed_in_small_batches() {
+    let clock = Clock::manual(datetime!(2025-06-01 12:00 UTC));
+    let app = TestApp::with().clock(&clock).start().await;
+    let session = app.login(1).await;
+    let first = post(&session, "k", &order()).await.expect(StatusCode::CREATED);
+    clock.advance(Duration::hours(24) - Duration::seconds(1));
+    let session = app.login(1).await;
+    assert_eq!(post(&session, "k", &order()).await.bytes, first.bytes);
+    clock.advance(Duration::seconds(1));
+    // Expired, though nothing has removed it: as if it had never been.
+    let second = post(&session, "k", &order()).await.expect(StatusCode::CREATED);
+    assert_ne!(second.json["id"], first.json["id"]);
+    assert_eq!(second.header("idempotent-replayed"), None);
+    assert_eq!(app.count("SELECT count(*) FROM idempotency_keys").await, 1);
+
+    sqlx::query(
+        "INSERT INTO idempotency_keys SELECT 5, g::text, '\\x00', 201, '[]', '', timestamptz '2025-01-01' FROM generate_series(1, 700) g",
+    )
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let mut removed = Vec::new();
+    for _ in 0..3 {
+        removed.push(api::orders::expire_once(&app.db, &clock).await.unwrap());
+    }
+    assert_eq!(removed, [500, 200, 0]);
+    assert_eq!(app.count("SELECT count(*) FROM idempotency_keys").await, 1, "the living one stays");
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_key_held_by_an_unfinished_transaction_is_409_and_its_neighbours_are_served() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let mut transaction = app.db.begin().await.unwrap();
+    sqlx::query("INSERT INTO idempotency_keys VALUES (1, 'held', '\\x00', 201, '[]', '')")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let order = order();
+    let (held, neighbour) = tokio::join!(post(&session, "held", &order), post(&session, "free", &order));
+    let held = held.expect_problem(StatusCode::CONFLICT, "idempotency_in_progress");
+    assert_eq!(held.header("retry-after"), Some("1"));
+    neighbour.expect(StatusCode::CREATED);
+    transaction.rollback().await.unwrap();
+    post(&session, "held", &order).await.expect(StatusCode::CREATED);
+    app.drain().await;
+}
