@@ -98,7 +98,10 @@ async fn create(endpoint: &str, name: &str, attributes: &[(&str, &str)]) -> anyh
     let response = http::request("GET", &format!("{endpoint}/?{query}"), &headers, None).await?;
     ensure!(response.is_success(), "the queue cannot be made: {} {}", response.status, response.body);
     let url = response.body.split_once("<QueueUrl>").and_then(|(_, rest)| rest.split_once("</QueueUrl>"));
-    url.map(|(url, _)| url.to_owned()).context("the answer names no queue URL")
+    let (url, _) = url.context("the answer names no queue URL")?;
+    // LocalStack names a host that only a machine with a name server resolves; the path is what counts.
+    let path = url.splitn(4, '/').nth(3).context("the queue's URL has no path")?;
+    Ok(format!("{endpoint}/{path}"))
 }
 
 fn percent_encode(text: &str) -> String {
