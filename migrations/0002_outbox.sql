@@ -238,6 +238,8 @@ AS $$
 DECLARE
     partition text := 'outbox_' || to_char(for_day, 'YYYYMMDD');
 BEGIN
+    -- No writer waits for this; another session that makes or drops a partition does, and sees ours then.
+    LOCK TABLE outbox IN SHARE UPDATE EXCLUSIVE MODE;
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN false;
     END IF;
@@ -259,6 +261,7 @@ AS $$
 DECLARE
     partition text := 'outbox_' || to_char(for_day, 'YYYYMMDD');
 BEGIN
+    LOCK TABLE outbox IN SHARE UPDATE EXCLUSIVE MODE;
     IF to_regclass(partition) IS NULL THEN
         RETURN false;
     END IF;

@@ -1,0 +1,190 @@
+//! One relay at a time, and always one.
+
+use std::{sync::Arc, time::Duration};
+
+use api::outbox::{Relay, RelaySettings, RelayStep, Wake};
+use shared::{broker::EventSink, shutdown::Shutdown};
+use testbed::{eventually, eventually_within};
+
+use crate::outbox_support::{Broker, Log, publish_all};
+
+/// What `Relay::start` was given, and what stops it.
+struct Running {
+    broker: Arc<Broker>,
+    wake: Wake,
+    shutdown: Shutdown,
+}
+
+fn start(log: &Log) -> Running {
+    let running = Running { broker: Broker::new(), wake: Wake::default(), shutdown: Shutdown::new() };
+    let sink = Arc::clone(&running.broker) as Arc<dyn EventSink>;
+    Relay::start(&log.db, sink, running.wake.clone(), &running.shutdown);
+    running
+}
+
+impl Running {
+    async fn stop(&self) {
+        self.shutdown.begin();
+        assert!(self.shutdown.drained(Duration::from_secs(10)).await, "the relay does not stop");
+    }
+}
+
+#[tokio::test]
+async fn of_two_running_relays_one_publishes_everything_once() {
+    let log = Log::new().await;
+    let (one, two) = (start(&log), start(&log));
+    for burst in 0..20 {
+        log.append_many(burst * 50 + 1..=burst * 50 + 50).await;
+        // A hint to both, as if each had committed some of it.
+        one.wake.wake();
+        two.wake.wake();
+        eventually("the burst is published", async || {
+            one.broker.len() + two.broker.len() >= usize::try_from(burst * 50 + 50).unwrap_or(usize::MAX)
+        })
+        .await;
+    }
+    let (by_one, by_two) = (one.broker.take(), two.broker.take());
+    assert!(by_one.is_empty() || by_two.is_empty(), "{} and {}", by_one.len(), by_two.len());
+    let orders: Vec<i64> = by_one.into_iter().chain(by_two).map(|(order, _)| order).collect();
+    assert_eq!(orders, (1..=1000).collect::<Vec<_>>(), "each once, in order");
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_relay_is_replaced_within_ten_seconds() {
+    let log = Log::new().await;
+    let killed = log.relay_with(&Broker::new(), RelaySettings::default());
+    killed.relay_once().await.expect("it has the lease");
+    // Nothing of it runs any more, and nothing was given back.
+    drop(killed);
+
+    let successor = start(&log);
+    log.append(1, 1).await;
+    eventually_within(Duration::from_secs(10), "another relay publishes", async || {
+        successor.broker.take() == [(1, 1)]
+    })
+    .await;
+    successor.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_is_stopped_hands_over_at_once() {
+    let log = Log::new().await;
+    let first = start(&log);
+    log.append(1, 1).await;
+    eventually("the first publishes", async || first.broker.len() == 1).await;
+
+    let second = start(&log);
+    first.stop().await;
+    log.append(2, 1).await;
+    // Well before the lease of the first would have run out.
+    eventually_within(Duration::from_secs(3), "the second publishes", async || second.broker.len() == 1)
+        .await;
+    second.stop().await;
+    assert_eq!(log.relay_row("owner").await, "", "given back");
+}
+
+#[tokio::test]
+async fn a_stopping_relay_finishes_its_batch_first() {
+    let log = Log::new().await;
+    let relay = start(&log);
+    relay.broker.block();
+    log.append(1, 1).await;
+    relay.broker.is_asked().await;
+    relay.shutdown.begin();
+    relay.broker.unblock();
+    assert!(relay.shutdown.drained(Duration::from_secs(10)).await);
+
+    assert_eq!(relay.broker.take(), [(1, 1)]);
+    let successor = log.relay(&Broker::new());
+    assert_eq!(successor.relay_once().await.expect("a step"), RelayStep::Idle, "the cursor is behind it");
+}
+
+#[tokio::test]
+async fn a_relay_stops_although_the_broker_never_answers() {
+    let log = Log::new().await;
+    let relay = start(&log);
+    relay.broker.block();
+    log.append(1, 1).await;
+    relay.broker.is_asked().await;
+    relay.stop().await;
+    let broker = Broker::new();
+    assert_eq!(publish_all(&log.relay(&broker)).await, 1, "the lease is free and the event still in the log");
+}
+
+#[tokio::test]
+async fn a_paused_old_owner_may_publish_late_but_cannot_move_the_cursor() {
+    let log = Log::new().await;
+    let (old_broker, broker) = (Broker::new(), Broker::new());
+    let settings = RelaySettings { batch: 2, lease: Duration::from_hours(1) };
+    let old = Arc::new(log.relay_with(&old_broker, settings));
+    log.append_many(1..=4).await;
+
+    old_broker.block();
+    let paused = tokio::spawn({
+        let old = Arc::clone(&old);
+        async move { old.relay_once().await }
+    });
+    old_broker.is_asked().await;
+    // For the database its lease has run out; it does not know, as if it had been stopped in the middle.
+    log.run("UPDATE relay SET expires_at = '-infinity'").await;
+    let new = log.relay_with(&broker, settings);
+    assert_eq!(publish_all(&new).await, 4);
+    log.append_many(5..=5).await;
+    let (published, window) = (log.relay_row("published").await, log.relay_row("window_last").await);
+
+    old_broker.unblock();
+    assert_eq!(paused.await.expect("no panic").expect("a step"), RelayStep::Standby);
+    assert_eq!(old_broker.take(), [(1, 1), (2, 1)], "late, and harmless");
+    assert_eq!(old.relay_once().await.expect("a step"), RelayStep::Standby, "it knows now");
+    assert_eq!((log.relay_row("published").await, log.relay_row("window_last").await), (published, window));
+    assert_eq!(publish_all(&new).await, 1);
+    assert_eq!(broker.take().len(), 5, "nothing is lost");
+}
+
+#[tokio::test]
+async fn a_lease_that_runs_out_ends_the_batch_on_its_way() {
+    let log = Log::new().await;
+    let (stuck, broker) = (Broker::new(), Broker::new());
+    stuck.block();
+    let relay = log.relay_with(&stuck, RelaySettings { batch: 10, lease: Duration::from_millis(300) });
+    log.append(1, 1).await;
+    assert_eq!(relay.relay_once().await.expect("a step"), RelayStep::Standby, "nobody renewed the lease");
+    let successor = log.relay(&broker);
+    eventually("another relay has it", async || {
+        matches!(successor.relay_once().await, Ok(RelayStep::Published { confirmed: 1, .. }))
+    })
+    .await;
+    assert_eq!(stuck.len(), 0);
+}
+
+#[tokio::test]
+async fn a_slow_batch_keeps_its_lease() {
+    let log = Log::new().await;
+    let slow = start(&log);
+    slow.broker.block();
+    log.append(1, 1).await;
+    slow.broker.is_asked().await;
+    let before = log.relay_row("expires_at").await;
+    eventually("the lease is renewed meanwhile", async || log.relay_row("expires_at").await > before).await;
+    slow.broker.unblock();
+    eventually("the batch is confirmed", async || slow.broker.len() == 1).await;
+    slow.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_outlives_the_loss_of_its_connections() {
+    let log = Log::new().await;
+    let relay = start(&log);
+    log.append(1, 1).await;
+    eventually("it publishes", async || relay.broker.len() == 1).await;
+    log.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'relay'",
+    )
+    .await;
+    log.append(2, 1).await;
+    eventually("it publishes again", async || relay.broker.len() >= 2).await;
+    relay.stop().await;
+}
