@@ -97,3 +97,52 @@ impl EventSource for MeteredSource {
         self.0.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::broker::{MAX_EVENT_BYTES, contract::Bench as _, redis_streams::tests::RedisBench};
+
+    /// On one thread, for the recorder is that of the thread.
+    #[tokio::test]
+    async fn what_goes_through_a_broker_is_counted_under_its_name() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _guard = metrics::set_default_local_recorder(&recorder);
+        let bench = RedisBench::start().await;
+        let sink = MeteredSink(bench.sink().await);
+        let source = MeteredSource(bench.source("one").await);
+        let event = |body: String| Envelope {
+            id: Uuid::now_v7(),
+            event_type: "OrderCreated".to_owned(),
+            key: 1,
+            sequence: 1,
+            body,
+        };
+        let batch = [event("1".into()), event("x".repeat(MAX_EVENT_BYTES + 1)), event("2".into())];
+        let _answered = sink.publish(&batch).await;
+        let mut received = Vec::new();
+        while received.len() < 2 {
+            received.extend(source.receive(2, Duration::from_secs(5)).await.expect("received"));
+        }
+        let retried = received.pop().expect("two came").retry(Duration::ZERO);
+        let settlements = received.into_iter().map(Delivery::ack).chain([retried]).collect();
+        source.settle(settlements).await.expect("settled");
+
+        let metrics = recorder.handle().render();
+        for (name, count) in [
+            ("broker_published_total", 3),
+            ("broker_confirmed_total", 2),
+            ("broker_rejected_total", 1),
+            ("broker_received_total", 2),
+            ("broker_settled_total", 1),
+            ("broker_retried_total", 1),
+            ("broker_publish_duration_seconds_count", 1),
+        ] {
+            let line = format!("{name}{{system=\"local\"}} {count}");
+            assert!(metrics.lines().any(|seen| seen == line), "{line} is not in:\n{metrics}");
+        }
+    }
+}

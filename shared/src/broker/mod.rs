@@ -1,8 +1,8 @@
 //! The broker seam: how events leave the relay ([`EventSink`]) and reach the worker ([`EventSource`]).
 //!
 //! Brokers carry [`Envelope`]s and know nothing of orders. Each backend is one folder; which one runs is
-//! decided in [`connect_sink`] and [`connect_source`], the one `match` on `EVENT_SYSTEM`. What every backend must do is written down as the
-//! conformance suite in the tests, which all of them pass.
+//! decided in [`connect_sink`] and [`connect_source`], the one `match` on `EVENT_SYSTEM`. What every backend must do is
+//! written down as one conformance suite (`contract.rs`), which all of them pass on the real broker.
 
 mod backoff;
 mod config;

@@ -32,6 +32,7 @@ mod supervisor;
 #[cfg(test)]
 pub(super) mod tests;
 mod topology;
+mod waiting;
 
 use lapin::ErrorKind;
 use secrecy::SecretString;

@@ -1,7 +1,7 @@
 //! Consuming from the queue.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,14 +20,14 @@ use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use super::{
     RabbitMqOptions, SYSTEM, broker_error,
     delay::{self, Delay},
-    publisher::{Outgoing, publish_all},
     supervisor::{Session, Supervisor},
-    topology::{self, short},
+    topology::short,
+    waiting::{Waiting, WaitingRoom},
 };
 use crate::broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement};
 
 /// How long one exchange with the broker may take before the connection counts as dead.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes events from the queue.
 ///
@@ -39,8 +39,7 @@ pub struct RabbitMqSource {
     consumer: String,
     reader: Mutex<Reader>,
     held: std::sync::Mutex<HashMap<String, Held>>,
-    /// Publishes to the delay queues, one batch at a time.
-    delays: Mutex<Delays>,
+    waiting: WaitingRoom,
 }
 
 /// Whoever receives; one at a time.
@@ -68,25 +67,17 @@ struct Held {
     properties: BasicProperties,
 }
 
-/// The delay queues that this process knows to exist.
-#[derive(Debug, Default)]
-struct Delays {
-    session: u64,
-    declared: BTreeSet<Delay>,
-    used: BTreeSet<Delay>,
-}
-
 impl RabbitMqSource {
     /// Connects and declares the topology. A broker that cannot be reached yet is no error: it is tried again.
     pub async fn connect(options: RabbitMqOptions, consumer: &str) -> Result<Self, BrokerError> {
         let supervisor = Supervisor::start(options.clone(), "source").await?;
         Ok(Self {
             supervisor,
+            waiting: WaitingRoom::new(options.clone()),
             options,
             consumer: consumer.to_owned(),
             reader: Mutex::default(),
             held: std::sync::Mutex::default(),
-            delays: Mutex::default(),
         })
     }
 
@@ -144,50 +135,6 @@ impl RabbitMqSource {
         Delivery { body: Bytes::from(message.data), attempt, published_at, receipt }
     }
 
-    /// Sends copies to wait; for each whether it is safe with the broker.
-    async fn send_to_wait(&self, copies: &[Waiting]) -> Vec<bool> {
-        match self.try_send_to_wait(copies).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                tracing::warn!(error.message = %error, "RabbitMQ: events could not be sent to wait");
-                vec![false; copies.len()]
-            }
-        }
-    }
-
-    async fn try_send_to_wait(&self, copies: &[Waiting]) -> Result<Vec<bool>, BrokerError> {
-        let mut delays = self.delays.lock().await;
-        let Some(session) = self.supervisor.session(Duration::ZERO).await? else {
-            return Err(BrokerError::unavailable(SYSTEM, "the source is closed"));
-        };
-        if delays.session != session.number {
-            delays.session = session.number;
-            delays.declared.clear();
-        }
-        for copy in copies {
-            if !delays.declared.contains(&copy.delay) {
-                let declare = topology::declare_delay(&session.publishing, &self.options, copy.delay);
-                let declared = session.run(PATIENCE, declare).await?;
-                declared.map_err(|error| super::set_up_error(&error)).inspect_err(|_| session.give_up())?;
-                delays.declared.insert(copy.delay);
-                delays.used.insert(copy.delay);
-            }
-        }
-        let messages = copies.iter().map(|copy| Outgoing {
-            exchange: "",
-            routing_key: copy.delay.queue(&self.options.queue),
-            body: &copy.body,
-            properties: copy.properties.clone(),
-        });
-        let publish = publish_all(&session.publishing, messages.collect());
-        let answers = session.run(PATIENCE, publish).await?;
-        if answers.iter().any(Result::is_err) {
-            // The queue may have been deleted: the next session declares it again.
-            session.give_up();
-        }
-        Ok(answers.into_iter().map(|answer| answer.is_ok()).collect())
-    }
-
     async fn queue_length(&self, session: &Session, queue: &str) -> lapin::Result<u64> {
         // An active look would need the queue's settings; a passive one costs the channel where it is gone.
         let channel = session.connection.create_channel().await?;
@@ -205,14 +152,6 @@ async fn consume(session: &Session, queue: &str, tag: &str, prefetch: u16) -> la
     channel
         .basic_consume(short(queue), short(tag), BasicConsumeOptions::default(), FieldTable::default())
         .await
-}
-
-/// A copy on its way to a delay queue.
-struct Waiting {
-    acker: Acker,
-    delay: Delay,
-    body: Bytes,
-    properties: BasicProperties,
 }
 
 /// Whether the broker answers and takes messages.
@@ -304,7 +243,7 @@ impl EventSource for RabbitMqSource {
         }
         let mut returned = Vec::new();
         if !waiting.is_empty() {
-            let safe = self.send_to_wait(&waiting).await;
+            let safe = self.waiting.send(&self.supervisor, &waiting).await;
             for (copy, safe) in waiting.into_iter().zip(safe) {
                 if safe { done.push(copy.acker) } else { returned.push(copy.acker) }
             }
@@ -326,7 +265,7 @@ impl EventSource for RabbitMqSource {
         let Some(session) = self.supervisor.session(Duration::ZERO).await? else {
             return Err(BrokerError::unavailable(SYSTEM, "closed"));
         };
-        let delays: Vec<Delay> = self.delays.lock().await.used.iter().copied().collect();
+        let delays = self.waiting.used().await;
         let count = async {
             // What is buffered here and not yet handed out is in no count: the consumer library does not tell.
             let mut messages = self.queue_length(&session, &self.options.queue).await?;

@@ -23,6 +23,7 @@
 //! - **The backlog** is the sum of SQS's three approximate counts. It does not tell an age.
 
 mod heartbeat;
+mod plan;
 mod poll;
 mod queue;
 mod sink;

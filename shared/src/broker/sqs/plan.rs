@@ -1,0 +1,91 @@
+//! Which events go together in a batch, and which batches may be under way at once.
+
+use std::collections::BTreeMap;
+
+use super::BATCH;
+use crate::event::Envelope;
+
+/// Batches that must be sent one after the other, as positions in what is published.
+pub(super) type Lane = Vec<Vec<usize>>;
+
+/// Divides what is to be published into batches, and these into lanes that may run side by side.
+///
+/// In a FIFO queue all events of a key are in the same lane; in a standard queue each batch is a lane of its own.
+pub(super) fn plan(events: &[(usize, &Envelope)], fifo: bool, max_bytes: usize, lanes: usize) -> Vec<Lane> {
+    let mut shares: BTreeMap<u64, Vec<(usize, &Envelope)>> = BTreeMap::new();
+    for (index, event) in events {
+        let share =
+            if fifo { event.key.unsigned_abs() % u64::try_from(lanes).unwrap_or(1).max(1) } else { 0 };
+        shares.entry(share).or_default().push((*index, event));
+    }
+    let batched = shares.into_values().map(|share| batches(&share, max_bytes));
+    if fifo { batched.collect() } else { batched.flatten().map(|batch| vec![batch]).collect() }
+}
+
+fn batches(events: &[(usize, &Envelope)], max_bytes: usize) -> Lane {
+    let mut lane: Lane = Vec::new();
+    let mut bytes = 0;
+    for (index, event) in events {
+        let fits = bytes + event.body.len() <= max_bytes;
+        match lane.last_mut() {
+            Some(batch) if fits && batch.len() < BATCH => batch.push(*index),
+            _ => {
+                bytes = 0;
+                lane.push(vec![*index]);
+            }
+        }
+        bytes += event.body.len();
+    }
+    lane
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn events(keys: &[i64], bytes: usize) -> Vec<Envelope> {
+        let event = |key: &i64| Envelope {
+            id: Uuid::now_v7(),
+            event_type: "OrderCreated".to_owned(),
+            key: *key,
+            sequence: 1,
+            body: "x".repeat(bytes),
+        };
+        keys.iter().map(event).collect()
+    }
+
+    fn planned(events: &[Envelope], fifo: bool, max_bytes: usize) -> Vec<Lane> {
+        plan(&events.iter().enumerate().collect::<Vec<_>>(), fifo, max_bytes, 4)
+    }
+
+    #[test]
+    fn a_batch_holds_at_most_ten_entries_and_at_most_the_size() {
+        let many = events(&[1; 25], 10);
+        let sizes: Vec<usize> = planned(&many, false, 1000).iter().flatten().map(Vec::len).collect();
+        assert_eq!(sizes, [10, 10, 5]);
+        let large = events(&[1; 5], 400);
+        let sizes: Vec<usize> = planned(&large, false, 1000).iter().flatten().map(Vec::len).collect();
+        assert_eq!(sizes, [2, 2, 1]);
+        let exact = events(&[1; 2], 1000);
+        assert_eq!(planned(&exact, false, 1000).len(), 2);
+    }
+
+    #[test]
+    fn a_fifo_queue_never_has_one_key_in_two_lanes_and_keeps_its_order() {
+        let keys: Vec<i64> = (0..200).map(|number| number % 7).collect();
+        let all = events(&keys, 10);
+        let lanes = planned(&all, true, 1000);
+        assert!(lanes.len() > 1, "different keys run side by side");
+        for key in 0..7 {
+            let with_key: Vec<&Lane> =
+                lanes.iter().filter(|lane| lane.iter().flatten().any(|index| keys[*index] == key)).collect();
+            assert_eq!(with_key.len(), 1, "key {key}");
+            let order: Vec<usize> =
+                with_key[0].iter().flatten().copied().filter(|index| keys[*index] == key).collect();
+            assert!(order.is_sorted());
+        }
+        assert_eq!(lanes.iter().flatten().flatten().count(), 200);
+    }
+}
