@@ -157,3 +157,83 @@ impl From<Refusal> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use time::macros::{date, datetime};
+
+    use super::*;
+
+    fn line(id: i64, product: i64, quantity: i32) -> OrderLine {
+        let unit_price = "2.50".parse().unwrap();
+        OrderLine {
+            id: id.try_into().unwrap(),
+            product_id: product.try_into().unwrap(),
+            quantity,
+            unit_price,
+        }
+    }
+
+    fn order(status: OrderStatus) -> Order {
+        Order {
+            id: 1.try_into().unwrap(),
+            customer_id: 1.try_into().unwrap(),
+            order_date: date!(2025 - 01 - 20),
+            status,
+            total_amount: "7.50".parse().unwrap(),
+            version: 4,
+            created_at: datetime!(2025-01-20 10:00 UTC),
+            updated_at: datetime!(2025-01-20 11:00 UTC),
+            lines: vec![line(1, 10, 1), line(2, 20, 2)],
+        }
+    }
+
+    fn input(line: &OrderLine) -> LineInput {
+        LineInput { product_id: line.product_id, quantity: line.quantity, unit_price: line.unit_price }
+    }
+
+    fn relined_to(lines: &[OrderLine]) -> Vec<i64> {
+        let wanted = Update { lines: Some(lines.iter().map(input).collect()), ..Update::default() };
+        let spare: Vec<LineId> = (101..).take(lines.len()).map(|id| id.try_into().unwrap()).collect();
+        let next = update(&order(OrderStatus::Pending), &wanted, datetime!(2025-01-20 12:00 UTC), &spare);
+        next.unwrap().map_or_else(Vec::new, |next| next.lines.iter().map(|line| line.id.get()).collect())
+    }
+
+    #[test]
+    fn a_line_keeps_its_id_where_its_product_stays() {
+        assert_eq!(relined_to(&[line(9, 10, 1), line(9, 20, 2)]), [0; 0], "nothing changes");
+        assert_eq!(
+            relined_to(&[line(9, 20, 2), line(9, 10, 1)]),
+            [2, 1],
+            "another order of lines is a change"
+        );
+        assert_eq!(relined_to(&[line(9, 20, 9), line(9, 30, 1)]), [2, 102]);
+        assert_eq!(relined_to(&[line(9, 10, 3), line(9, 10, 4)]), [1, 102], "each id once");
+        assert_eq!(relined_to(&[line(9, 20, 2)]), [2]);
+    }
+
+    #[test]
+    fn time_never_runs_backwards_within_an_order() {
+        let wanted = Update { status: Some(OrderStatus::Shipped), ..Update::default() };
+        let early = datetime!(2025-01-20 10:30 UTC);
+        let next = update(&order(OrderStatus::Pending), &wanted, early, &[]).unwrap().unwrap();
+        assert_eq!(next.updated_at, datetime!(2025-01-20 11:00 UTC));
+        assert_eq!((next.version, next.status), (5, OrderStatus::Shipped));
+    }
+
+    #[test]
+    fn an_illegal_move_comes_before_what_is_not_editable() {
+        let wanted = Update {
+            status: Some(OrderStatus::Pending),
+            order_date: Some(date!(2025 - 01 - 01)),
+            ..Update::default()
+        };
+        let now = datetime!(2025-01-20 12:00 UTC);
+        let refused = update(&order(OrderStatus::Shipped), &wanted, now, &[]);
+        let (from, to) = (OrderStatus::Shipped, OrderStatus::Pending);
+        assert_eq!(refused, Err(Refusal::IllegalTransition { from, to }));
+        let wanted = Update { status: None, ..wanted };
+        let refused = update(&order(OrderStatus::Shipped), &wanted, now, &[]);
+        assert_eq!(refused, Err(Refusal::NotEditable { status: OrderStatus::Shipped }));
+    }
+}

@@ -28,10 +28,8 @@ WITH input AS MATERIALIZED (
     SET order_date = a.order_date, status = a.status, total_amount = a.total_amount,
         version = a.version + 1, updated_at = a.at
     FROM allowed a WHERE o.id = a.id AND NOT a.deletes
-    RETURNING o.id
 ), gone AS (
     DELETE FROM orders o USING allowed a WHERE o.id = a.id AND a.deletes
-    RETURNING o.id
 ), unlined AS (
     DELETE FROM order_lines l USING allowed a
     WHERE l.order_id = a.id AND a.id = ANY($17) AND NOT l.id = ANY($18)
@@ -45,8 +43,7 @@ WITH input AS MATERIALIZED (
         SET position = excluded.position, quantity = excluded.quantity, unit_price = excluded.unit_price
 ), announced AS (
     INSERT INTO outbox (event_id, event_type, order_id, version, payload)
-    SELECT a.event_id, a.event_type, a.id, a.version + 1, a.payload::json FROM allowed a
-    JOIN (SELECT id FROM changed UNION ALL SELECT id FROM gone) AS done USING (id)
+    SELECT event_id, event_type, id, version + 1, payload::json FROM allowed
 )
 SELECT i.id AS "id!", l.id IS NOT NULL AS "locked!", a.id IS NOT NULL AS "written!"
 FROM input i LEFT JOIN locked l USING (id) LEFT JOIN allowed a USING (id)

@@ -15,6 +15,7 @@ mod orders_delete;
 mod orders_history;
 mod orders_idempotency;
 mod orders_list;
+mod orders_model;
 mod orders_plans;
 mod orders_support;
 mod orders_update;

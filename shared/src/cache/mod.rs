@@ -180,11 +180,14 @@ impl Cache {
     /// One step of a walk over all entries: the orders found, and the cursor to go on with; 0 begins and ends it.
     /// An entry that stands throughout the walk is found at least once.
     pub async fn scan(&self, cursor: u64) -> Result<(u64, Vec<OrderId>), CacheError> {
+        let (next, keys) = self.scan_keys(cursor).await?;
+        Ok((next, keys.iter().filter_map(|key| entry::id(key)).collect()))
+    }
+
+    async fn scan_keys(&self, cursor: u64) -> Result<(u64, Vec<String>), CacheError> {
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(format!("{KEY_PREFIX}*")).arg("COUNT").arg(SCAN_STEP);
-        let (next, keys): (u64, Vec<String>) =
-            self.run(async |mut connection| command.query_async(&mut connection).await).await?;
-        Ok((next, keys.iter().filter_map(|key| entry::id(key)).collect()))
+        self.run(async |mut connection| command.query_async(&mut connection).await).await
     }
 
     /// The entries of several orders as they stand, in the order asked for, in one round trip.
@@ -199,19 +202,16 @@ impl Cache {
         Ok(raw.into_iter().map(|raw| raw.map(Entry)).collect())
     }
 
-    /// Removes every entry that stands throughout the walk, and gives their number.
+    /// Removes every entry that stands throughout the walk, and what readers are about to bring; gives the number of
+    /// keys removed.
     pub async fn purge(&self) -> Result<usize, CacheError> {
         let (mut cursor, mut removed) = (0, 0);
         loop {
-            let (next, ids) = self.scan(cursor).await?;
-            if !ids.is_empty() {
-                let keys: Vec<String> =
-                    ids.iter().flat_map(|id| [entry::key(*id), entry::mark(*id)]).collect();
-                self.run(async |mut connection| {
-                    redis::cmd("UNLINK").arg(&keys).query_async::<()>(&mut connection).await
-                })
-                .await?;
-                removed += ids.len();
+            let (next, keys) = self.scan_keys(cursor).await?;
+            if !keys.is_empty() {
+                let unlink =
+                    async |mut connection| redis::cmd("UNLINK").arg(&keys).query_async(&mut connection).await;
+                removed += self.run::<usize>(unlink).await?;
             }
             cursor = next;
             if cursor == 0 {

@@ -1,0 +1,3 @@
+//! What is shared, against real servers.
+
+mod cache;
