@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testbed::{Proxy, eventually};
 
 use crate::{
-    orders_support::{order, path},
+    orders_support::{order, path, without_database},
     support::{Session, TestApp},
 };
 
@@ -65,8 +65,9 @@ async fn a_hit_needs_no_postgresql_and_a_miss_fills_the_cache() {
         redis::cmd("EXISTS").arg(&key).query_async::<bool>(&mut redis).await == Ok(true)
     })
     .await;
-    app.app.state.db.close().await;
-    assert_eq!(session.get(&path(id)).await.expect(StatusCode::OK).bytes, read.bytes);
+    app.close_database().await;
+    let hit = without_database(async || session.get(&path(id)).await).await;
+    assert_eq!(hit.expect(StatusCode::OK).bytes, read.bytes);
     app.drain().await;
 }
 
@@ -97,8 +98,9 @@ async fn with_redis_frozen_or_refusing_reads_and_writes_go_on() {
     proxy.thaw();
     proxy.accept().await;
     eventually("the stale entries are corrected", async || !app.app.state.orders.cache_degraded()).await;
-    app.app.state.db.close().await;
-    assert_eq!(status_of(&session, id).await, "SHIPPED", "from the cache, which is right again");
+    app.close_database().await;
+    let hit = without_database(async || session.get(&path(id)).await).await.expect(StatusCode::OK);
+    assert_eq!(hit.json["status"], "SHIPPED", "from the cache, which is right again");
     app.drain().await;
 }
 

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    orders_support::{order, path},
+    orders_support::{order, path, without_database},
     support::TestApp,
 };
 
@@ -75,7 +75,7 @@ async fn a_version_at_hand_is_304_from_the_cache_without_postgresql() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
-    app.app.state.db.close().await;
+    app.close_database().await;
     for (value, status) in [
         ("\"1\"", 304),
         ("W/\"1\"", 304),
@@ -85,7 +85,9 @@ async fn a_version_at_hand_is_304_from_the_cache_without_postgresql() {
         ("W/\"01\"", 200),
         ("nonsense", 400),
     ] {
-        let answer = session.send(Method::GET, &path(id), &[("if-none-match", value)], None).await;
+        let headers = [("if-none-match", value)];
+        let answer =
+            without_database(async || session.send(Method::GET, &path(id), &headers, None).await).await;
         assert_eq!(answer.status.as_u16(), status, "{value}");
         if status == 304 {
             assert!(answer.bytes.is_empty());

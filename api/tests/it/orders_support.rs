@@ -2,6 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use testbed::eventually;
 
 use crate::support::{Answer, Session, TestApp, answer};
 
@@ -49,7 +50,23 @@ impl Session {
     }
 }
 
+/// An answer without PostgreSQL. On a busy machine the cache may be late, which is then told as 503: asked again.
+pub(crate) async fn without_database(ask: impl AsyncFn() -> Answer) -> Answer {
+    eventually("the cache answers", async || {
+        let answer = ask().await;
+        (answer.status != StatusCode::SERVICE_UNAVAILABLE).then_some(answer)
+    })
+    .await
+}
+
 impl TestApp {
+    /// Takes PostgreSQL away from the API, for reads, once every write has reached the cache.
+    pub(crate) async fn close_database(&self) {
+        eventually("every write has reached the cache", async || !self.app.state.orders.cache_degraded())
+            .await;
+        self.app.state.db.close().await;
+    }
+
     /// A number from the database.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.db).await.expect("a number")
