@@ -30,6 +30,8 @@ pub async fn localstack(storage: &Storage) -> anyhow::Result<Server> {
                 .env("SERVICES", "sqs")
                 .env("EAGER_SERVICE_LOADING", "1")
                 .env("GATEWAY_LISTEN", format!("127.0.0.1:{port}"))
+                // Its default server takes the port of that setting and listens on every address.
+                .env("GATEWAY_SERVER", "hypercorn")
                 .env("DISABLE_EVENTS", "1")
                 .env("SKIP_SSL_CERT_DOWNLOAD", "1")
                 // Its own name server would want port 53.
