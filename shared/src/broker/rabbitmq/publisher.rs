@@ -1,6 +1,6 @@
 //! Publishing many messages, each with its own answer.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, task::Poll};
 
 use lapin::{
     BasicProperties, Channel, Confirmation, PublisherConfirm, message::BasicReturnMessage,
@@ -8,6 +8,9 @@ use lapin::{
 };
 
 use super::topology::short;
+
+/// How many messages are queued for the socket at once: of the largest, a few megabytes.
+const WINDOW: usize = 64;
 
 /// One message.
 pub(super) struct Outgoing<'a> {
@@ -21,14 +24,16 @@ pub(super) struct Outgoing<'a> {
 /// Publishes all of them and then waits for all confirms: an error message for each that is not known to be stored.
 ///
 /// Must have the channel to itself: the client library hands returned messages to whichever confirm is answered next, so
-/// they are told apart by their id here, and all of them must belong to this batch. After the first failure to send
-/// nothing more is sent, so that no message overtakes an earlier one.
+/// they are told apart by their id here, and all of them must belong to this batch. After a failure to send
+/// no further window is sent, so that no message overtakes an earlier one.
 pub(super) async fn publish_all(channel: &Channel, messages: Vec<Outgoing<'_>>) -> Vec<Result<(), String>> {
     let mut sent: Vec<Result<Sent, String>> = Vec::with_capacity(messages.len());
-    for message in messages {
-        sent.push(match sent.last() {
-            Some(Err(error)) => Err(error.clone()),
-            _ => send(channel, message).await.map_err(|error| error.to_string()),
+    let mut messages = messages.into_iter().peekable();
+    while messages.peek().is_some() {
+        let window = messages.by_ref().take(WINDOW);
+        sent.extend(match sent.last() {
+            Some(Err(error)) => window.map(|_| Err(error.clone())).collect(),
+            _ => send_window(channel, window).await,
         });
     }
     let mut returned = HashSet::new();
@@ -61,6 +66,28 @@ pub(super) async fn publish_all(channel: &Channel, messages: Vec<Outgoing<'_>>) 
         }
     };
     answers.into_iter().map(|answer| answer.and_then(routed)).collect()
+}
+
+/// Sends some messages without waiting for one to reach the socket before the next is queued.
+async fn send_window(
+    channel: &Channel,
+    messages: impl Iterator<Item = Outgoing<'_>>,
+) -> Vec<Result<Sent, String>> {
+    let mut sending: Vec<_> = messages.map(|message| Box::pin(send(channel, message))).collect();
+    let mut sent = Vec::with_capacity(sending.len());
+    // A message is queued, in this order, when its future is first polled.
+    for one in &mut sending {
+        sent.push(futures_util::poll!(one.as_mut()));
+    }
+    let mut answers = Vec::with_capacity(sent.len());
+    for (one, polled) in sending.into_iter().zip(sent) {
+        let answer = match polled {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => one.await,
+        };
+        answers.push(answer.map_err(|error| error.to_string()));
+    }
+    answers
 }
 
 /// A message whose confirm is awaited.
