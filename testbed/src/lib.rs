@@ -24,6 +24,7 @@ mod private;
 pub mod process;
 mod program;
 mod proxy;
+pub mod python;
 mod rabbitmq;
 mod redis_db;
 pub mod source;

@@ -14,7 +14,11 @@ use crate::{error::ApiError, extract::JsonBody, state::AppState};
     tag = "auth",
     request_body = RefreshRequest,
     security(()),
-    responses((status = 204, description = "Logged out")),
+    responses(
+        (status = 204, description = "Logged out"),
+        (status = 401, description = "The token is not valid, or the session is over",
+         body = crate::error::Problem, content_type = "application/problem+json"),
+    ),
 )]
 pub async fn logout(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<StatusCode, ApiError> {
     let request = RefreshRequest::parse(&body)?;

@@ -37,7 +37,11 @@ impl RefreshRequest {
     tag = "auth",
     request_body = RefreshRequest,
     security(()),
-    responses((status = 200, description = "The next pair", body = TokenPair)),
+    responses(
+        (status = 200, description = "The next pair", body = TokenPair),
+        (status = 401, description = "The token is not valid, or the session is over",
+         body = crate::error::Problem, content_type = "application/problem+json"),
+    ),
 )]
 pub async fn refresh(
     State(state): State<AppState>,

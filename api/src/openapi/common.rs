@@ -11,7 +11,7 @@ use crate::error::{ApiError, Code};
 
 /// The answers of the frame, by the name under which they stand in the document.
 const ANSWERS: [(Code, &str, &str, Applies); 9] = [
-    (Code::MalformedRequest, "MalformedRequest", "the body is not valid JSON", Applies::WithBody),
+    (Code::MalformedRequest, "MalformedRequest", "the body is not valid JSON", Applies::WithSyntax),
     (Code::Unauthenticated, "Unauthenticated", "a bearer token is required", Applies::Secured),
     (Code::PayloadTooLarge, "PayloadTooLarge", "the body may have at most 262144 bytes", Applies::WithBody),
     (
@@ -38,6 +38,9 @@ enum Applies {
     Always,
     Secured,
     WithBody,
+    /// Bodies and headers have a syntax of their own.
+    WithSyntax,
+    /// Bodies and queries have fields.
     WithInput,
 }
 
@@ -69,15 +72,18 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
 impl Applies {
     fn to(self, operation: &Operation) -> bool {
         let has_body = operation.request_body.is_some();
-        let has_query = operation.parameters.iter().flatten().any(|parameter| {
-            matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
-        });
+        let has = |place: ParameterIn| {
+            let mut parameters = operation.parameters.iter().flatten();
+            parameters
+                .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == place))
+        };
         match self {
             Self::Always => true,
             // The document as a whole asks for a token; what does not says so.
             Self::Secured => operation.security.is_none(),
             Self::WithBody => has_body,
-            Self::WithInput => has_body || has_query,
+            Self::WithSyntax => has_body || has(ParameterIn::Header),
+            Self::WithInput => has_body || has(ParameterIn::Query),
         }
     }
 }

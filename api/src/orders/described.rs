@@ -27,7 +27,7 @@ pub(super) struct KeyHeader {
         rename = "Idempotency-Key",
         min_length = 1,
         max_length = 255,
-        pattern = "^[!-~]+$",
+        pattern = r#"^([!#-~][!-~]*|"([!#-\[\]-~]|\\["\\])+")$"#,
         nullable = false
     )]
     idempotency_key: Option<String>,
@@ -39,7 +39,12 @@ pub(super) struct KeyHeader {
 #[expect(dead_code, reason = "describes parameters")]
 pub(super) struct MatchHeader {
     /// The versions that may be changed, as their `ETag`s, or `*`.
-    #[param(rename = "If-Match", nullable = false, example = "\"1\"")]
+    #[param(
+        rename = "If-Match",
+        nullable = false,
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        example = "\"1\""
+    )]
     if_match: Option<String>,
 }
 
@@ -86,6 +91,7 @@ pub(super) fn amount() -> Schema {
     let number = ObjectBuilder::new()
         .schema_type(Type::Number)
         .description(Some("With at most two decimals."))
+        .multiple_of(Some(0.01))
         .minimum(Some(0.0))
         .maximum(Some(999_999.99));
     let text = ObjectBuilder::new()

@@ -25,7 +25,8 @@ const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-c
     tag = "orders",
     params(
         OrderPath,
-        ("If-None-Match" = Option<String>, Header, description = "Versions at hand, as their `ETag`s, or `*`"),
+        ("If-None-Match" = Option<String>, Header, description = "Versions at hand, as their `ETag`s, or `*`",
+         nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#),
     ),
     responses(
         (status = 200, description = "The order", body = Order, headers(("ETag" = String, description = "Its version, quoted"))),

@@ -34,7 +34,7 @@ pub struct ListQuery {
     #[param(minimum = 1, maximum = 100, default = 10, nullable = false)]
     size: Option<i64>,
     /// Where to go on: the `next_cursor` of an answer. Filters are given again with each request.
-    #[param(nullable = false)]
+    #[param(nullable = false, pattern = "^[A-Za-z0-9_-]{23}$")]
     cursor: Option<String>,
     /// Only orders that stand there.
     #[param(nullable = false)]

@@ -29,4 +29,5 @@ mod outbox_relay;
 mod outbox_restore;
 mod outbox_support;
 mod problems;
+mod schemathesis;
 mod support;

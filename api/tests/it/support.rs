@@ -19,8 +19,9 @@ pub(crate) const SECRET: &str = "a secret of the tests, of 32 bytes or more";
 pub(crate) struct TestApp {
     pub(crate) app: App,
     pub(crate) db: PgPool,
-    pub(crate) database: testbed::Database,
     pub(crate) redis: testbed::RedisDb,
+    /// Dropped with the test, and not before.
+    _database: testbed::Database,
     base: String,
     client: reqwest::Client,
     shutdown: Shutdown,
@@ -102,7 +103,7 @@ impl TestApp {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("an HTTP client");
-        Self { base: format!("http://{}", app.addr), app, db, database, redis, client, shutdown }
+        Self { base: format!("http://{}", app.addr), app, db, _database: database, redis, client, shutdown }
     }
 
     /// A second API on the same servers: another replica.
@@ -177,11 +178,6 @@ impl TestApp {
     pub(crate) async fn drain(self) {
         self.shutdown.begin();
         assert!(self.shutdown.drained(Duration::from_secs(30)).await, "the API does not drain");
-    }
-
-    /// Begins the shutdown without waiting for its end.
-    pub(crate) fn begin_shutdown(&self) {
-        self.shutdown.begin();
     }
 }
 
