@@ -12,8 +12,10 @@ SOURCES = "\n".join(
     path.read_text() for crate in ("shared", "api", "worker") for path in sorted((ROOT / crate / "src").rglob("*.rs"))
 )
 
-# Read by the AWS SDK and the OpenTelemetry exporter, or by the AWS SDK alone.
+# Read by the AWS SDK.
 SDK_SETTINGS = {"AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+# Announced, and not read by this version; .env.example says so too.
+NOT_READ_YET = {"OTEL_EXPORTER_OTLP_ENDPOINT"}
 # Set by the system, not by an operator.
 SYSTEM_SETTINGS = {"HOSTNAME"}
 # Meaningless between containers: they have one network, one database and one Redis.
@@ -32,7 +34,7 @@ def settings() -> list[str]:
     read = set(re.findall(r"\benv\s*(?:\.\s*\w+(?:::<[^>]*>)?\(|,)\s*\"([A-Z][A-Z0-9_]+)\"", SOURCES))
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     passed = set(compose["api"]["environment"]) | set(compose["worker"]["environment"])
-    mentioned = set(re.findall(r"\"([A-Z][A-Z0-9_]+)\"", SOURCES)) | SDK_SETTINGS
+    mentioned = set(re.findall(r"\"([A-Z][A-Z0-9_]+)\"", SOURCES)) | SDK_SETTINGS | NOT_READ_YET
     return (
         [f".env.example: {name} is missing, the code reads it" for name in sorted(read - listed - SYSTEM_SETTINGS)]
         + [f".env.example: {name} is read nowhere" for name in sorted(listed - mentioned)]
