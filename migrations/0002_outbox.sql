@@ -58,25 +58,25 @@ CREATE FUNCTION outbox_late(since pg_snapshot, upto pg_snapshot) RETURNS xid8[]
 LANGUAGE sql IMMUTABLE STRICT
 RETURN (SELECT coalesce(array_agg(x), '{}') FROM pg_snapshot_xip(since) x WHERE pg_visible_in_snapshot(x, upto));
 
--- How many events after the id `base` a window (what `upto` shows and `since` did not) holds, counted up to `most`,
--- and the lowest and highest id of those newer than `since`. One index scan.
+-- How many events after the id `base` a window (what `upto` shows and `since` did not) holds, counted up to `most`; the
+-- lowest and highest id of those newer than `since`; and the late transactions that wrote any. One index scan.
 --
 -- The settings pin the plan: a partition is young and without statistics when it matters most.
 CREATE FUNCTION outbox_window(
     since pg_snapshot, upto pg_snapshot, base bigint DEFAULT 0, most bigint DEFAULT NULL,
-    OUT events bigint, OUT low bigint, OUT high bigint
+    OUT events bigint, OUT low bigint, OUT high bigint, OUT late xid8[]
 )
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET max_parallel_workers_per_gather = 0 SET jit = off
 AS $$
 DECLARE
-    late xid8[];
-    late_events bigint := 0;
+    late_events bigint;
 BEGIN
     IF pg_snapshot_xmax(since) = '1' THEN
         SELECT min(o.id), max(o.id) INTO low, high FROM outbox o;
         events := coalesce(high - low + 1, 0);
+        late := '{}';
         RETURN;
     END IF;
     -- The count keeps the planner from answering min and max by walking the primary key.
@@ -87,37 +87,34 @@ BEGIN
           AND o.id > base AND pg_visible_in_snapshot(o.xid, upto)
         LIMIT most
     ) w;
-    late := outbox_late(since, upto);
-    IF cardinality(late) > 0 THEN
-        SELECT count(*) INTO late_events FROM (
-            SELECT FROM outbox o WHERE o.xid = ANY (late) AND o.id > base LIMIT most
-        ) w;
-        events := events + late_events;
-    END IF;
+    SELECT coalesce(sum(l.events), 0), coalesce(array_agg(l.x) FILTER (WHERE l.events > 0), '{}')
+    INTO late_events, late
+    FROM (
+        SELECT x, (SELECT count(*) FROM (
+                       SELECT FROM outbox o WHERE (o.xid, o.id) > (x, base) AND o.xid <= x LIMIT most) e) AS events
+        FROM unnest(outbox_late(since, upto)) AS x
+    ) l;
+    events := events + late_events;
 END
 $$;
 
--- The next `most` events of a window after the id `after`, in id order. `low` and `high` are those of
+-- The next `most` events of a window after the id `after`, in id order. `low`, `high` and `late` are those of
 -- `outbox_window`, whose `base` is the first `after`; once `after` has reached `low`, it may be given for it.
 --
 -- In two parts, merged by id, so that a page costs what it holds: the events newer than `since` lie side by side in
 -- id order, while a transaction that was open for long has low ids, from which walking up to them would be far.
+-- Its rows are asked for in the order of the index by transaction, so that no statistics can suggest the primary key.
 CREATE FUNCTION outbox_page(
-    since pg_snapshot, upto pg_snapshot, after bigint, low bigint, high bigint, most integer
+    since pg_snapshot, upto pg_snapshot, late xid8[], after bigint, low bigint, high bigint, most integer
 ) RETURNS SETOF outbox
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 SET max_parallel_workers_per_gather = 0 SET jit = off
 AS $$
-DECLARE
-    late xid8[];
 BEGIN
     IF pg_snapshot_xmax(since) = '1' THEN
         RETURN QUERY SELECT o.* FROM outbox o WHERE o.id > after AND o.id <= high ORDER BY o.id LIMIT most;
-        RETURN;
-    END IF;
-    late := outbox_late(since, upto);
-    IF cardinality(late) = 0 THEN
+    ELSIF cardinality(late) = 0 THEN
         RETURN QUERY
         SELECT o.* FROM outbox o
         WHERE o.id > greatest(after, low - 1) AND o.id <= high
@@ -132,7 +129,8 @@ BEGIN
              ORDER BY o.id LIMIT most)
             UNION ALL
             (SELECT l.* FROM unnest(late) AS x, LATERAL (
-                SELECT o.* FROM outbox o WHERE o.xid = x AND o.id > after ORDER BY o.id LIMIT most) l
+                SELECT o.* FROM outbox o WHERE (o.xid, o.id) > (x, after) AND o.xid <= x
+                ORDER BY o.xid, o.id LIMIT most) l
              ORDER BY l.id LIMIT most)
         ) p ORDER BY p.id LIMIT most;
     END IF;
@@ -153,14 +151,16 @@ DECLARE
 BEGIN
     SELECT r.* INTO STRICT cursor FROM relay r;
     IF cursor.window_last IS NULL THEN
-        SELECT cursor.restored AS after, w.low, w.high INTO span
+        SELECT cursor.restored AS after, w.low, w.high, w.late INTO span
         FROM outbox_window(cursor.published, upto, cursor.restored, most + 1) w;
     ELSE
-        SELECT cursor.window_last AS after, cursor.window_last AS low, max(o.id) AS high INTO span FROM outbox o;
+        SELECT cursor.window_last AS after, cursor.window_last AS low, max(o.id) AS high,
+               outbox_late(cursor.published, upto) AS late
+        INTO span FROM outbox o;
     END IF;
     SELECT count(*), min(p.recorded_at), min(p.id) FILTER (WHERE p.id >= span.low)
     INTO unpublished, oldest, first
-    FROM outbox_page(cursor.published, upto, span.after, span.low, span.high, most + 1) p;
+    FROM outbox_page(cursor.published, upto, span.late, span.after, span.low, span.high, most + 1) p;
     IF unpublished > most THEN
         SELECT greatest(unpublished, max(o.id) - first + 1) INTO unpublished FROM outbox o;
     END IF;

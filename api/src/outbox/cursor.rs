@@ -49,6 +49,8 @@ struct Window {
     last: i64,
     low: i64,
     high: i64,
+    /// Transactions that were open in the snapshot before, as text.
+    late: Vec<String>,
 }
 
 impl Cursor {
@@ -56,7 +58,7 @@ impl Cursor {
     pub(super) async fn load(pool: &PgPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
         let row = sqlx::query!(
             r#"SELECT r.published::text AS "published!", r.window_end::text, r.window_last, r.restored,
-                      w.low, w.high, c.system_identifier AS "here!", r.system_identifier AS recorded_at_cluster,
+                      w.low, w.high, w.late::text[], c.system_identifier AS "here!", r.system_identifier AS recorded_at_cluster,
                       pg_snapshot_xmax(r.published) > pg_snapshot_xmax(pg_current_snapshot()) AS "ahead!"
                FROM relay r CROSS JOIN pg_control_system() c
                LEFT JOIN LATERAL outbox_window(r.published, r.window_end, r.restored) w ON r.window_end IS NOT NULL"#,
@@ -76,9 +78,13 @@ impl Cursor {
         }
         let window = match (row.window_end, row.window_last) {
             // Without a lower end nothing but late events is in the window, and these are found by their transactions.
-            (Some(end), Some(last)) => {
-                Some(Window { end, last, low: row.low.unwrap_or(i64::MAX), high: row.high.unwrap_or(0) })
-            }
+            (Some(end), Some(last)) => Some(Window {
+                end,
+                last,
+                low: row.low.unwrap_or(i64::MAX),
+                high: row.high.unwrap_or(0),
+                late: row.late.unwrap_or_default(),
+            }),
             _ => None,
         };
         Ok(Self { epoch, published: row.published, restored: row.restored, window })
@@ -104,7 +110,7 @@ impl Cursor {
         .fetch_optional(pool)
         .await?
         .ok_or(OutboxError::LeaseLost)?;
-        let window = Window { end: row.end, last: row.last, low: row.last, high: row.high };
+        let window = Window { end: row.end, last: row.last, low: row.last, high: row.high, late: Vec::new() };
         Ok(Self { epoch, published: NOTHING.to_owned(), restored: row.restored, window: Some(window) })
     }
 
@@ -126,13 +132,15 @@ impl Cursor {
             r#"SELECT id AS "id!", event_id AS "event_id!", event_type AS "event_type!", order_id AS "order_id!",
                       version AS "version!", payload::text AS "payload!",
                       extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
-               FROM outbox_page($1::text::pg_snapshot, $2::text::pg_snapshot, $3, $4, $5, $6)"#,
+               FROM outbox_page($1::text::pg_snapshot, $2::text::pg_snapshot, $7::text[]::xid8[],
+                                $3, $4, $5, $6)"#,
             self.published,
             window.end,
             after.unwrap_or(window.last),
             window.low,
             window.high,
-            most
+            most,
+            &window.late
         )
         .fetch_all(pool)
         .await?;
@@ -142,7 +150,8 @@ impl Cursor {
     /// Opens the window between what is published and now, where there is something in it.
     async fn open(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let row = sqlx::query!(
-            r#"SELECT s.upto::text AS "upto!", w.events AS "events!", w.low, w.high
+            r#"SELECT s.upto::text AS "upto!", w.events AS "events!", w.low, w.high,
+                      w.late::text[] AS "late!"
                FROM (SELECT pg_current_snapshot() AS upto) s
                CROSS JOIN LATERAL outbox_window($1::text::pg_snapshot, s.upto, $2) w"#,
             self.published,
@@ -155,7 +164,7 @@ impl Cursor {
             self.published = row.upto;
         } else {
             let (low, high) = (row.low.unwrap_or(i64::MAX), row.high.unwrap_or(0));
-            self.window = Some(Window { end: row.upto, last: self.restored, low, high });
+            self.window = Some(Window { end: row.upto, last: self.restored, low, high, late: row.late });
         }
         Ok(())
     }

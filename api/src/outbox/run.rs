@@ -31,8 +31,8 @@ const RECONCILE: Duration = Duration::from_secs(10);
 const REPAIRING: Duration = Duration::from_secs(3);
 /// How long the batch in progress may take to finish at shutdown, before the lease is given back without it.
 const LAST_BATCH: Duration = Duration::from_secs(4);
-/// One for the batch, one to read ahead or renew the lease, one for the reconciler or the partitions.
-const CONNECTIONS: u32 = 3;
+/// For the batch and the page ahead of it, the lease, the reconciler, and the partitions.
+const CONNECTIONS: u32 = 4;
 
 impl Relay {
     /// Relays in the background until `shutdown` begins; then finishes its batch and gives the lease back.

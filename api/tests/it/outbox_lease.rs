@@ -1,9 +1,20 @@
 //! One relay at a time, and always one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use api::outbox::{Relay, RelaySettings, RelayStep, Wake};
-use shared::{broker::EventSink, shutdown::Shutdown};
+use async_trait::async_trait;
+use shared::{
+    broker::{BrokerError, EventSink, EventSystem, PublishOutcome},
+    event::Envelope,
+    shutdown::Shutdown,
+};
 use testbed::{eventually, eventually_within};
 
 use crate::outbox_support::{Broker, Log, publish_all};
@@ -186,5 +197,70 @@ async fn a_relay_outlives_the_loss_of_its_connections() {
     .await;
     log.append(2, 1).await;
     eventually("it publishes again", async || relay.broker.len() >= 2).await;
+    relay.stop().await;
+}
+
+/// Takes events, except that its first batch ends in a panic.
+#[derive(Debug)]
+struct Fragile(Arc<Broker>, AtomicBool);
+
+#[async_trait]
+impl EventSink for Fragile {
+    fn system(&self) -> EventSystem {
+        self.0.system()
+    }
+
+    async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        assert!(self.1.swap(true, Ordering::Relaxed), "the first batch");
+        self.0.publish(batch).await
+    }
+
+    async fn check(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+}
+
+#[tokio::test]
+async fn a_relay_that_panics_begins_anew() {
+    let log = Log::new().await;
+    let (broker, shutdown) = (Broker::new(), Shutdown::new());
+    let sink = Arc::new(Fragile(Arc::clone(&broker), AtomicBool::new(false)));
+    Relay::start(&log.db, sink, Wake::default(), &shutdown);
+    log.append(1, 1).await;
+    eventually("the event is published after all", async || broker.take() == [(1, 1)]).await;
+    shutdown.begin();
+    assert!(shutdown.drained(Duration::from_secs(10)).await, "the relay does not stop");
+}
+
+#[tokio::test]
+async fn a_running_relay_tells_what_it_does() {
+    let metrics = shared::telemetry::install_metrics().expect("the metrics of this process");
+    let log = Log::new().await;
+    let relay = start(&log);
+    relay.broker.answers(|event| match event.key {
+        3 => PublishOutcome::Rejected("too large".to_owned()),
+        _ => PublishOutcome::Confirmed,
+    });
+    log.append_many(1..=3).await;
+    let expected = [
+        "outbox_unpublished 0\n",
+        "outbox_oldest_unpublished_seconds 0\n",
+        "relay_lease_held 1\n",
+        "relay_batches_total{system=\"local\"} 1\n",
+        "relay_published_total{system=\"local\"} 2\n",
+        "relay_rejected_total{system=\"local\"} 1\n",
+        "relay_publish_duration_seconds_count{system=\"local\"} 1\n",
+        "relay_lag_seconds_count{system=\"local\"} 3\n",
+    ];
+    eventually("all of it is told", async || {
+        let text = metrics.render();
+        match expected.iter().find(|line| !text.contains(*line)) {
+            None => Ok(()),
+            Some(line) => Err(format!("{line:?} is not in\n{text}")),
+        }
+    })
+    .await;
     relay.stop().await;
 }
