@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 
@@ -35,7 +35,7 @@ pub(super) fn render(response: &mut Response, instance: &str, context: &Context)
     {
         return None;
     }
-    let error = error.unwrap_or_else(|| Arc::new(described(status, response.headers())));
+    let error = error.unwrap_or_else(|| Arc::new(described(status)));
     let body = document(&error, instance, context.request_id());
     *response.status_mut() = error.status();
     response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -45,13 +45,14 @@ pub(super) fn render(response: &mut Response, instance: &str, context: &Context)
 }
 
 /// A bare status, as the router or an extractor of the framework answers it, in our words.
-fn described(status: StatusCode, headers: &HeaderMap) -> ApiError {
+fn described(status: StatusCode) -> ApiError {
     match status {
         StatusCode::NOT_FOUND => ApiError::not_found(),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            let allowed = headers.get(header::ALLOW).and_then(|value| value.to_str().ok()).unwrap_or("none");
-            ApiError::new(Code::MethodNotAllowed, format!("the methods of this resource are: {allowed}"))
-        }
+        // The framework writes `Allow` after this, so its methods cannot be named here.
+        StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
+            Code::MethodNotAllowed,
+            "this resource does not have this method; the header `Allow` names those it has",
+        ),
         StatusCode::PAYLOAD_TOO_LARGE => crate::extract::too_large(),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             ApiError::new(Code::UnsupportedMediaType, "the body must be application/json")
