@@ -89,7 +89,7 @@ impl ApiConfig {
             listen: SocketAddr::new(host, port),
             metrics: env.parsed_or("METRICS_ADDR", SocketAddr::from(([127, 0, 0, 1], 9090)))?,
             debug,
-            telemetry: TelemetryConfig::from_env(env)?,
+            telemetry: TelemetryConfig::from_env(env)?.named("orders-api"),
             auth: crate::auth::AuthConfig::from_env(env, debug)?,
             http: HttpConfig::from_env(env)?,
         })

@@ -56,6 +56,7 @@ async fn serve() -> anyhow::Result<()> {
     if !shutdown.drained(DRAIN_DEADLINE).await {
         tracing::warn!("some requests were still running");
     }
+    telemetry::flush_traces().await;
     Ok(())
 }
 

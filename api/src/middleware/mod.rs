@@ -27,8 +27,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
-use shared::telemetry::{TraceParent, within_trace};
+use shared::telemetry::{TraceParent, record_status, request_span, within_trace};
 use tower::{Layer, Service};
+use tracing::Instrument as _;
 
 pub use client::Peer;
 pub use context::{Context, X_REQUEST_ID};
@@ -105,10 +106,13 @@ where
     S::Future: Send,
 {
     let start = Instant::now();
-    let context = Arc::new(context(&request, &shared.state));
     let method = request.method().clone();
     let uri = request.uri().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let label = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let incoming = context::incoming_trace(request.headers());
+    let (span, trace) = request_span(incoming, method.as_str(), label);
+    let context = Arc::new(context(&request, trace, &shared.state));
     request.extensions_mut().insert(Arc::clone(&context));
 
     let http = &shared.state.config.http;
@@ -119,7 +123,7 @@ where
     } else if let Err(error) = admit(declared, route.as_ref(), &context, &shared.state.limits).await {
         error.into_response()
     } else {
-        within_trace(context.trace, handle(inner, request)).await
+        within_trace(context.trace, handle(inner, request)).instrument(span.clone()).await
     };
 
     let error = problem::render(&mut response, uri.path(), &context);
@@ -130,11 +134,11 @@ where
     headers.insert(X_REQUEST_ID, context.request_id.clone());
 
     let took = start.elapsed();
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    shared.meters.record(route, &method, response.status(), took);
+    record_status(&span, response.status().as_u16());
+    shared.meters.record(label, &method, response.status(), took);
     log::line(&log::Answered {
         method: &method,
-        route,
+        route: label,
         status: response.status(),
         took,
         context: &context,
@@ -143,12 +147,11 @@ where
     response
 }
 
-fn context(request: &Request, state: &AppState) -> Context {
+fn context(request: &Request, trace: Option<TraceParent>, state: &AppState) -> Context {
     let peer =
         request.extensions().get::<Peer>().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
     let headers = request.headers();
     let client = client::client_address(peer, headers, state.config.http.trusted_proxies);
-    let trace = context::incoming_trace(headers).map(TraceParent::child);
     Context::new(headers, client, trace)
 }
 

@@ -1,14 +1,20 @@
 //! Logs, metrics and traces of a process.
 
+mod otlp;
+mod spans;
 mod trace;
 
 use std::io::IsTerminal;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::config::{ConfigError, Env};
 
+pub use otlp::flush_traces;
+pub use spans::{continue_trace, record_status, request_span};
 pub use trace::{NotATraceParent, TraceParent, current_traceparent, within_trace};
 
 /// How a process tells what it does.
@@ -18,10 +24,14 @@ pub struct TelemetryConfig {
     pretty: bool,
     /// Filter directives, as `RUST_LOG` writes them.
     filter: String,
+    /// The collector that traces go to.
+    endpoint: Option<String>,
+    /// What the collector calls this process.
+    service: &'static str,
 }
 
 impl TelemetryConfig {
-    /// Reads `DEBUG`, `LOG_LEVEL` and `RUST_LOG`.
+    /// Reads `DEBUG`, `LOG_LEVEL`, `RUST_LOG` and `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let level = env.parsed_or("LOG_LEVEL", tracing::Level::INFO)?;
         let filter = match env.text("RUST_LOG") {
@@ -29,25 +39,52 @@ impl TelemetryConfig {
             None => format!("{level},hyper=warn,lapin=warn,aws=warn,h2=warn"),
         };
         EnvFilter::try_new(&filter).map_err(|error| ConfigError::new("RUST_LOG", error.to_string()))?;
-        Ok(Self { pretty: env.flag("DEBUG")?, filter })
+        let endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT").map(str::to_owned);
+        if endpoint.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+        {
+            return Err(ConfigError::new(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "must be a URL that begins with http:// or https://",
+            ));
+        }
+        Ok(Self { pretty: env.flag("DEBUG")?, filter, endpoint, service: "orders" })
+    }
+
+    /// The same for a process of another name.
+    #[must_use]
+    pub fn named(self, service: &'static str) -> Self {
+        Self { service, ..self }
     }
 }
 
-/// Starts logging to standard output.
+/// Starts logging to standard output and, where a collector is set, exporting traces. Must be called inside the runtime.
 pub fn init(config: &TelemetryConfig) {
     let filter = EnvFilter::new(&config.filter);
-    let registry = tracing_subscriber::registry().with(filter);
+    let exported = config.endpoint.as_deref().map(|endpoint| otlp::tracer(endpoint, config.service));
+    let (tracer, failure) = match exported.transpose() {
+        Ok(tracer) => (tracer, None),
+        Err(error) => (None, Some(error)),
+    };
+    // Of all spans only those made for it are exported, whatever the filter says of logs.
+    let exporting = tracer.map(|tracer| {
+        let ours = filter_fn(|metadata| metadata.target() == "trace");
+        tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)
+    });
+    let registry = tracing_subscriber::registry().with(exporting);
     if config.pretty {
         // Colours are for eyes: not in a file.
         let ansi = std::io::stdout().is_terminal();
-        registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi)).init();
+        registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_filter(filter)).init();
     } else {
         let json = tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false);
-        registry.with(json).init();
+        registry.with(json.with_filter(filter)).init();
+    }
+    if let Some(error) = failure {
+        tracing::error!(error = %error, "traces cannot be exported");
     }
 }
 
