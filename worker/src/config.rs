@@ -51,7 +51,7 @@ impl WorkerConfig {
             batch_size: small(env, "WORKER_BATCH_SIZE", 100, 1000)?,
             max_attempts: small(env, "EVENT_MAX_ATTEMPTS", 5, 1000)?,
             metrics: env.parsed_or("METRICS_ADDR", SocketAddr::from(([127, 0, 0, 1], 9091)))?,
-            telemetry: TelemetryConfig::from_env(env)?,
+            telemetry: TelemetryConfig::from_env(env)?.named("orders-worker"),
         })
     }
 }

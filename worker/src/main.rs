@@ -24,7 +24,9 @@ async fn main() -> ExitCode {
     let done = match command {
         Command::Run => {
             telemetry::init(&config.telemetry);
-            run::run(config).await.map(|()| ExitCode::SUCCESS)
+            let ended = run::run(config).await;
+            telemetry::flush_traces().await;
+            ended.map(|()| ExitCode::SUCCESS)
         }
         command => commands::execute(command, &config).await,
     };

@@ -1,5 +1,6 @@
 //! The OpenAPI document: generated from the types and routes, completed with what every operation has in common.
 
+pub mod asyncapi;
 mod common;
 mod docs;
 pub mod root;
@@ -64,9 +65,17 @@ pub fn document() -> OpenApi {
 pub fn routes(document: &OpenApi) -> Router<AppState> {
     // Written once: the document is the same for everybody.
     let document = Bytes::from(document.to_json().unwrap_or_default());
+    let events = Bytes::from(asyncapi::document().to_string());
     let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Router::new()
-        .route("/openapi.json", get(move || async move { (json, document) }))
+        .route(
+            "/openapi.json",
+            get({
+                let json = json.clone();
+                move || async move { (json, document) }
+            }),
+        )
+        .route("/asyncapi.json", get(move || async move { (json, events) }))
         .route("/docs", get(docs::page))
         .route("/docs/", get(docs::page))
         .route("/docs/{file}", get(docs::file))

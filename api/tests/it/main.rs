@@ -1,6 +1,7 @@
 //! The API against real servers, one module per topic.
 
 mod accounts;
+mod asyncapi;
 mod auth_access;
 mod auth_provider;
 mod auth_tokens;
@@ -29,5 +30,6 @@ mod outbox_relay;
 mod outbox_restore;
 mod outbox_support;
 mod problems;
+mod process;
 mod schemathesis;
 mod support;

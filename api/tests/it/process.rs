@@ -1,0 +1,180 @@
+//! The program itself: its settings, its log, its metrics, its traces.
+
+use std::{
+    process::{Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, body::Bytes, routing::post};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::support::SECRET;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// The program on servers of its own.
+struct Running {
+    child: Child,
+    api: String,
+    metrics: String,
+    client: reqwest::Client,
+    _servers: (testbed::Database, testbed::RedisDb),
+}
+
+impl Running {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let (database, redis) = (testbed::postgres().await, testbed::redis().await);
+        let (port, metrics) = (testbed::free_port(), testbed::free_port());
+        let child = bare()
+            .env("DATABASE_URL", database.url())
+            .env("REDIS_URL", redis.url())
+            .env("JWT_SECRET", SECRET)
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("METRICS_ADDR", format!("127.0.0.1:{metrics}"))
+            .envs(settings.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let running = Self {
+            child,
+            api: format!("http://127.0.0.1:{port}"),
+            metrics: format!("http://127.0.0.1:{metrics}"),
+            client: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            _servers: (database, redis),
+        };
+        let live = format!("{}/api/v1/health/live", running.api);
+        testbed::eventually("the program answers", async || running.client.get(&live).send().await).await;
+        running
+    }
+
+    /// Stops it as an operator does; gives what it wrote.
+    async fn stop(self) -> Output {
+        let id = self.child.id().expect("it runs").to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+        assert!(asked.success());
+        let output = self.child.wait_with_output().await.expect("it ends");
+        assert!(output.status.success(), "{output:?}");
+        output
+    }
+}
+
+/// The program without any setting, away from every `.env`.
+fn bare() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_api"));
+    command.env_clear().current_dir(std::env::temp_dir());
+    command
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_bad_or_missing_setting_is_one_line_that_names_it_and_exit_code_2() {
+    let good = [
+        ("DATABASE_URL", "postgres://127.0.0.1/x"),
+        ("REDIS_URL", "redis://127.0.0.1"),
+        ("JWT_SECRET", SECRET),
+    ];
+    for (name, value) in [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "mysql://127.0.0.1/x"),
+        ("REDIS_URL", ""),
+        ("JWT_SECRET", ""),
+        ("JWT_SECRET", "short"),
+        ("PORT", "a lot"),
+        ("RATE_LIMIT_CUSTOMER", "many"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("CORS_ALLOWED_ORIGINS", "shop.example"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("DEBUG", "perhaps"),
+    ] {
+        let output = bare().envs(good).env(name, value).output().await.expect("the program runs");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}={value}: {complaint}");
+        assert!(complaint.starts_with(&format!("{name}: ")), "{complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        assert!(!complaint.contains(SECRET), "{complaint}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_leaves_one_line_with_its_facts_and_no_secrets() {
+    let running = Running::start(&[]).await;
+    let secret = "a-token-that-nobody-may-read";
+    let request = running.client.get(format!("{}/api/v1/orders/42?customer_id=secret-query", running.api));
+    let request = request
+        .bearer_auth(secret)
+        .header("x-request-id", "request-of-the-test")
+        .header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    request.send().await.expect("an answer");
+    let body = json!({"email": "ada@example.com", "password": "correct horse"});
+    running
+        .client
+        .post(format!("{}/api/v1/auth/register", running.api))
+        .json(&body)
+        .send()
+        .await
+        .expect("an answer");
+
+    let output = running.stop().await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    for hidden in [secret, "secret-query", "ada@example.com", "correct horse", SECRET] {
+        assert!(!text.contains(hidden), "{hidden} stands in the log: {text}");
+    }
+    let lines = lines(&output);
+    let ours: Vec<&Value> = lines.iter().filter(|line| line["request_id"] == "request-of-the-test").collect();
+    let [line] = ours.as_slice() else { panic!("one line a request: {ours:?}") };
+    assert_eq!(line["method"], "GET");
+    assert_eq!(line["route"], "/api/v1/orders/{id}");
+    assert_eq!(line["status"], 401);
+    assert_eq!(line["trace_id"], TRACE);
+    assert_eq!(line["error.code"], "unauthenticated");
+    assert!(line["duration_ms"].is_f64());
+}
+
+#[tokio::test]
+async fn metrics_are_on_a_port_of_their_own_and_never_on_the_public_one() {
+    let running = Running::start(&[]).await;
+    running.client.get(format!("{}/nowhere", running.api)).send().await.expect("an answer");
+    let metrics = running.client.get(format!("{}/metrics", running.metrics)).send().await.expect("an answer");
+    let text = metrics.text().await.expect("text");
+    let wanted = r#"http_requests_total{route="unmatched",method="GET",status="404"} 1"#;
+    assert!(text.contains(wanted), "{text}");
+    assert!(text.contains("http_request_duration_seconds_bucket"), "{text}");
+    let public = running.client.get(format!("{}/metrics", running.api)).send().await.expect("an answer");
+    assert_eq!(public.status(), 404);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn traces_go_to_the_collector_as_a_part_of_the_callers() {
+    let collected = Arc::<Mutex<Vec<u8>>>::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let collector = format!("http://{}", listener.local_addr().expect("an address"));
+    let sink = Arc::clone(&collected);
+    let take = move |body: Bytes| async move { sink.lock().expect("no panic").extend_from_slice(&body) };
+    let router = Router::new().route("/v1/traces", post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let running = Running::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector)]).await;
+    let request = running.client.get(format!("{}/nowhere", running.api));
+    let request = request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    request.send().await.expect("an answer");
+    // The last spans are sent at the end of the process.
+    running.stop().await;
+
+    let collected = collected.lock().expect("no panic");
+    let holds = |bytes: &[u8]| collected.windows(bytes.len()).any(|window| window == bytes);
+    let trace = u128::from_str_radix(TRACE, 16).expect("hex").to_be_bytes();
+    assert!(holds(&trace), "the caller's trace");
+    assert!(holds(&0x00f0_67aa_0ba9_02b7_u64.to_be_bytes()), "the caller's span as the parent");
+    assert!(holds(b"orders-api") && holds(b"GET unmatched"), "who, and what");
+}
