@@ -1,4 +1,4 @@
-//! Every event is as the AsyncAPI document describes it.
+//! Every event is as the `AsyncAPI` document describes it.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
