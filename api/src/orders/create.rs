@@ -102,6 +102,7 @@ impl Command {
     post,
     path = "/api/v1/orders",
     tag = "orders",
+    operation_id = "create_order",
     params(KeyHeader),
     request_body = CreateOrder,
     responses(

@@ -22,6 +22,7 @@ use crate::{
     delete,
     path = "/api/v1/orders/{id}",
     tag = "orders",
+    operation_id = "delete_order",
     params(OrderPath, MatchHeader, KeyHeader),
     responses(
         (status = 204, description = "Deleted", headers(

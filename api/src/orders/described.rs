@@ -52,6 +52,9 @@ pub(super) struct MatchHeader {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "describes answers")]
 pub(super) enum OfOneOrder {
+    /// A header is malformed.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Malformed(#[to_schema] Problem),
     /// There is no such order, or it is not the caller's.
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(#[to_schema] Problem),
@@ -97,6 +100,6 @@ pub(super) fn amount() -> Schema {
     let text = ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some("The same in a string."))
-        .pattern(Some(r"^\d{1,6}(\.\d{1,2})?$"));
+        .pattern(Some(r"^[0-9]{1,6}(\.[0-9]{1,2})?$"));
     OneOfBuilder::new().item(number).item(text).into()
 }

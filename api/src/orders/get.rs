@@ -23,6 +23,7 @@ const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-c
     get,
     path = "/api/v1/orders/{id}",
     tag = "orders",
+    operation_id = "get_order",
     params(
         OrderPath,
         ("If-None-Match" = Option<String>, Header, description = "Versions at hand, as their `ETag`s, or `*`",

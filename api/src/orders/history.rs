@@ -71,6 +71,7 @@ impl From<Entry> for HistoryEntry {
     get,
     path = "/api/v1/orders/{id}/history",
     tag = "orders",
+    operation_id = "order_history",
     params(OrderPath),
     responses(
         (status = 200, description = "The history", body = OrderHistory),

@@ -49,10 +49,10 @@ pub struct ListQuery {
     #[param(value_type = Option<String>, format = Date, nullable = false)]
     order_date_to: Option<Date>,
     /// The lowest total, with at most two decimals.
-    #[param(value_type = Option<String>, pattern = r"^\d{1,12}(\.\d{1,2})?$", nullable = false)]
+    #[param(value_type = Option<String>, pattern = r"^[0-9]{1,12}(\.[0-9]{1,2})?$", nullable = false)]
     min_total: Option<String>,
     /// The highest total, with at most two decimals.
-    #[param(value_type = Option<String>, pattern = r"^\d{1,12}(\.\d{1,2})?$", nullable = false)]
+    #[param(value_type = Option<String>, pattern = r"^[0-9]{1,12}(\.[0-9]{1,2})?$", nullable = false)]
     max_total: Option<String>,
     /// Only orders of this customer; for administrators.
     #[param(nullable = false)]
@@ -133,14 +133,11 @@ impl Wanted {
 
     async fn read(&self, db: &mut PgConnection) -> Result<OrderList, sqlx::Error> {
         let Self { ref filter, ref place, size } = *self;
-        let (start, total, page) = match *place {
-            Place::After(position) => (Start::After(position), None, None),
-            Place::Page(page) => {
-                let total = store::count(db, filter).await?;
-                (Start::Offset((page - 1) * size), Some(total), Some(page))
-            }
+        let (start, page) = match *place {
+            Place::After(position) => (Start::After(position), None),
+            Place::Page(page) => (Start::Offset((page - 1) * size), Some(page)),
         };
-        let store::Page { orders, has_next } = store::list(db, filter, start, size).await?;
+        let store::Page { orders, has_next, total } = store::list(db, filter, start, size).await?;
         let last = orders.last().filter(|_| has_next);
         let next_cursor =
             last.map(|order| cursor::write(Position { created_at: order.created_at, id: order.id }));
@@ -190,6 +187,7 @@ fn ordered<T: PartialOrd>(from: &str, to: &str, low: Option<T>, high: Option<T>,
     get,
     path = "/api/v1/orders",
     tag = "orders",
+    operation_id = "list_orders",
     params(ListQuery),
     responses(
         (status = 200, description = "The page", body = OrderList),

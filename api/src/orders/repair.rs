@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The orders whose entry may be older than what was answered.
 pub(super) struct Stale {
     cache: Cache,
+    /// How many are remembered one by one.
+    remembered: usize,
     state: Mutex<State>,
     /// Whether there are any, to be seen without the lock.
     any: AtomicBool,
@@ -47,7 +49,11 @@ struct State {
 
 impl Stale {
     pub(super) fn new(cache: Cache) -> Self {
-        Self { cache, state: Mutex::default(), any: AtomicBool::new(false), added: Notify::new() }
+        Self::remembering(cache, REMEMBERED)
+    }
+
+    fn remembering(cache: Cache, remembered: usize) -> Self {
+        Self { cache, remembered, state: Mutex::default(), any: AtomicBool::new(false), added: Notify::new() }
     }
 
     /// Stores entries after their commit and before it is answered. What does not reach Redis is remembered.
@@ -59,7 +65,7 @@ impl Stale {
             let version = state.orders.entry(write.id).or_default();
             *version = write.version.max(*version);
         }
-        if state.orders.len() > REMEMBERED {
+        if state.orders.len() > self.remembered {
             state.orders = HashMap::new();
             state.all = true;
         }
@@ -174,5 +180,55 @@ impl Stale {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+    use shared::cache::Lookup;
+    use testbed::{Proxy, eventually};
+
+    use super::*;
+
+    fn id(id: i64) -> OrderId {
+        id.try_into().unwrap()
+    }
+
+    fn write(order: i64, version: i64) -> CacheWrite {
+        let content = Some((1.try_into().unwrap(), format!("version {version}").into()));
+        CacheWrite { id: id(order), version, content, may_create: true }
+    }
+
+    #[tokio::test]
+    async fn when_more_is_stale_than_can_be_remembered_every_entry_is_dropped() {
+        let (redis, database) = (testbed::redis().await, testbed::postgres().await);
+        let db = database.connect().await;
+        let (address, index) = redis.url().strip_prefix("redis://").unwrap().split_once('/').unwrap();
+        let proxy = Proxy::start(address).await;
+        let url = SecretString::from(format!("redis://{}/{index}", proxy.addr()));
+        let cache = Cache::new(&url, Duration::from_mins(1), Duration::from_millis(500)).unwrap();
+        let stale = Stale::remembering(cache.clone(), 2);
+        for order in 1..=5 {
+            eventually("it is cached", async || cache.put(&[write(order, 1)]).await).await;
+        }
+
+        proxy.freeze();
+        for order in 1..=2 {
+            stale.write_through(vec![write(order, 2)]).await;
+        }
+        assert!(stale.contains(id(2)) && !stale.contains(id(3)));
+        stale.write_through(vec![write(3, 2)]).await;
+        assert!(stale.contains(id(5)), "any entry may be stale now");
+        assert!(!stale.repair_once(&db).await);
+        assert!(stale.is_degraded());
+
+        proxy.thaw();
+        eventually("it is repaired", async || stale.repair_once(&db).await).await;
+        assert!(!stale.is_degraded());
+        for order in 1..=5 {
+            let entry = eventually("the cache answers", async || cache.get(id(order)).await).await;
+            assert_eq!(entry, Lookup::Miss);
+        }
     }
 }

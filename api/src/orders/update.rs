@@ -57,6 +57,7 @@ fn parse(body: &[u8], latest: Date) -> Result<Update, ApiError> {
     put,
     path = "/api/v1/orders/{id}",
     tag = "orders",
+    operation_id = "put_order",
     params(OrderPath, MatchHeader, KeyHeader),
     request_body = UpdateOrder,
     responses(
@@ -86,6 +87,7 @@ pub async fn put(
     patch,
     path = "/api/v1/orders/{id}",
     tag = "orders",
+    operation_id = "patch_order",
     params(OrderPath, MatchHeader, KeyHeader),
     request_body = UpdateOrder,
     responses(

@@ -4,7 +4,7 @@
 //! `$1 IS NULL OR status = $1` would hide the choice from the planner.
 
 use shared::order::{CustomerId, Money, Order, OrderId, OrderStatus, ProductId};
-use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
+use sqlx::{FromRow as _, PgConnection, Postgres, QueryBuilder, Row as _};
 use time::{Date, OffsetDateTime};
 
 use super::read::Row;
@@ -59,43 +59,71 @@ pub struct Page {
     pub orders: Vec<Order>,
     /// Whether more follow.
     pub has_next: bool,
+    /// How many match, where the page begins by an offset: exact below [`COUNTED`], and among the newest
+    /// [`LOOKED_AT`] where there are filters.
+    pub total: Option<i64>,
 }
 
-/// Reads a page: one statement, which finds the orders in an index and then reads only those.
+/// Reads a page, and its total where it begins by an offset, in one round trip.
 pub async fn list(
     db: &mut PgConnection,
     filter: &Filter,
     start: Start,
     size: i64,
 ) -> Result<Page, sqlx::Error> {
-    let mut orders: Vec<Order> = page_query(filter, start, size)
-        .build()
-        .persistent(filter.is_plain())
-        .fetch_all(db)
-        .await?
-        .iter()
-        .map(|row| Row::from_row(row).and_then(Order::try_from))
-        .collect::<Result<_, _>>()?;
+    let counts = matches!(start, Start::Offset(_));
+    let mut query = QueryBuilder::new("");
+    push_page(&mut query, filter, start, size, counts);
+    let rows = query.build().persistent(filter.is_plain()).fetch_all(&mut *db).await?;
+    let total = match (counts, rows.first()) {
+        (false, _) => None,
+        (true, Some(row)) => Some(row.try_get("total")?),
+        // No order to tell the total beside.
+        (true, None) => Some(count(db, filter).await?),
+    };
+    let mut orders: Vec<Order> =
+        rows.iter().map(|row| Row::from_row(row).and_then(Order::try_from)).collect::<Result<_, _>>()?;
     let size = usize::try_from(size).unwrap_or_default();
     let has_next = orders.len() > size;
     orders.truncate(size);
-    Ok(Page { orders, has_next })
+    Ok(Page { orders, has_next, total })
 }
 
-/// How many orders match: exact below [`COUNTED`], and among the newest [`LOOKED_AT`] where there are filters.
-pub async fn count(db: &mut PgConnection, filter: &Filter) -> Result<i64, sqlx::Error> {
+async fn count(db: &mut PgConnection, filter: &Filter) -> Result<i64, sqlx::Error> {
     count_query(filter).build_query_scalar().persistent(filter.is_plain()).fetch_one(db).await
 }
 
-/// The statement behind [`list`].
+/// The statement that reads a page.
 pub fn page_query(filter: &Filter, start: Start, size: i64) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new(
+    let mut query = QueryBuilder::new("");
+    push_page(&mut query, filter, start, size, false);
+    query
+}
+
+/// The statement that counts. [`list`] has it inside the one that reads the page.
+pub fn count_query(filter: &Filter) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new("");
+    push_count(&mut query, filter);
+    query
+}
+
+fn push_page(query: &mut QueryBuilder<Postgres>, filter: &Filter, start: Start, size: i64, counts: bool) {
+    query.push(
         "SELECT o.id, o.customer_id, o.order_date, o.status, o.total_amount, o.version, o.created_at, o.updated_at, \
-         l.ids AS line_ids, l.products, l.quantities, l.prices \
-         FROM (SELECT id FROM orders o WHERE true",
+         l.ids AS line_ids, l.positions, l.products, l.quantities, l.prices",
     );
-    filter.push_owner(&mut query);
-    filter.push_conditions(&mut query);
+    if counts {
+        query.push(", (");
+        push_count(query, filter);
+        query.push(") AS total");
+    }
+    // What is filtered out or skipped is seen in the index alone, and only the rows that are shown are then read.
+    // Where nothing is, the first rows are the ones.
+    let first_ones = filter.is_plain() && !matches!(start, Start::Offset(1..));
+    query.push(if first_ones { " FROM (SELECT *" } else { " FROM (SELECT id" });
+    query.push(" FROM orders o WHERE true");
+    filter.push_owner(query);
+    filter.push_conditions(query);
     if let Some(product) = filter.product {
         query.push(" AND EXISTS (SELECT FROM order_lines l WHERE l.order_id = o.id AND l.product_id = ");
         query.push_bind(product.get()).push(")");
@@ -109,20 +137,18 @@ pub fn page_query(filter: &Filter, start: Start, size: i64) -> QueryBuilder<Post
     if let Start::Offset(offset @ 1..) = start {
         query.push(" OFFSET ").push_bind(offset);
     }
+    query.push(if first_ones { ") AS o" } else { ") AS page JOIN orders o USING (id)" });
     query.push(
-        ") AS page JOIN orders o USING (id), LATERAL ( \
-             SELECT coalesce(array_agg(id), '{}') AS ids, coalesce(array_agg(product_id), '{}') AS products, \
-                    coalesce(array_agg(quantity), '{}') AS quantities, \
-                    coalesce(array_agg(unit_price), '{}') AS prices \
-             FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY position) AS ordered \
+        ", LATERAL ( \
+             SELECT array_agg(id) AS ids, array_agg(position) AS positions, array_agg(product_id) AS products, \
+                    array_agg(quantity) AS quantities, array_agg(unit_price) AS prices \
+             FROM order_lines WHERE order_id = o.id \
          ) AS l ORDER BY o.created_at DESC, o.id DESC",
     );
-    query
 }
 
-/// The statement behind [`count`].
-pub fn count_query(filter: &Filter) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM ");
+fn push_count(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    query.push("SELECT count(*) FROM (SELECT FROM ");
     if let Some(product) = filter.product {
         query.push(
             "(SELECT DISTINCT order_id AS id FROM (SELECT order_id FROM order_lines WHERE product_id = ",
@@ -130,21 +156,20 @@ pub fn count_query(filter: &Filter) -> QueryBuilder<Postgres> {
         query.push_bind(product.get());
         query.push(" ORDER BY order_id DESC LIMIT ").push_bind(LOOKED_AT);
         query.push(") AS newest) AS having_it JOIN orders o USING (id) WHERE true");
-        filter.push_owner(&mut query);
+        filter.push_owner(query);
     } else if filter.is_plain() {
         query.push("orders o WHERE true");
-        filter.push_owner(&mut query);
+        filter.push_owner(query);
         // Along the index: as cheap where many rows have been deleted.
         query.push(" ORDER BY created_at DESC, id DESC");
     } else {
         query.push("(SELECT status, order_date, total_amount FROM orders o WHERE true");
-        filter.push_owner(&mut query);
+        filter.push_owner(query);
         query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(LOOKED_AT);
         query.push(") AS newest WHERE true");
     }
-    filter.push_conditions(&mut query);
+    filter.push_conditions(query);
     query.push(" LIMIT ").push_bind(COUNTED).push(") AS counted");
-    query
 }
 
 impl Filter {

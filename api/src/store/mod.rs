@@ -16,7 +16,7 @@ pub use change::{Change, ChangeOutcome, lock, write as change};
 pub use create::{NewOrder, write as create};
 pub use history::{Entry, history};
 pub use ids::{Ids, take_ids};
-pub use list::{COUNTED, Filter, LOOKED_AT, Page, Position, Start, count, count_query, list, page_query};
+pub use list::{COUNTED, Filter, LOOKED_AT, Page, Position, Start, count_query, list, page_query};
 pub use read::orders;
 
 /// A column held what this program never writes.

@@ -3,6 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::order::OrderStatus;
+use testbed::eventually;
 
 use crate::{
     orders_support::{order, path, two_lines},
@@ -237,5 +238,51 @@ async fn a_hundred_updates_of_one_order_at_once_all_take_effect_in_order() {
         sqlx::query_scalar("SELECT version FROM outbox ORDER BY id").fetch_all(&app.db).await.unwrap();
     assert_eq!(log, (1..=101).collect::<Vec<_>>(), "the log has them in the order of their versions");
     replica.drain().await;
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn an_order_locked_elsewhere_waits_alone_and_is_changed_when_it_is_free() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    // In the same lane of the writer, whatever the number of lanes.
+    let mut placed = Vec::new();
+    for _ in 0..5 {
+        placed.push(session.place(&order()).await);
+    }
+    let (held, neighbour) = (placed[0], placed[4]);
+    let mut transaction = app.db.begin().await.unwrap();
+    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE")
+        .bind(held)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+
+    let waiting = tokio::spawn({
+        let session = session.clone();
+        async move { session.put(&path(held), &json!({"status": "SHIPPED"})).await }
+    });
+    eventually("it waits for the lock", async || {
+        app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+            .await
+            > 0
+    })
+    .await;
+    session.put(&path(neighbour), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
+    transaction.rollback().await.unwrap();
+    assert_eq!(waiting.await.unwrap().expect(StatusCode::OK).json["version"], 2);
+    assert_eq!(app.events(held).await, ["OrderCreated 1", "OrderUpdated 2"]);
+
+    // Held for too long, it is 503, and nothing was changed.
+    let mut transaction = app.db.begin().await.unwrap();
+    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE")
+        .bind(held)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let refused = session.put(&path(held), &json!({"status": "DELIVERED"})).await;
+    refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    transaction.rollback().await.unwrap();
+    assert_eq!(session.get(&path(held)).await.json["version"], 2);
     app.drain().await;
 }

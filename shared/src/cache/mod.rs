@@ -30,7 +30,7 @@ const REMOVE_EXACTLY: &str =
 /// How long a reader that found nothing may take to bring the entry.
 const FILL_WITHIN: Duration = Duration::from_secs(5);
 
-/// A handle on the cache; clones share its connections and its breaker.
+/// A handle on the cache; clones share its connection and its breaker.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
 
