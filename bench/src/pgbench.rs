@@ -76,6 +76,8 @@ impl Pgbench {
         let output = Command::new(&self.binary)
             .args(["-n", "-M", "prepared", "-c", &clients.to_string(), "-j", &clients.min(2).to_string()])
             .args(length)
+            // A counter for scripts: variables of a client live from one transaction to the next.
+            .args(["-D", "at=0"])
             .arg("-f")
             .arg(&file)
             .arg("-l")
@@ -126,6 +128,24 @@ impl Pgbench {
     }
 }
 
+/// A JSON text as an SQL literal. pgbench takes `:name` for a variable, also within a literal, so a colon before a word
+/// gets a space, which JSON allows.
+pub fn literal(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + 2);
+    text.push('\'');
+    let mut letters = json.chars().peekable();
+    while let Some(letter) = letters.next() {
+        text.push(letter);
+        match letter {
+            '\'' => text.push('\''),
+            ':' if letters.peek().is_some_and(|next| next.is_alphabetic() || *next == '_') => text.push(' '),
+            _ => {}
+        }
+    }
+    text.push('\'');
+    text
+}
+
 /// From a line such as `tps = 2100.5 (without initial connection time)`.
 fn rate(text: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix("tps = "))?;
@@ -134,11 +154,17 @@ fn rate(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::rate;
+    use super::{literal, rate};
+
+    #[test]
+    fn json_in_a_script_holds_nothing_that_pgbench_takes_for_a_variable() {
+        assert_eq!(literal(r#"{"a":null,"b":1,"c":"it's"}"#), r#"'{"a": null,"b":1,"c":"it''s"}'"#);
+    }
 
     #[test]
     fn the_rate_is_read_from_what_pgbench_prints() {
-        let text = "number of failed transactions: 0 (0.000%)\ntps = 2100.5 (without initial connection time)\n";
+        let text =
+            "number of failed transactions: 0 (0.000%)\ntps = 2100.5 (without initial connection time)\n";
         assert_eq!(rate(text), Some(2100.5));
         assert_eq!(rate("pgbench: error"), None);
     }

@@ -80,7 +80,16 @@ impl Wrk {
         tokio::fs::write(&file, &requests.text).await?;
         let output = Command::new(&self.binary)
             // One thread drives more connections than two cores can answer.
-            .args(["-t", "1", "-c", &CONNECTIONS.to_string(), "-d", &format!("{seconds}s"), "--timeout", "10s"])
+            .args([
+                "-t",
+                "1",
+                "-c",
+                &CONNECTIONS.to_string(),
+                "-d",
+                &format!("{seconds}s"),
+                "--timeout",
+                "10s",
+            ])
             .arg("-s")
             .arg(&self.script)
             .arg(url)
@@ -129,8 +138,10 @@ mod tests {
 
     #[test]
     fn a_run_is_read_with_each_of_its_latencies() {
-        let run = parse("noise\nBENCH run 3 2000000\nBENCH errors 0 0 0 0 0\nBENCH latency 100 2\nBENCH latency 900 1\n")
-            .unwrap();
+        let run = parse(
+            "noise\nBENCH run 3 2000000\nBENCH errors 0 0 0 0 0\nBENCH latency 100 2\nBENCH latency 900 1\n",
+        )
+        .unwrap();
         assert_eq!((run.requests, run.latency.len()), (3, 3));
         assert!((run.rate - 1.5).abs() < 1e-9);
         assert_eq!(run.latency.max(), 900);

@@ -61,7 +61,7 @@ pub(crate) fn forget(group: u32) {
 }
 
 /// Has this folder removed after we and our children have ended.
-pub(crate) fn remove_at_end(folder: &Path) -> anyhow::Result<()> {
+pub fn remove_at_end(folder: &Path) -> anyhow::Result<()> {
     tell(&format!("d {}\n", folder.display()))
 }
 

@@ -97,8 +97,7 @@ fn percentiles(latencies: &[(&'static str, Latencies)]) -> String {
         .collect();
     let ticks = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"];
     let x_ticks = (0_i32..).map(f64::from).zip(ticks.map(str::to_owned)).collect();
-    let axes =
-        Axes { title: "latency in milliseconds", x_label: "percentile", x_ticks, logarithmic: true };
+    let axes = Axes { title: "latency in milliseconds", x_label: "percentile", x_ticks, logarithmic: true };
     svg::lines(&axes, &series)
 }
 
@@ -108,7 +107,8 @@ fn lag(outcome: &Outcome) -> String {
         points: outcome.lag.iter().map(|point| (point.at, value(point))).collect(),
     };
     let series = [line("median", |at| at.p50), line("p99", |at| at.p99), line("slowest", |at| at.max)];
-    let x_ticks = (0_i32..=20).map(|step| f64::from(step * 5)).map(|at| (at, number_of_seconds(at))).collect();
+    let x_ticks =
+        (0_i32..=20).map(|step| f64::from(step * 5)).map(|at| (at, number_of_seconds(at))).collect();
     let axes = Axes {
         title: "lag in milliseconds",
         x_label: "seconds since the first commit",

@@ -4,6 +4,7 @@ mod html;
 mod machine;
 mod svg;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -97,10 +98,10 @@ pub fn table(outcomes: &[Outcome]) -> String {
     for (index, line) in lines.iter().enumerate() {
         let padded: Vec<String> =
             line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text += &format!("| {} |\n", padded.join(" | "));
+        let _infallible = writeln!(text, "| {} |", padded.join(" | "));
         if index == 0 {
             let rules: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
-            text += &format!("| {} |\n", rules.join(" | "));
+            let _infallible = writeln!(text, "| {} |", rules.join(" | "));
         }
     }
     text
@@ -147,7 +148,13 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_grouped() {
-        let cases = [(0.1234, "0.123"), (12.34, "12.3"), (999.6, "1,000"), (1_234_567.0, "1,234,567"), (-4200.0, "-4,200")];
+        let cases = [
+            (0.1234, "0.123"),
+            (12.34, "12.3"),
+            (999.6, "1,000"),
+            (1_234_567.0, "1,234,567"),
+            (-4200.0, "-4,200"),
+        ];
         for (value, text) in cases {
             assert_eq!(number(value), text);
         }

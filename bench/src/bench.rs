@@ -1,0 +1,135 @@
+//! `cargo xtask bench`: the servers, the tools, and what the cases share.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use tokio::sync::OnceCell;
+
+use crate::cases::Case;
+use crate::pgbench::Pgbench;
+use crate::plan::Plan;
+use crate::programs::Environment;
+use crate::progress::Progress;
+use crate::report::{self, Machine, Outcome};
+use crate::seed;
+use crate::servers::{Servers, pool};
+use crate::wrk::Wrk;
+
+/// What a case needs.
+#[derive(Debug)]
+pub struct Bench {
+    /// PostgreSQL and Redis.
+    pub servers: Servers,
+    /// The load generator.
+    pub wrk: Wrk,
+    /// The reference.
+    pub pgbench: Pgbench,
+    /// Sizes and lengths.
+    pub plan: Plan,
+    /// What is happening.
+    pub progress: Progress,
+    seeded: OnceCell<Seeded>,
+    create_rate: Mutex<Option<f64>>,
+}
+
+/// A database with many orders, and a copy of it.
+#[derive(Clone, Debug)]
+pub struct Seeded {
+    /// For the system.
+    pub system: String,
+    /// For the reference, whose events the system's relay must not publish.
+    pub reference: String,
+}
+
+/// Measures these cases, prints the table and writes the reports.
+pub async fn run(cases: &[Case], quick: bool, report: Option<PathBuf>) -> anyhow::Result<()> {
+    let plan = if quick { Plan::quick() } else { Plan::full() };
+    if cfg!(debug_assertions) {
+        println!("  this is a development build: its figures mean nothing");
+    }
+    let steps = 2 + cases.iter().map(|case| case.steps(plan.rounds)).sum::<usize>();
+    let progress = Progress::new(u64::try_from(steps)?);
+    progress.step("starting PostgreSQL and Redis".into());
+    let servers = Servers::start().await?;
+    let wrk = Wrk::find(servers.folder()).await?;
+    let pgbench = Pgbench::find(servers.folder()).await?;
+    let machine = Machine::describe(servers.describe().await?);
+    let bench = Bench {
+        servers,
+        wrk,
+        pgbench,
+        plan,
+        progress,
+        seeded: OnceCell::new(),
+        create_rate: Mutex::new(None),
+    };
+
+    let mut outcomes = Vec::new();
+    for case in cases {
+        let outcome =
+            case.run(&bench).await.with_context(|| format!("the case {case:?} could not be measured"))?;
+        bench.progress.line(&format!("  {}", said(&outcome)));
+        outcomes.push(outcome);
+    }
+    bench.progress.finish();
+    bench.servers.stop().await?;
+
+    let folder = report.unwrap_or_else(report::folder);
+    report::write(&folder, &machine, &outcomes)?;
+    println!("\n{}\n{}", machine.line(), report::table(&outcomes));
+    println!("Plots and latencies: {}", folder.join("report.html").display());
+    Ok(())
+}
+
+impl Bench {
+    /// The database with many orders, which is made when it is first asked for.
+    pub async fn seeded(&self) -> anyhow::Result<&Seeded> {
+        self.seeded
+            .get_or_try_init(|| async {
+                self.progress.tell(format!("seeding {} orders", self.plan.orders));
+                let system = self.servers.database("seeded").await?;
+                let orders = pool(&system).await?;
+                seed::orders(&orders, self.plan.orders).await?;
+                orders.close().await;
+                let reference = self.servers.copy("seeded", "seeded_reference").await?;
+                Ok(Seeded { system, reference })
+            })
+            .await
+    }
+
+    /// The environment of programs on this database.
+    pub fn environment(&self, database_url: &str) -> Environment {
+        Environment {
+            database_url: database_url.to_owned(),
+            redis_url: self.servers.redis_url().to_owned(),
+            more: Vec::new(),
+        }
+    }
+
+    /// Keeps the rate that the `create` case measured.
+    pub fn keep_create_rate(&self, rate: f64) {
+        *self.create_rate.lock().unwrap_or_else(PoisonError::into_inner) = Some(rate);
+    }
+
+    /// What [`Self::keep_create_rate`] was told, where that case ran before.
+    pub fn create_rate(&self) -> Option<f64> {
+        *self.create_rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An outcome in one line.
+fn said(outcome: &Outcome) -> String {
+    let row = &outcome.row;
+    let against = row.reference.zip(row.ratio).map_or_else(String::new, |(reference, ratio)| {
+        format!(" against {}: {ratio:.2}", report::number(reference))
+    });
+    let met = if row.met { "met" } else { "missed" };
+    format!(
+        "{}: {} {}{against} (target {}, {met})",
+        row.case,
+        report::number(row.value),
+        row.unit,
+        row.target
+    )
+}

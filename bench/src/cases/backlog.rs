@@ -1,0 +1,95 @@
+//! Publishing a large backlog against a small one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use redis::aio::MultiplexedConnection;
+use sqlx::PgPool;
+
+use super::{About, Sample, alternate};
+use crate::bench::Bench;
+use crate::report::Outcome;
+use crate::servers::pool;
+use crate::stats::{float, latencies};
+use crate::{broker, programs, seed};
+
+const ABOUT: About = About {
+    case: "backlog",
+    unit: "events/s",
+    target: 0.9,
+    text: "An API is started on a log with a million events that have not been published, as after a long outage of the \
+           broker, and its relay publishes them to Redis Streams. The reference is itself with ten thousand: the cost of \
+           an event must not grow with the backlog.",
+};
+
+/// Between two looks at how far the relay is.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A log, and how the relay stood before it was written.
+struct Backlog {
+    url: String,
+    db: PgPool,
+    events: u64,
+}
+
+pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+    let (large, small) = bench.plan.backlog;
+    bench.progress.step(format!("backlog: writing {large} events"));
+    let large = Backlog::write(bench, "backlog_large", large).await?;
+    let small = Backlog::write(bench, "backlog_small", small).await?;
+    let rounds = alternate(
+        bench,
+        "backlog",
+        2,
+        async |_| large.publish(bench).await,
+        async |_| small.publish(bench).await,
+    )
+    .await?;
+    large.db.close().await;
+    small.db.close().await;
+    bench.servers.flush().await?;
+    Ok(rounds.outcome(ABOUT, Vec::new()))
+}
+
+impl Backlog {
+    async fn write(bench: &Bench, name: &str, events: i64) -> anyhow::Result<Self> {
+        let url = bench.servers.database(name).await?;
+        let db = pool(&url).await?;
+        seed::outbox(&db, 1, events).await?;
+        // As if they had been recorded, too, so that only the relay publishes them and not the reconciler.
+        seed::history_of_outbox(&db).await?;
+        sqlx::query("CREATE TABLE relay_before AS SELECT * FROM relay").execute(&db).await?;
+        Ok(Self { url, db, events: u64::try_from(events)? })
+    }
+
+    /// Has all of it published from the beginning, and gives the rate from the first look that saw any to the last.
+    async fn publish(&self, bench: &Bench) -> anyhow::Result<Sample> {
+        sqlx::raw_sql("DELETE FROM relay; INSERT INTO relay SELECT * FROM relay_before")
+            .execute(&self.db)
+            .await?;
+        bench.servers.flush().await?;
+        let mut redis = bench.servers.redis().await?;
+        let mut api = programs::api(&bench.environment(&self.url), bench.servers.folder()).await?;
+        let mut first = None;
+        loop {
+            let (done, now) = (added(&mut redis).await?, Instant::now());
+            match first {
+                None if done > 0 => first = Some((done, now)),
+                Some((before, since)) if done >= self.events => {
+                    api.stop().await?;
+                    ensure!(done == self.events, "{done} events were published of {}", self.events);
+                    let rate = float(done - before) / now.duration_since(since).as_secs_f64();
+                    return Ok(Sample { rate, latency: latencies() });
+                }
+                _ => {}
+            }
+            ensure!(!api.ended()?, "the API has ended");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// How many events have ever been appended to the stream.
+async fn added(redis: &mut MultiplexedConnection) -> anyhow::Result<u64> {
+    Ok(redis::cmd("XLEN").arg(broker::STREAM).query_async(redis).await?)
+}

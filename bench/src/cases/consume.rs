@@ -1,0 +1,155 @@
+//! One worker emptying the stream.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use redis::aio::MultiplexedConnection;
+use shared::broker::PublishOutcome;
+use sqlx::{Executor, PgPool};
+
+use super::{About, Sample, alternate};
+use crate::bench::Bench;
+use crate::pgbench::Length;
+use crate::programs;
+use crate::report::Outcome;
+use crate::seed::CUSTOMERS;
+use crate::servers::pool;
+use crate::stats::{float, latencies};
+use crate::{broker, events};
+
+const ABOUT: About = About {
+    case: "consume",
+    unit: "events/s",
+    target: 0.7,
+    text: "One worker takes 200,000 creations from Redis Streams, writes a history row and a cache entry for each, and \
+           acknowledges them. The reference: pgbench inserting as many history rows in statements of 100, one client \
+           as there is one worker, prepared; it reads no stream, parses no event, and writes no cache.",
+};
+
+/// Events in one round trip.
+const BATCH: usize = 500;
+/// Rows in one statement of the reference.
+const ROWS: i64 = 100;
+/// Between two looks at how far the worker is.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+    bench.progress.step("consume: preparing".into());
+    let system = bench.servers.database("consuming").await?;
+    let reference = bench.servers.database("consuming_reference").await?;
+    let (db, reference_db) = (pool(&system).await?, pool(&reference).await?);
+    let script = script()?;
+    let events = bench.plan.events;
+    let mut next = 1;
+    let rounds = alternate(
+        bench,
+        "consume",
+        bench.plan.long_rounds,
+        async |_| {
+            db.execute("TRUNCATE order_history").await?;
+            bench.servers.flush().await?;
+            publish(bench, next).await?;
+            next += events;
+            let rate = consume(bench, &system).await?;
+            verify(bench, &db).await?;
+            Ok(Sample { rate, latency: latencies() })
+        },
+        async |_| {
+            reference_db.execute("TRUNCATE order_history").await?;
+            let times = Length::Times(u64::try_from(events / ROWS)?);
+            let run = bench.pgbench.run(&reference, &script, 1, times).await?;
+            #[expect(clippy::cast_precision_loss, reason = "it is one hundred")]
+            Ok(Sample { rate: run.rate * ROWS as f64, latency: latencies() })
+        },
+    )
+    .await?;
+    db.close().await;
+    reference_db.close().await;
+    Ok(rounds.outcome(ABOUT, Vec::new()))
+}
+
+/// Fills the stream by the sink that the relay uses.
+async fn publish(bench: &Bench, first: i64) -> anyhow::Result<()> {
+    let sink = broker::redis_sink(bench.servers.redis_url()).await?;
+    let ids: Vec<i64> = (first..first + bench.plan.events).collect();
+    for ids in ids.chunks(BATCH) {
+        let batch = ids
+            .iter()
+            .map(|id| Ok(events::created(*id)?.to_envelope()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let outcomes = sink.publish(&batch).await;
+        ensure!(
+            outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Confirmed)),
+            "the stream did not take the events: {outcomes:?}"
+        );
+    }
+    sink.close().await;
+    Ok(())
+}
+
+/// Starts a worker and gives its rate, from the first events acknowledged to the last.
+async fn consume(bench: &Bench, database: &str) -> anyhow::Result<f64> {
+    let mut redis = bench.servers.redis().await?;
+    let all = u64::try_from(bench.plan.events)?;
+    let mut worker = programs::worker(&bench.environment(database), bench.servers.folder()).await?;
+    let mut first = None;
+    loop {
+        let (done, now) = (acknowledged(&mut redis, all).await?, Instant::now());
+        match first {
+            None if done > 0 => first = Some((done, now)),
+            Some((before, since)) if done >= all => {
+                worker.stop().await?;
+                return Ok(float(all - before) / now.duration_since(since).as_secs_f64());
+            }
+            _ => {}
+        }
+        ensure!(!worker.ended()?, "the worker has ended");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How many events the group has read and acknowledged.
+async fn acknowledged(redis: &mut MultiplexedConnection, all: u64) -> anyhow::Result<u64> {
+    let groups: Vec<std::collections::HashMap<String, redis::Value>> =
+        redis::cmd("XINFO").arg("GROUPS").arg(broker::STREAM).query_async(redis).await.unwrap_or_default();
+    let Some(group) = groups.first() else { return Ok(0) };
+    let number = |name: &str| -> anyhow::Result<u64> {
+        let value = group.get(name).with_context(|| format!("XINFO GROUPS tells no {name}"))?;
+        Ok(redis::from_redis_value_ref(value)?)
+    };
+    let (read, pending) = (number("entries-read").unwrap_or_default(), number("pending")?);
+    Ok(read.min(all).saturating_sub(pending))
+}
+
+/// Every event has its row and its entry.
+async fn verify(bench: &Bench, db: &PgPool) -> anyhow::Result<()> {
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM order_history").fetch_one(db).await?;
+    ensure!(rows == bench.plan.events, "{rows} history rows of {} events", bench.plan.events);
+    let mut redis = bench.servers.redis().await?;
+    let keys: i64 = redis::cmd("DBSIZE").query_async(&mut redis).await?;
+    ensure!(keys >= bench.plan.events, "{keys} cache entries of {} events", bench.plan.events);
+    Ok(())
+}
+
+/// A statement of 100 rows with the same contents.
+fn script() -> anyhow::Result<String> {
+    let event = events::created(4_242_424_242)?;
+    let changes = crate::pgbench::literal(&serde_json::to_string(&event.data.changes)?);
+    let mut rows = String::new();
+    for row in 0..ROWS {
+        let separator = if row == 0 { "" } else { ",\n" };
+        write!(
+            rows,
+            "{separator}(:at + {row}, 1, 'CREATED', {changes}, 1 + (:at + {row}) % {CUSTOMERS}, \
+             1 + (:at + {row}) % {CUSTOMERS}, gen_random_uuid(), now())"
+        )?;
+    }
+    Ok(format!(
+        "\\set at :at + {ROWS}
+         INSERT INTO order_history
+             (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+         VALUES {rows}
+         ON CONFLICT (order_id, version) DO NOTHING;\n"
+    ))
+}

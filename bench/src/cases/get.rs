@@ -1,0 +1,78 @@
+//! Reading cached orders.
+
+use anyhow::ensure;
+use testbed::{free_port, http};
+
+use super::{About, Sample, alternate};
+use crate::bench::Bench;
+use crate::report::Outcome;
+use crate::seed::CUSTOMERS;
+use crate::wrk::Requests;
+use crate::{programs, tokens};
+
+const ABOUT: About = About {
+    case: "get",
+    unit: "reads/s",
+    target: 0.6,
+    text: "GET /api/v1/orders/{id} of ten thousand cached orders by their owners over 64 connections, each with a token \
+           that is checked: one Redis round trip. The reference: a bare axum on the same machine that answers the same \
+           bytes from its own memory and checks nothing.",
+};
+
+pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+    bench.progress.step("get: warming up".into());
+    bench.servers.flush().await?;
+    let folder = bench.servers.folder();
+    let seeded = bench.seeded().await?;
+    let api = programs::api(&bench.environment(&seeded.system), folder).await?;
+
+    let authorization = format!("Bearer {}", tokens::access(1 + 1 % CUSTOMERS)?);
+    let one = http::request(
+        "GET",
+        &format!("{}/api/v1/orders/1", api.url),
+        &[("Authorization", &authorization)],
+        None,
+    )
+    .await?;
+    ensure!(one.is_success(), "an order cannot be read: {} {}", one.status, one.body);
+    let body = folder.join("body");
+    std::fs::write(&body, &one.body)?;
+    let port = free_port();
+    let bare = programs::this(
+        &["bare", "--port", &port.to_string(), "--body", &body.display().to_string()],
+        port,
+        folder,
+    )
+    .await?;
+
+    let requests = requests(bench.plan.cached)?;
+    bench.wrk.run(&api.url, &requests, bench.plan.warm_up).await?;
+    bench.wrk.run(&bare.url, &requests, bench.plan.warm_up).await?;
+    let rounds = alternate(
+        bench,
+        "get",
+        bench.plan.rounds,
+        async |_| {
+            let run = bench.wrk.run(&api.url, &requests, bench.plan.seconds).await?;
+            Ok(Sample { rate: run.rate, latency: run.latency })
+        },
+        async |_| {
+            let run = bench.wrk.run(&bare.url, &requests, bench.plan.seconds).await?;
+            Ok(Sample { rate: run.rate, latency: run.latency })
+        },
+    )
+    .await?;
+    api.stop().await?;
+    drop(bare);
+    Ok(rounds.outcome(ABOUT, Vec::new()))
+}
+
+/// A read of each order by its owner.
+fn requests(orders: i64) -> anyhow::Result<Requests> {
+    let mut requests = Requests::default();
+    for id in 1..=orders {
+        let token = requests.token(&tokens::access(1 + id % CUSTOMERS)?);
+        requests.send("GET", &format!("/api/v1/orders/{id}"), token, "");
+    }
+    Ok(requests)
+}

@@ -1,0 +1,76 @@
+//! The first page of a customer's list.
+
+use super::{About, Sample, alternate};
+use crate::bench::Bench;
+use crate::pgbench::Length;
+use crate::report::Outcome;
+use crate::seed::CUSTOMERS;
+use crate::wrk::Requests;
+use crate::{programs, tokens};
+
+const ABOUT: About = About {
+    case: "list",
+    unit: "pages/s",
+    target: 0.6,
+    text: "GET /api/v1/orders, the first page of ten with its total, over 64 connections, by ten thousand customers who \
+           have a hundred orders each, a million together. The reference: pgbench running the same two queries, 16 \
+           clients, prepared.",
+};
+
+/// Clients of the reference.
+const CLIENTS: u32 = 16;
+
+pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+    bench.progress.step("list: warming up".into());
+    bench.servers.flush().await?;
+    let database = &bench.seeded().await?.system;
+    let api = programs::api(&bench.environment(database), bench.servers.folder()).await?;
+    let (requests, script) = (requests()?, script());
+    bench.wrk.run(&api.url, &requests, bench.plan.warm_up).await?;
+    bench.pgbench.run(database, &script, CLIENTS, Length::Seconds(bench.plan.warm_up)).await?;
+    let rounds = alternate(
+        bench,
+        "list",
+        bench.plan.rounds,
+        async |_| {
+            let run = bench.wrk.run(&api.url, &requests, bench.plan.seconds).await?;
+            Ok(Sample { rate: run.rate, latency: run.latency })
+        },
+        async |_| {
+            let length = Length::Seconds(bench.plan.seconds);
+            let run = bench.pgbench.run(database, &script, CLIENTS, length).await?;
+            Ok(Sample { rate: run.rate, latency: run.latency })
+        },
+    )
+    .await?;
+    api.stop().await?;
+    Ok(rounds.outcome(ABOUT, Vec::new()))
+}
+
+/// A list by each customer, in no order that pages of the disk would know.
+fn requests() -> anyhow::Result<Requests> {
+    let mut requests = Requests::default();
+    for index in 0..CUSTOMERS {
+        let token = requests.token(&tokens::access(1 + index * 7919 % CUSTOMERS)?);
+        requests.send("GET", "/api/v1/orders", token, "");
+    }
+    Ok(requests)
+}
+
+/// The queries of the API's store.
+fn script() -> String {
+    format!(
+        "\\set customer random(1, {CUSTOMERS})
+         SELECT o.id, o.customer_id, o.order_date, o.status, o.total_amount, o.version, o.created_at, o.updated_at,
+                l.ids AS line_ids, l.products, l.quantities, l.prices
+         FROM (SELECT id FROM orders o WHERE true AND customer_id = :customer
+               ORDER BY created_at DESC, id DESC LIMIT 11) AS page
+         JOIN orders o USING (id), LATERAL (
+             SELECT coalesce(array_agg(id), '{{}}') AS ids, coalesce(array_agg(product_id), '{{}}') AS products,
+                    coalesce(array_agg(quantity), '{{}}') AS quantities,
+                    coalesce(array_agg(unit_price), '{{}}') AS prices
+             FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY position) AS ordered
+         ) AS l ORDER BY o.created_at DESC, o.id DESC;
+         SELECT count(*) FROM (SELECT FROM orders o WHERE true AND customer_id = :customer LIMIT 10000) AS counted;\n"
+    )
+}

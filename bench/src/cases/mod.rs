@@ -1,0 +1,183 @@
+//! The cases, one a file. Each alternates with its reference where it has one.
+
+mod backlog;
+mod consume;
+mod create;
+mod get;
+mod lag;
+mod list;
+mod memory;
+mod start;
+mod update;
+
+use clap::ValueEnum;
+
+use crate::bench::Bench;
+use crate::report::{Outcome, Row};
+use crate::stats::{Latencies, latencies, median, spread};
+
+/// What can be measured, in the order of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    /// Creating two-line orders over 64 connections
+    Create,
+    /// Reading cached orders over 64 connections
+    Get,
+    /// The first page of a customer's list, among a million orders
+    List,
+    /// Changing the status of orders over 64 connections
+    Update,
+    /// 200,000 events from Redis Streams by one worker
+    Consume,
+    /// From the commit of an order to its history row, at half of the create rate
+    Lag,
+    /// Publishing a backlog of a million events, against one of ten thousand
+    Backlog,
+    /// Resident memory of both programs under the create load
+    Memory,
+    /// From the start of the processes to their being ready
+    Start,
+}
+
+impl Case {
+    /// Measures it.
+    pub async fn run(self, bench: &Bench) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Create => create::run(bench).await,
+            Self::Get => get::run(bench).await,
+            Self::List => list::run(bench).await,
+            Self::Update => update::run(bench).await,
+            Self::Consume => consume::run(bench).await,
+            Self::Lag => lag::run(bench).await,
+            Self::Backlog => backlog::run(bench).await,
+            Self::Memory => memory::run(bench).await,
+            Self::Start => start::run(bench).await,
+        }
+    }
+
+    /// How many steps of the progress bar it takes.
+    pub fn steps(self, rounds: usize) -> usize {
+        match self {
+            Self::Lag | Self::Memory | Self::Start => 2,
+            _ => 2 + 2 * rounds,
+        }
+    }
+}
+
+/// One run of a case or of its reference.
+#[derive(Debug)]
+struct Sample {
+    rate: f64,
+    latency: Latencies,
+}
+
+/// All runs of a case and its reference.
+#[derive(Debug)]
+struct Rounds {
+    values: Vec<f64>,
+    references: Vec<f64>,
+    latency: Latencies,
+    reference_latency: Latencies,
+}
+
+/// What a case says about itself.
+#[derive(Clone, Copy, Debug)]
+struct About {
+    case: &'static str,
+    unit: &'static str,
+    target: f64,
+    text: &'static str,
+}
+
+/// Lets the system and its reference take turns, so that whatever else the machine does meets both. Who begins changes
+/// with each round.
+async fn alternate(
+    bench: &Bench,
+    case: &'static str,
+    rounds: usize,
+    mut system: impl AsyncFnMut(usize) -> anyhow::Result<Sample>,
+    mut reference: impl AsyncFnMut(usize) -> anyhow::Result<Sample>,
+) -> anyhow::Result<Rounds> {
+    let mut all = Rounds {
+        values: Vec::new(),
+        references: Vec::new(),
+        latency: latencies(),
+        reference_latency: latencies(),
+    };
+    for round in 0..rounds {
+        for turn in 0..2 {
+            let of = format!("round {} of {rounds}", round + 1);
+            if (round + turn) % 2 == 0 {
+                bench.progress.step(format!("{case}: the system, {of}"));
+                let sample = system(round).await?;
+                all.values.push(sample.rate);
+                all.latency.add(&sample.latency)?;
+            } else {
+                bench.progress.step(format!("{case}: the reference, {of}"));
+                let sample = reference(round).await?;
+                all.references.push(sample.rate);
+                all.reference_latency.add(&sample.latency)?;
+            }
+        }
+    }
+    Ok(all)
+}
+
+impl Rounds {
+    /// As the outcome of a case whose target is a ratio.
+    fn outcome(self, about: About, notes: Vec<String>) -> Outcome {
+        let ratios: Vec<f64> =
+            self.values.iter().zip(&self.references).map(|(value, reference)| value / reference).collect();
+        let ratio = median(&ratios);
+        let mut latencies = Vec::new();
+        for (name, latency) in [("the system", self.latency), ("reference", self.reference_latency)] {
+            if !latency.is_empty() {
+                latencies.push((name, latency));
+            }
+        }
+        Outcome {
+            row: Row {
+                case: about.case,
+                value: rounded(median(&self.values)),
+                unit: about.unit,
+                reference: Some(rounded(median(&self.references))),
+                ratio: Some(rounded(ratio)),
+                spread: rounded(spread(&ratios)),
+                target: about.target,
+                met: ratio >= about.target,
+            },
+            about: about.text,
+            rounds: self.values.into_iter().zip(self.references.into_iter().map(Some)).collect(),
+            latencies,
+            lag: Vec::new(),
+            notes,
+        }
+    }
+}
+
+/// The outcome of a case whose target is absolute: its median must be below.
+fn absolute(about: About, values: &[f64], notes: Vec<String>) -> Outcome {
+    let value = median(values);
+    Outcome {
+        row: Row {
+            case: about.case,
+            value: rounded(value),
+            unit: about.unit,
+            reference: None,
+            ratio: None,
+            spread: rounded(spread(values)),
+            target: about.target,
+            met: value < about.target,
+        },
+        about: about.text,
+        rounds: values.iter().map(|value| (*value, None)).collect(),
+        latencies: Vec::new(),
+        lag: Vec::new(),
+        notes,
+    }
+}
+
+/// To three decimals: what is measured knows no more.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

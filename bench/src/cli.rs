@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cases::Case;
+use crate::load::LoadArgs;
+use crate::stress::StressArgs;
+use crate::{bare, bench, load, stress};
+
+/// Measures the order system.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure cases against their references, and write target/bench/report.html and report.json
+    Bench(BenchArgs),
+    /// Put open-loop load of a realistic mix on a system, and check its history
+    Load(LoadArgs),
+    /// Raise the load until something gives, and see that the system sheds the rest and recovers
+    Stress(StressArgs),
+    /// The reference of `get`
+    #[command(hide = true)]
+    Bare {
+        /// Where to listen
+        #[arg(long)]
+        port: u16,
+        /// What to answer
+        #[arg(long)]
+        body: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// What to measure; everything where nothing is said
+    #[arg(value_enum)]
+    cases: Vec<Choice>,
+    /// Small numbers, to see that everything works; the figures mean nothing
+    #[arg(long)]
+    quick: bool,
+    /// The folder for the reports
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
+}
+
+/// A case, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    All,
+    One(Case),
+}
+
+impl ValueEnum for Choice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::One(Case::Create),
+            Self::One(Case::Get),
+            Self::One(Case::List),
+            Self::One(Case::Update),
+            Self::One(Case::Consume),
+            Self::One(Case::Lag),
+            Self::One(Case::Backlog),
+            Self::One(Case::Memory),
+            Self::One(Case::Start),
+            Self::All,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        match self {
+            Self::One(case) => case.to_possible_value(),
+            Self::All => Some(clap::builder::PossibleValue::new("all").help("Every case")),
+        }
+    }
+}
+
+/// Does what was asked.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Bench(arguments) => {
+            bench::run(&cases(&arguments.cases), arguments.quick, arguments.report).await
+        }
+        Command::Load(arguments) => load::run(arguments).await,
+        Command::Stress(arguments) => stress::run(arguments).await,
+        Command::Bare { port, body } => bare::serve(port, &body).await,
+    }
+}
+
+/// In the order of the table, each once.
+fn cases(choices: &[Choice]) -> Vec<Case> {
+    let all = choices.is_empty() || choices.contains(&Choice::All);
+    let wanted = |case: &Case| all || choices.contains(&Choice::One(*case));
+    Case::value_variants().iter().copied().filter(wanted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{Case, Choice, Cli, cases};
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn cases_run_once_each_and_in_the_order_of_the_table() {
+        let asked = [Choice::One(Case::Get), Choice::One(Case::Create), Choice::One(Case::Get)];
+        assert_eq!(cases(&asked), [Case::Create, Case::Get]);
+        assert_eq!(cases(&[]).len(), 9);
+        assert_eq!(cases(&[Choice::One(Case::Get), Choice::All]).len(), 9);
+    }
+}

@@ -1,0 +1,202 @@
+//! `cargo xtask load`: open-loop load of a realistic mix on a running system, and whether its history is complete.
+
+mod check;
+mod connection;
+mod generator;
+mod mix;
+mod tally;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub(crate) use check::history as check_history;
+pub(crate) use generator::{Shape, run as generate};
+pub(crate) use mix::{Creates, Mix, order};
+pub(crate) use tally::{Answers, Tally};
+
+use crate::report::number;
+use crate::servers::pool;
+use crate::stats::{Latencies, float, quantile_ms};
+use crate::system::{Place, System};
+
+/// Between two updates of what is shown.
+const SHOW: Duration = Duration::from_millis(500);
+
+/// How much load, for how long, on what.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// Requests a second, begun at their times whether or not earlier ones have been answered
+    #[arg(long, default_value_t = 500.0, value_parser = positive)]
+    pub rate: f64,
+    /// How long, such as 90s or 5m
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub duration: Duration,
+    /// How many requests may be under way at a time
+    #[arg(long, default_value_t = 256)]
+    pub connections: usize,
+    /// On which system
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Runs the load, shows it, and checks the history.
+pub async fn run(arguments: LoadArgs) -> anyhow::Result<()> {
+    let system = System::get(&arguments.place).await?;
+    let tokens = system.tokens().await?;
+    let (mix, tally) = (Arc::new(Mix::new(&tokens)), Arc::new(Tally::new()));
+    let shape = Shape {
+        address: address(&system.url)?,
+        rate: arguments.rate,
+        duration: arguments.duration,
+        connections: arguments.connections,
+    };
+    println!("{} requests a second for {:?} to {}", number(shape.rate), shape.duration, system.url);
+    show(&shape, &mix, &tally).await;
+
+    let answers = tally.answers();
+    println!("{}", table(&answers));
+    println!("answers: {}", answers.outcomes());
+    let checked = async {
+        let Some(database) = system.database_url() else {
+            println!("the history was not checked: say --database-url");
+            return Ok(());
+        };
+        let db = pool(database).await?;
+        let complete = check_history(&db, &mix.promised()).await?;
+        println!(
+            "history: {} versions of {} orders, each with exactly one row, {:?} after the last answer",
+            complete.versions, complete.orders, complete.after
+        );
+        anyhow::Ok(())
+    };
+    let checked = checked.await;
+    system.stop().await?;
+    checked?;
+    ensure!(
+        answers.failed() + answers.refused() == 0,
+        "{} requests failed and {} were refused",
+        answers.failed(),
+        answers.refused()
+    );
+    Ok(())
+}
+
+/// Generates load and shows how it goes.
+pub(crate) async fn show(shape: &Shape, mix: &Arc<Mix>, tally: &Arc<Tally>) {
+    let bar = ProgressBar::new(shape.duration.as_secs());
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:20}] {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    let begun = std::time::Instant::now();
+    let load = generate(shape, mix, tally);
+    tokio::pin!(load);
+    let mut ticks = tokio::time::interval(SHOW);
+    let mut before = tally.answers().count();
+    loop {
+        tokio::select! {
+            () = &mut load => break,
+            _ = ticks.tick() => {
+                let (answers, recent) = (tally.answers(), tally.take_recent());
+                bar.set_position(begun.elapsed().as_secs().min(shape.duration.as_secs()));
+                bar.set_message(live(&answers, answers.count() - before, &recent, tally.waiting()));
+                before = answers.count();
+            }
+        }
+    }
+    bar.finish_and_clear();
+}
+
+fn live(answers: &Answers, new: u64, recent: &Latencies, waiting: u64) -> String {
+    format!(
+        "{}/s  p50 {} p99 {} max {} ms  errors {}  shed {}  waiting {waiting}",
+        number(float(new) / SHOW.as_secs_f64()),
+        number(quantile_ms(recent, 0.5)),
+        number(quantile_ms(recent, 0.99)),
+        number(quantile_ms(recent, 1.0)),
+        answers.failed() + answers.refused(),
+        answers.shed()
+    )
+}
+
+/// Latencies by kind of request.
+pub(crate) fn table(answers: &Answers) -> String {
+    let mut text =
+        format!("{:8} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "ms", "count", "p50", "p99", "p99.9", "max");
+    let all = answers.all();
+    let rows = answers.latency.iter().map(|(kind, latency)| (*kind, latency)).chain([("all", &all)]);
+    for (kind, latency) in rows {
+        let at = |share| number(quantile_ms(latency, share));
+        let _infallible = writeln!(
+            text,
+            "{kind:8} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            latency.len(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0)
+        );
+    }
+    text
+}
+
+/// `host:port` of an `http://` address.
+pub(crate) fn address(url: &str) -> anyhow::Result<String> {
+    let rest = url.strip_prefix("http://").with_context(|| format!("{url} is not an http:// address"))?;
+    let host = rest.split('/').next().unwrap_or(rest);
+    Ok(if host.contains(':') { host.to_owned() } else { format!("{host}:80") })
+}
+
+fn positive(text: &str) -> anyhow::Result<f64> {
+    let value: f64 = text.parse()?;
+    if !(0.1..=1e6).contains(&value) {
+        bail!("must be between 0.1 and a million");
+    }
+    Ok(value)
+}
+
+/// Seconds, or with `ms`, `s`, `m` or `h`.
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    let value: f64 = digits.parse().with_context(|| format!("{text:?} is no duration"))?;
+    let seconds = match &text[digits.len()..] {
+        "ms" => value / 1000.0,
+        "" | "s" => value,
+        "m" => value * 60.0,
+        "h" => value * 3600.0,
+        unit => bail!("{unit:?} is no unit of time: say ms, s, m or h"),
+    };
+    if !(0.001..=1e6).contains(&seconds) {
+        bail!("must be between a millisecond and eleven days");
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{address, duration};
+
+    #[test]
+    fn durations_are_read_with_their_units() {
+        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("1.5m").unwrap(), Duration::from_secs(90));
+        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(duration("7").unwrap(), Duration::from_secs(7));
+        for bad in ["", "s", "5 minutes", "-1s", "1d"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_on_port_80() {
+        assert_eq!(address("http://localhost:8000/").unwrap(), "localhost:8000");
+        assert_eq!(address("http://shop.example").unwrap(), "shop.example:80");
+        assert!(address("https://shop.example").is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! What is happening, for whoever waits.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar over all steps of a run, with what is being done now.
+#[derive(Clone, Debug)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar over this many steps.
+    pub fn new(steps: u64) -> Self {
+        let bar = ProgressBar::new(steps);
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:24}] {pos}/{len} {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    /// Begins a step.
+    pub fn step(&self, message: String) {
+        self.0.inc(1);
+        self.0.set_message(message);
+    }
+
+    /// Says more about the step.
+    pub fn tell(&self, message: String) {
+        self.0.set_message(message);
+    }
+
+    /// A line that stays.
+    pub fn line(&self, line: &str) {
+        self.0.suspend(|| println!("{line}"));
+    }
+
+    /// The bar goes away.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
