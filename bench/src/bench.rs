@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context;
 use tokio::sync::OnceCell;
 
-use crate::cases::Case;
+use crate::arguments::Case;
 use crate::pgbench::Pgbench;
 use crate::plan::Plan;
 use crate::programs::Environment;

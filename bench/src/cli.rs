@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum as _};
 
-use crate::cases::Case;
-use crate::load::LoadArgs;
-use crate::stress::StressArgs;
+use crate::arguments::{BenchArgs, Case, Choice, LoadArgs, StressArgs};
 use crate::{bare, bench, load, stress};
 
 /// Measures the order system.
@@ -35,50 +33,6 @@ enum Command {
         #[arg(long)]
         body: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-struct BenchArgs {
-    /// What to measure; everything where nothing is said
-    #[arg(value_enum)]
-    cases: Vec<Choice>,
-    /// Small numbers, to see that everything works; the figures mean nothing
-    #[arg(long)]
-    quick: bool,
-    /// The folder for the reports
-    #[arg(long, value_name = "FOLDER")]
-    report: Option<PathBuf>,
-}
-
-/// A case, or all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
-    All,
-    One(Case),
-}
-
-impl ValueEnum for Choice {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[
-            Self::One(Case::Create),
-            Self::One(Case::Get),
-            Self::One(Case::List),
-            Self::One(Case::Update),
-            Self::One(Case::Consume),
-            Self::One(Case::Lag),
-            Self::One(Case::Backlog),
-            Self::One(Case::Memory),
-            Self::One(Case::Start),
-            Self::All,
-        ]
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        match self {
-            Self::One(case) => case.to_possible_value(),
-            Self::All => Some(clap::builder::PossibleValue::new("all").help("Every case")),
-        }
-    }
 }
 
 /// Does what was asked.

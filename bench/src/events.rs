@@ -38,7 +38,9 @@ pub fn created(id: i64) -> anyhow::Result<Event> {
 
 /// The same with a nil event id, for SQL to fill in.
 pub fn template(id: i64) -> anyhow::Result<Event> {
-    Ok(Event { id: Uuid::nil(), ..created(id)? })
+    let mut event = created(id)?;
+    event.id = Uuid::nil();
+    Ok(event)
 }
 
 /// The confirmation of the same order.

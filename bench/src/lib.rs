@@ -1,6 +1,7 @@
 //! How fast the system is, and how it behaves under load: what `cargo xtask bench`, `load` and `stress` run, built in
 //! release so that the measuring takes little from the measured.
 
+pub mod arguments;
 pub mod bare;
 pub mod bench;
 pub mod broker;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::arguments::StressArgs;
 use crate::load::{self, Answers, Mix, Shape, Tally, check_history};
 use crate::report::number;
 use crate::servers::pool;
 use crate::stats::{float, quantile_ms};
-use crate::system::{Place, System};
+use crate::system::System;
 
 /// From one step to the next.
 const FACTOR: f64 = 1.5;
@@ -32,23 +32,6 @@ const WELL_MS: f64 = 250.0;
 const MOST_MEMORY: u64 = 512 << 20;
 /// Between two looks at memory.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Where to begin, and on what.
-#[derive(Clone, Debug, Args)]
-pub struct StressArgs {
-    /// Requests a second to begin with
-    #[arg(long, default_value_t = 1000.0)]
-    pub rate: f64,
-    /// Seconds of each step
-    #[arg(long, default_value_t = 5)]
-    pub step: u64,
-    /// How many requests may be under way at a time
-    #[arg(long, default_value_t = 2000)]
-    pub connections: usize,
-    /// On which system
-    #[command(flatten)]
-    pub place: Place,
-}
 
 /// What a step showed.
 struct Step {

@@ -1,10 +1,10 @@
 //! The system that a load goes to: a private one, or a running one that is told.
 
 use anyhow::{Context, ensure};
-use clap::Args;
 use serde_json::Value;
 use testbed::http;
 
+use crate::arguments::Place;
 use crate::programs::{self, Environment, Running};
 use crate::servers::Servers;
 use crate::tokens;
@@ -13,20 +13,6 @@ use crate::tokens;
 const CUSTOMERS: i64 = 100;
 /// Above any order of another source, so that they meet nobody's data.
 const FIRST_CUSTOMER: i64 = 900_000_001;
-
-/// Where the system is.
-#[derive(Clone, Debug, Args)]
-pub struct Place {
-    /// The address of a running API with DEBUG=true; without it, a system of its own is started
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-    /// Its database, where the history is to be checked
-    #[arg(long, value_name = "URL", requires = "url")]
-    pub database_url: Option<String>,
-    /// Workers of a system of its own
-    #[arg(long, default_value_t = 1, conflicts_with = "url")]
-    pub workers: usize,
-}
 
 /// A running system.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod clear_cache;
 mod lock;
@@ -37,6 +38,12 @@ enum Command {
     SeedData(seed_data::Args),
     /// Forget all cached orders of the running system
     ClearCache,
+    /// Measure how fast the system is against references, and write target/bench/report.html and report.json
+    Bench(bench::BenchArgs),
+    /// Put open-loop load of a realistic mix on a system, and check its history
+    Load(bench::LoadArgs),
+    /// Raise the load until something gives, and see that the system sheds the rest and recovers
+    Stress(bench::StressArgs),
     /// Renew `.sqlx`, what a build without a database checks its queries against
     Prepare,
 }
@@ -49,6 +56,7 @@ async fn main() -> ExitCode {
         Command::ResetDb => Box::pin(reset_db::run()).await,
         Command::SeedData(args) => Box::pin(seed_data::run(args)).await,
         Command::ClearCache => Box::pin(clear_cache::run()).await,
+        Command::Bench(_) | Command::Load(_) | Command::Stress(_) => Box::pin(bench::run()).await,
         Command::Prepare => Box::pin(prepare::run()).await,
     };
     done.unwrap_or_else(|error| {

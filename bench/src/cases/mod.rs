@@ -10,34 +10,10 @@ mod memory;
 mod start;
 mod update;
 
-use clap::ValueEnum;
-
+use crate::arguments::Case;
 use crate::bench::Bench;
 use crate::report::{Outcome, Row};
 use crate::stats::{Latencies, latencies, median, spread};
-
-/// What can be measured, in the order of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Case {
-    /// Creating two-line orders over 64 connections
-    Create,
-    /// Reading cached orders over 64 connections
-    Get,
-    /// The first page of a customer's list, among a million orders
-    List,
-    /// Changing the status of orders over 64 connections
-    Update,
-    /// 200,000 events from Redis Streams by one worker
-    Consume,
-    /// From the commit of an order to its history row, at half of the create rate
-    Lag,
-    /// Publishing a backlog of a million events, against one of ten thousand
-    Backlog,
-    /// Resident memory of both programs under the create load
-    Memory,
-    /// From the start of the processes to their being ready
-    Start,
-}
 
 impl Case {
     /// Measures it.

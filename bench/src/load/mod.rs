@@ -10,8 +10,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use clap::Args;
+use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use check::history as check_history;
@@ -19,30 +18,14 @@ pub(crate) use generator::{Shape, run as generate};
 pub(crate) use mix::{Creates, Mix, order};
 pub(crate) use tally::{Answers, Tally};
 
+use crate::arguments::LoadArgs;
 use crate::report::number;
 use crate::servers::pool;
 use crate::stats::{Latencies, float, quantile_ms};
-use crate::system::{Place, System};
+use crate::system::System;
 
 /// Between two updates of what is shown.
 const SHOW: Duration = Duration::from_millis(500);
-
-/// How much load, for how long, on what.
-#[derive(Clone, Debug, Args)]
-pub struct LoadArgs {
-    /// Requests a second, begun at their times whether or not earlier ones have been answered
-    #[arg(long, default_value_t = 500.0, value_parser = positive)]
-    pub rate: f64,
-    /// How long, such as 90s or 5m
-    #[arg(long, default_value = "30s", value_parser = duration)]
-    pub duration: Duration,
-    /// How many requests may be under way at a time
-    #[arg(long, default_value_t = 256)]
-    pub connections: usize,
-    /// On which system
-    #[command(flatten)]
-    pub place: Place,
-}
 
 /// Runs the load, shows it, and checks the history.
 pub async fn run(arguments: LoadArgs) -> anyhow::Result<()> {
@@ -151,47 +134,9 @@ pub(crate) fn address(url: &str) -> anyhow::Result<String> {
     Ok(if host.contains(':') { host.to_owned() } else { format!("{host}:80") })
 }
 
-fn positive(text: &str) -> anyhow::Result<f64> {
-    let value: f64 = text.parse()?;
-    if !(0.1..=1e6).contains(&value) {
-        bail!("must be between 0.1 and a million");
-    }
-    Ok(value)
-}
-
-/// Seconds, or with `ms`, `s`, `m` or `h`.
-fn duration(text: &str) -> anyhow::Result<Duration> {
-    let digits = text.trim_end_matches(char::is_alphabetic);
-    let value: f64 = digits.parse().with_context(|| format!("{text:?} is no duration"))?;
-    let seconds = match &text[digits.len()..] {
-        "ms" => value / 1000.0,
-        "" | "s" => value,
-        "m" => value * 60.0,
-        "h" => value * 3600.0,
-        unit => bail!("{unit:?} is no unit of time: say ms, s, m or h"),
-    };
-    if !(0.001..=1e6).contains(&seconds) {
-        bail!("must be between a millisecond and eleven days");
-    }
-    Ok(Duration::from_secs_f64(seconds))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{address, duration};
-
-    #[test]
-    fn durations_are_read_with_their_units() {
-        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
-        assert_eq!(duration("1.5m").unwrap(), Duration::from_secs(90));
-        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
-        assert_eq!(duration("7").unwrap(), Duration::from_secs(7));
-        for bad in ["", "s", "5 minutes", "-1s", "1d"] {
-            assert!(duration(bad).is_err(), "{bad:?}");
-        }
-    }
+    use super::address;
 
     #[test]
     fn an_address_without_a_port_is_on_port_80() {

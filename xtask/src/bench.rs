@@ -1,0 +1,26 @@
+//! `cargo xtask bench`, `load` and `stress`: done by the program `bench`, which is built in release together with what it
+//! measures.
+
+use std::process::ExitCode;
+
+use testbed::process::Launch;
+
+use crate::cargo;
+
+#[path = "../../bench/src/arguments.rs"]
+#[expect(unreachable_pub, reason = "in the crate that it belongs to, it is reachable")]
+mod arguments;
+
+pub(crate) use arguments::{BenchArgs, LoadArgs, StressArgs};
+
+/// Builds it, and hands it the arguments of this program as they are.
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
+    println!("building in release, which takes some minutes the first time");
+    let build = cargo::command(&["build", "--release", "-p", "api", "-p", "worker", "-p", "bench"]);
+    if !cargo::run(&build).await?.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let program = Launch::on_terminal(cargo::binaries(true)?.join("bench")).args(std::env::args_os().skip(1));
+    let status = cargo::run(&program).await?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
