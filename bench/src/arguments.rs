@@ -51,6 +51,8 @@ pub enum Choice {
     All,
     /// This one.
     One(Case),
+    /// How workers share the load; not one of the cases.
+    Scale,
 }
 
 impl ValueEnum for Choice {
@@ -66,6 +68,7 @@ impl ValueEnum for Choice {
             Self::One(Case::Memory),
             Self::One(Case::Start),
             Self::All,
+            Self::Scale,
         ]
     }
 
@@ -73,6 +76,10 @@ impl ValueEnum for Choice {
         match self {
             Self::One(case) => case.to_possible_value(),
             Self::All => Some(clap::builder::PossibleValue::new("all").help("Every case")),
+            Self::Scale => Some(
+                clap::builder::PossibleValue::new("scale")
+                    .help("Apart from the cases: 1, 2, 4 and 8 workers with slow handlers, on each broker"),
+            ),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum as _};
 
 use crate::arguments::{BenchArgs, Case, Choice, LoadArgs, StressArgs};
-use crate::{bare, bench, load, stress};
+use crate::{bare, bench, load, scale, stress};
 
 /// Measures the order system.
 #[derive(Debug, Parser)]
@@ -33,16 +33,39 @@ enum Command {
         #[arg(long)]
         body: PathBuf,
     },
+    /// A process of `bench scale`
+    #[command(hide = true, subcommand)]
+    ScalePart(ScalePart),
+}
+
+#[derive(Debug, Subcommand)]
+enum ScalePart {
+    /// Fill the queue
+    Publish {
+        /// How many
+        events: i64,
+    },
+    /// Be a worker with slow handlers
+    Consume,
 }
 
 /// Does what was asked.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Bench(arguments) => {
-            bench::run(&cases(&arguments.cases), arguments.quick, arguments.report).await
+            if arguments.cases.contains(&Choice::Scale) {
+                scale::run(arguments.quick).await?;
+            }
+            let cases = cases(&arguments.cases);
+            if cases.is_empty() {
+                return Ok(());
+            }
+            bench::run(&cases, arguments.quick, arguments.report).await
         }
         Command::Load(arguments) => load::run(arguments).await,
         Command::Stress(arguments) => stress::run(arguments).await,
+        Command::ScalePart(ScalePart::Publish { events }) => scale::part::publish(events).await,
+        Command::ScalePart(ScalePart::Consume) => scale::part::consume().await,
         Command::Bare { port, body } => bare::serve(port, &body).await,
     }
 }
@@ -70,6 +93,7 @@ mod tests {
         let asked = [Choice::One(Case::Get), Choice::One(Case::Create), Choice::One(Case::Get)];
         assert_eq!(cases(&asked), [Case::Create, Case::Get]);
         assert_eq!(cases(&[]).len(), 9);
+        assert_eq!(cases(&[Choice::Scale]), []);
         assert_eq!(cases(&[Choice::One(Case::Get), Choice::All]).len(), 9);
     }
 }

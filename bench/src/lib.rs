@@ -14,6 +14,7 @@ pub mod plan;
 pub mod programs;
 pub mod progress;
 pub mod report;
+pub mod scale;
 pub mod seed;
 pub mod servers;
 pub mod stats;

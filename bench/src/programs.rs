@@ -60,6 +60,13 @@ pub async fn this(arguments: &[&str], port: u16, folder: &Path) -> anyhow::Resul
     start(&launch, format!("http://127.0.0.1:{port}"), "/").await
 }
 
+/// Starts this program itself with a hidden sub-command and an environment, with no readiness to wait for.
+pub fn part(arguments: &[&str], environment: &Environment, folder: &Path) -> anyhow::Result<Process> {
+    let me = std::env::current_exe().context("the path of this program is unknown")?;
+    let launch = Launch::new(me, folder.join("part.log")).folder(folder).clear_env().args(arguments);
+    with(launch, environment).spawn()
+}
+
 impl Running {
     /// Resident memory in bytes, now.
     pub fn resident(&self) -> anyhow::Result<u64> {

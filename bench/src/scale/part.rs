@@ -1,0 +1,82 @@
+//! The processes of `cargo xtask bench scale`: one that publishes, and workers whose handlers are slow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use async_trait::async_trait;
+use shared::broker::{EventSource, PublishOutcome, connect_sink, connect_source};
+use shared::cache::Cache;
+use shared::clock::Clock;
+use shared::config::Env;
+use shared::db;
+use shared::shutdown::Shutdown;
+use worker::config::WorkerConfig;
+use worker::consumer::{Consumer, ConsumerSettings};
+use worker::handlers::cache::CacheHandler;
+use worker::handlers::history::HistoryHandler;
+use worker::handlers::{EventHandler, HandlerError, HandlerEvent};
+
+use crate::events;
+
+/// Added for each event to each handler.
+const DELAY: Duration = Duration::from_millis(5);
+/// As the worker has it.
+const CACHE_DEADLINE: Duration = Duration::from_millis(500);
+/// Events in one call of the sink.
+const BATCH: usize = 500;
+
+/// A handler with a delay in front of it.
+struct Slow<H>(H);
+
+#[async_trait]
+impl<H: EventHandler> EventHandler for Slow<H> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
+        tokio::time::sleep(DELAY * u32::try_from(batch.len()).unwrap_or(u32::MAX)).await;
+        self.0.handle(batch).await
+    }
+}
+
+/// Publishes this many creations.
+pub async fn publish(count: i64) -> anyhow::Result<()> {
+    let config = WorkerConfig::from_env(&Env::from_process()?)?;
+    let sink = connect_sink(&config.broker).await?;
+    let ids: Vec<i64> = (1..=count).collect();
+    for ids in ids.chunks(BATCH) {
+        let batch = ids
+            .iter()
+            .map(|id| Ok(events::created(*id)?.to_envelope()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let outcomes = sink.publish(&batch).await;
+        let all = outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Confirmed));
+        ensure!(all, "the broker did not take the events: {outcomes:?}");
+    }
+    sink.close().await;
+    Ok(())
+}
+
+/// The worker's consumer with slow handlers, until SIGTERM.
+pub async fn consume() -> anyhow::Result<()> {
+    let config = WorkerConfig::from_env(&Env::from_process()?)?;
+    let shutdown = Shutdown::new();
+    shutdown.listen_for_signals()?;
+    let db = db::pool(&config.database_url, config.database_max_connections, "worker")?;
+    let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE)?;
+    let source: Arc<dyn EventSource> = Arc::from(connect_source(&config.broker, &config.consumer).await?);
+    let handlers: Vec<Arc<dyn EventHandler>> = vec![
+        Arc::new(Slow(HistoryHandler::new(db.clone()))),
+        Arc::new(Slow(CacheHandler::new(cache, db.clone(), config.cache_ttl))),
+    ];
+    let settings = ConsumerSettings {
+        batch_size: config.batch_size,
+        concurrency: config.concurrency,
+        max_attempts: config.max_attempts,
+        ..ConsumerSettings::default()
+    };
+    Consumer::new(source, handlers, db, Clock::System, settings, shutdown).run().await;
+    Ok(())
+}
