@@ -1,0 +1,3 @@
+//! The command as a whole, with small numbers.
+
+mod command;
