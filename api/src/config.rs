@@ -11,6 +11,9 @@ use shared::{
 
 use crate::{limits::RateLimits, middleware::Origins, server::ServerLimits};
 
+/// How long a request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Everything `api serve` is told by its environment.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -45,6 +48,8 @@ pub struct ApiConfig {
 pub struct HttpConfig {
     /// Proxies in front that append to `X-Forwarded-For`.
     pub trusted_proxies: usize,
+    /// A request that takes longer is answered with 504.
+    pub request_timeout: Duration,
     /// What connections may take.
     pub server: ServerLimits,
     /// Pages that may call from a browser.
@@ -58,6 +63,7 @@ impl HttpConfig {
         let trusted_proxies = env.number_or("TRUSTED_PROXIES", 0, 0..=16)?;
         Ok(Self {
             trusted_proxies: usize::try_from(trusted_proxies).unwrap_or(0),
+            request_timeout: REQUEST_TIMEOUT,
             server: ServerLimits::default(),
             origins: Origins::from_env(env)?,
             rate_limits: RateLimits::from_env(env)?,

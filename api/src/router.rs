@@ -16,7 +16,9 @@ pub fn documented(test_login: bool) -> OpenApiRouter<AppState> {
         .routes(routes!(auth::login::login))
         .routes(routes!(auth::refresh::refresh))
         .routes(routes!(auth::logout::logout))
-        .merge(orders::routes());
+        .routes(routes!(orders::create::create, orders::list::list))
+        .routes(routes!(orders::get::get, orders::update::put, orders::update::patch, orders::delete::delete))
+        .routes(routes!(orders::history::history));
     if test_login { routes.routes(routes!(auth::login_test::login_test)) } else { routes }
 }
 

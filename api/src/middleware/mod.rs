@@ -44,9 +44,6 @@ use crate::{
 };
 use meters::Meters;
 
-/// A request that takes longer is answered with 504.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Puts [`Frame`] around routes.
 #[derive(Clone)]
 pub struct FrameLayer(Arc<Shared>);
@@ -123,7 +120,9 @@ where
     } else if let Err(error) = admit(declared, route.as_ref(), &context, &shared.state.limits).await {
         error.into_response()
     } else {
-        within_trace(context.trace, handle(inner, request)).instrument(span.clone()).await
+        within_trace(context.trace, handle(inner, request, http.request_timeout))
+            .instrument(span.clone())
+            .await
     };
 
     let error = problem::render(&mut response, uri.path(), &context);
@@ -179,18 +178,18 @@ async fn admit(
 }
 
 /// The handler's answer, or the problem that it took too long or panicked.
-async fn handle<S>(mut inner: S, request: Request) -> Response
+async fn handle<S>(mut inner: S, request: Request, deadline: Duration) -> Response
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
     // Nothing that a handler shares is left half-changed by a panic: stores change in transactions.
     let handled = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
-    match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+    match tokio::time::timeout(deadline, handled).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(never))) => match never {},
         Ok(Err(panic)) => ApiError::internal(panic_message(panic.as_ref())).into_response(),
         Err(_) => {
-            let detail = format!("the request took more than {} s", REQUEST_TIMEOUT.as_secs());
+            let detail = format!("the request took more than {} s", deadline.as_secs());
             ApiError::new(Code::Timeout, detail).into_response()
         }
     }

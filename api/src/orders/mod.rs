@@ -27,22 +27,13 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use shared::{cache::Cache, clock::Clock, shutdown::Shutdown};
 use sqlx::PgPool;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::expiry::{ExpiryError, KEY_LIFETIME, expire_once};
 use self::{ids::IdSource, reader::Reader, repair::Stale, writer::Writer};
-use crate::{config::ApiConfig, outbox::Wake, state::AppState};
+use crate::{config::ApiConfig, outbox::Wake};
 
 /// How long any answer may wait for Redis; then PostgreSQL answers.
 const CACHE_DEADLINE: Duration = Duration::from_millis(50);
-
-/// The routes of orders.
-pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(create::create, list::list))
-        .routes(routes!(get::get, update::put, update::patch, delete::delete))
-        .routes(routes!(history::history))
-}
 
 /// What stands behind the routes: it reads, writes, and keeps the cache exact.
 pub struct Orders {

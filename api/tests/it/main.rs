@@ -6,6 +6,7 @@ mod auth_access;
 mod auth_provider;
 mod auth_tokens;
 mod documents;
+mod failing_handlers;
 mod hardening;
 mod health;
 mod limits;
