@@ -32,7 +32,7 @@ async fn prepare() -> anyhow::Result<ExitCode> {
     let _absent = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let workspace = paths::workspace();
-    for package in ["shared", "api", "worker", "testbed", "xtask", "e2e"] {
+    for package in ["shared", "api", "worker", "testbed", "xtask", "bench", "e2e"] {
         touch(&workspace.join(package))?;
     }
     let check = cargo::command(&["check", "--workspace", "--all-targets"])
