@@ -1,5 +1,6 @@
 //! What is happening, for whoever waits.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,6 +23,10 @@ impl Progress {
     /// Begins a step.
     pub fn step(&self, message: String) {
         self.0.inc(1);
+        if !std::io::stderr().is_terminal() {
+            // A bar draws nothing there, and whoever reads a log wants to know, too.
+            println!("[{}/{}] {message}", self.0.position(), self.0.length().unwrap_or_default());
+        }
         self.0.set_message(message);
     }
 
