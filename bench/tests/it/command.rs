@@ -14,7 +14,8 @@ fn a_quick_bench_of_the_start_prints_its_table_and_writes_both_reports() {
         .arg(&folder)
         .output()
         .unwrap();
-    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}{errors}");
     assert!(printed.contains("| start "), "{printed}");
 
