@@ -75,10 +75,10 @@ pub async fn history_of_outbox(pool: &PgPool) -> anyhow::Result<()> {
     sqlx::raw_sql(
         "INSERT INTO order_history
              (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-         SELECT order_id, version, 'CREATED', '{}', 1, 1, event_id, recorded_at FROM outbox;
-         VACUUM (ANALYZE) order_history",
+         SELECT order_id, version, 'CREATED', '{}', 1, 1, event_id, recorded_at FROM outbox",
     )
     .execute(pool)
     .await?;
+    sqlx::raw_sql("VACUUM (ANALYZE) order_history").execute(pool).await?;
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! One worker emptying the stream.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -136,20 +135,13 @@ async fn verify(bench: &Bench, db: &PgPool) -> anyhow::Result<()> {
 fn script() -> anyhow::Result<String> {
     let event = events::created(4_242_424_242)?;
     let changes = crate::pgbench::literal(&serde_json::to_string(&event.data.changes)?);
-    let mut rows = String::new();
-    for row in 0..ROWS {
-        let separator = if row == 0 { "" } else { ",\n" };
-        write!(
-            rows,
-            "{separator}(:at + {row}, 1, 'CREATED', {changes}, 1 + (:at + {row}) % {CUSTOMERS}, \
-             1 + (:at + {row}) % {CUSTOMERS}, gen_random_uuid(), now())"
-        )?;
-    }
+    let last = ROWS - 1;
     Ok(format!(
         "\\set at :at + {ROWS}
          INSERT INTO order_history
              (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-         VALUES {rows}
+         SELECT :at + row, 1, 'CREATED', {changes}, 1 + row % {CUSTOMERS}, 1 + row % {CUSTOMERS}, gen_random_uuid(), now()
+         FROM generate_series(0, {last}) row
          ON CONFLICT (order_id, version) DO NOTHING;\n"
     ))
 }
