@@ -29,6 +29,10 @@ enum Command {
     Openapi,
 }
 
+/// Allocation is a good part of what a request costs, and the system's allocator serves several threads badly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Cli::parse().command.unwrap_or(Command::Serve) {
@@ -44,7 +48,7 @@ async fn main() -> ExitCode {
 
 async fn serve() -> anyhow::Result<()> {
     let config = ApiConfig::from_env(&Env::from_process()?)?;
-    telemetry::init(&config.telemetry);
+    let _last_lines = telemetry::init(&config.telemetry)?;
     let metrics = telemetry::install_metrics()?;
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals()?;

@@ -152,8 +152,15 @@ impl Event {
             event_type: self.event_type.to_string(),
             key: self.data.order_id.get(),
             sequence: self.data.version,
-            body: serde_json::to_string(self).unwrap_or_default(),
+            body: self.to_json(),
         }
+    }
+
+    fn to_json(&self) -> String {
+        // Most events fit, so that their text is not moved while it grows.
+        let mut json = Vec::with_capacity(2048);
+        let written = serde_json::to_writer(&mut json, self);
+        written.ok().and_then(|()| String::from_utf8(json).ok()).unwrap_or_default()
     }
 
     /// Reads a body from a broker.

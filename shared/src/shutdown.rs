@@ -57,7 +57,8 @@ impl Shutdown {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tracker.spawn(task);
+        // Boxed once, because on its way into the runtime a task is moved several times, and some are large.
+        self.tracker.spawn(Box::pin(task));
     }
 
     /// Waits for every tracked task, at most `deadline`. `false` where some were still running.

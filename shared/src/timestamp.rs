@@ -7,18 +7,45 @@ use time::{
     macros::format_description,
 };
 
-const FORMAT: StaticFormatDescription =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 const DATE: StaticFormatDescription = format_description!("[year]-[month]-[day]");
 
-/// `2025-01-20T10:00:00.123456Z`.
+/// `2025-01-20T10:00:00.123456Z`. Written digit by digit, because every order has several of them.
 pub fn format(at: OffsetDateTime) -> String {
-    at.to_offset(UtcOffset::UTC).format(&FORMAT).unwrap_or_default()
+    let at = at.to_offset(UtcOffset::UTC);
+    let (hour, minute, second, micros) = at.time().as_hms_micro();
+    let mut text = String::with_capacity("2025-01-20T10:00:00.123456Z".len());
+    push_date(&mut text, at.date());
+    for (mark, number, digits) in
+        [('T', hour.into(), 2), (':', minute.into(), 2), (':', second.into(), 2), ('.', micros, 6)]
+    {
+        text.push(mark);
+        push_number(&mut text, number, digits);
+    }
+    text.push('Z');
+    text
 }
 
 /// `2025-01-20`.
 pub fn format_date(date: time::Date) -> String {
-    date.format(&DATE).unwrap_or_default()
+    let mut text = String::with_capacity("2025-01-20".len());
+    push_date(&mut text, date);
+    text
+}
+
+/// Years are four digits here; what clients may send, and PostgreSQL's clock, stay within.
+fn push_date(text: &mut String, date: time::Date) {
+    push_number(text, date.year().unsigned_abs(), 4);
+    text.push('-');
+    push_number(text, u8::from(date.month()).into(), 2);
+    text.push('-');
+    push_number(text, date.day().into(), 2);
+}
+
+fn push_number(text: &mut String, number: u32, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = number / 10_u32.pow(place) % 10;
+        text.push(char::from_digit(digit, 10).unwrap_or('0'));
+    }
 }
 
 /// Reads `YYYY-MM-DD` with a four-digit year, and nothing else.
@@ -53,5 +80,28 @@ pub mod date {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<time::Date, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         super::parse_date(&text).ok_or_else(|| D::Error::custom("a date is written YYYY-MM-DD"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::{date, datetime};
+
+    use super::*;
+
+    #[test]
+    fn times_and_dates_are_written_with_all_their_digits() {
+        assert_eq!(format(datetime!(2025-01-20 10:00:00.123456789 UTC)), "2025-01-20T10:00:00.123456Z");
+        assert_eq!(format(datetime!(0987-12-31 23:59:59.000001 +01:00)), "0987-12-31T22:59:59.000001Z");
+        assert_eq!(format_date(date!(2024 - 02 - 29)), "2024-02-29");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_time_reads_as_it_was_written(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
+            let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
+            proptest::prop_assert_eq!(OffsetDateTime::parse(&format(at), &Rfc3339), Ok(at));
+            proptest::prop_assert_eq!(parse_date(&format_date(at.date())), Some(at.date()));
+        }
     }
 }

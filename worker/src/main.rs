@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use shared::{config::Env, telemetry};
 use worker::{
@@ -10,6 +11,10 @@ use worker::{
     config::WorkerConfig,
     run,
 };
+
+/// Allocation is a good part of what an event costs, and the system's allocator serves several threads badly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -23,8 +28,7 @@ async fn main() -> ExitCode {
     };
     let done = match command {
         Command::Run => {
-            telemetry::init(&config.telemetry);
-            let ended = run::run(config).await;
+            let ended = consume(config).await;
             telemetry::flush_traces().await;
             ended.map(|()| ExitCode::SUCCESS)
         }
@@ -34,4 +38,9 @@ async fn main() -> ExitCode {
         eprintln!("{error:#}");
         ExitCode::FAILURE
     })
+}
+
+async fn consume(config: WorkerConfig) -> anyhow::Result<()> {
+    let _last_lines = telemetry::init(&config.telemetry).context("cannot start logging")?;
+    run::run(config).await
 }

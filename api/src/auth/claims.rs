@@ -29,7 +29,7 @@ pub(super) struct Claims<'a> {
 }
 
 /// What is read of any token: numbers and enums only, so that reading an access token allocates nothing.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 pub(super) struct Verified {
     pub(super) customer_id: CustomerId,
     pub(super) role: Role,

@@ -11,6 +11,8 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// A token whose signature has not been checked yet.
 #[derive(Debug)]
 pub(super) struct Unverified<'a> {
+    /// The whole of it.
+    pub(super) text: &'a str,
     /// What is signed: header and payload as sent.
     pub(super) message: &'a str,
     pub(super) signature: &'a str,
@@ -42,7 +44,7 @@ impl<'a> Unverified<'a> {
         if header.crit.is_some() {
             return Err(TokenError::Algorithm);
         }
-        Ok(Self { message, signature, payload, header })
+        Ok(Self { text: token, message, signature, payload, header })
     }
 
     /// The claims. They mean nothing before the signature has been checked.

@@ -1,6 +1,7 @@
 //! Signing and verifying our own tokens: HS256 with `JWT_SECRET`.
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use time::{Duration, OffsetDateTime};
 
@@ -22,11 +23,16 @@ pub const REFRESH_LIFETIME: Duration = Duration::days(7);
 /// Clocks of replicas differ; a token from further in the future than this was not made by one of them.
 const CLOCK_SKEW: Duration = Duration::seconds(60);
 
+/// Access tokens whose signature is remembered, at a few hundred bytes each.
+const REMEMBERED: usize = 16 * 1024;
+
 /// The keys, built once.
 pub(super) struct Tokens {
     sign: EncodingKey,
     /// The current one first.
     verify: Vec<DecodingKey>,
+    /// What access tokens say whose signature was found good. A signature does not change; time is looked at each time.
+    known: Cache<Box<str>, Verified>,
 }
 
 /// A refresh token that was verified.
@@ -42,6 +48,7 @@ impl Tokens {
         Self {
             sign: EncodingKey::from_secret(config.secret.expose_secret().as_bytes()),
             verify: std::iter::once(&config.secret).chain(&config.previous_secrets).map(key).collect(),
+            known: Cache::new(REMEMBERED),
         }
     }
 
@@ -75,13 +82,25 @@ impl Tokens {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.sign).map_err(ApiError::internal)
     }
 
+    /// Who an access token that was verified before speaks for; `None` for one that is not remembered.
+    pub(super) fn known_access(
+        &self,
+        token: &str,
+        now: OffsetDateTime,
+    ) -> Option<Result<Caller, TokenError>> {
+        self.known.get(token).map(|claims| claims.caller_at(now))
+    }
+
     /// Who an access token speaks for.
     pub(super) fn verify_access(
         &self,
         token: &Unverified<'_>,
         now: OffsetDateTime,
     ) -> Result<Caller, TokenError> {
-        self.verified(token, Kind::Access, now)
+        let claims = self.signed_claims(token, Kind::Access)?;
+        let caller = claims.caller_at(now)?;
+        self.known.insert(token.text.into(), claims);
+        Ok(caller)
     }
 
     /// What a refresh token stands for. Whether it is spent is the session's question.
@@ -91,16 +110,12 @@ impl Tokens {
         now: OffsetDateTime,
     ) -> Result<RefreshToken, TokenError> {
         let token = Unverified::parse(token)?;
-        let caller = self.verified(&token, Kind::Refresh, now)?;
+        let caller = self.signed_claims(&token, Kind::Refresh)?.caller_at(now)?;
         Ok(RefreshToken { caller, jti: token.claims::<Identified>()?.jti })
     }
 
-    fn verified(
-        &self,
-        token: &Unverified<'_>,
-        kind: Kind,
-        now: OffsetDateTime,
-    ) -> Result<Caller, TokenError> {
+    /// The claims of a token that one of our keys has signed.
+    fn signed_claims(&self, token: &Unverified<'_>, kind: Kind) -> Result<Verified, TokenError> {
         // What the header names must never choose another for our secret.
         if token.header.alg != ALGORITHM {
             return Err(TokenError::Algorithm);
@@ -113,17 +128,21 @@ impl Tokens {
             return Err(TokenError::Signature);
         }
         let claims: Verified = token.claims()?;
-        if claims.kind != kind {
-            return Err(TokenError::WrongType);
-        }
+        if claims.kind == kind { Ok(claims) } else { Err(TokenError::WrongType) }
+    }
+}
+
+impl Verified {
+    /// Who the token speaks for at this time.
+    fn caller_at(&self, now: OffsetDateTime) -> Result<Caller, TokenError> {
         let now = now.unix_timestamp();
-        if claims.exp <= now {
+        if self.exp <= now {
             return Err(TokenError::Expired);
         }
         let latest = now.saturating_add(CLOCK_SKEW.whole_seconds());
-        if claims.nbf.is_some_and(|nbf| nbf > now) || claims.iat > latest {
+        if self.nbf.is_some_and(|nbf| nbf > now) || self.iat > latest {
             return Err(TokenError::NotYetValid);
         }
-        Ok(Caller { customer_id: claims.customer_id, role: claims.role })
+        Ok(Caller { customer_id: self.customer_id, role: self.role })
     }
 }

@@ -93,6 +93,8 @@ impl IntoResponse for Answer {
 
 /// An order's body as it is answered and cached, with its owner.
 pub(super) fn written(order: &Order) -> Result<(CustomerId, Bytes), ApiError> {
-    let body = serde_json::to_vec(order).map_err(ApiError::internal)?;
+    // Room for an order of a few lines.
+    let mut body = Vec::with_capacity(512);
+    serde_json::to_writer(&mut body, order).map_err(ApiError::internal)?;
     Ok((order.customer_id, body.into()))
 }

@@ -63,9 +63,10 @@ impl IdSource {
         let line_block = (blocks.next * LINES_PER_ORDER).max(i32::try_from(lines).unwrap_or(i32::MAX));
         let more_orders = lacking(blocks.orders.len(), orders, blocks.next);
         let more_lines = lacking(blocks.lines.len(), lines, line_block);
-        let taken = session::read(&self.db, |mut db| async move {
+        // Boxed: it happens rarely, and what it needs would make every request's future ten times as large.
+        let taken = Box::pin(session::read(&self.db, |mut db| async move {
             store::take_ids(&mut db, more_orders, more_lines).await
-        })
+        }))
         .await;
         let taken = taken.map_err(|failure| failure.to_api_error())?;
         blocks.orders.extend(taken.orders);

@@ -6,6 +6,7 @@
 mod breaker;
 mod entry;
 mod link;
+mod lookups;
 
 use std::{
     sync::Arc,
@@ -18,7 +19,7 @@ use redis::{RedisError, Script, aio::MultiplexedConnection};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use self::{breaker::Breaker, link::Link};
+use self::{breaker::Breaker, link::Link, lookups::Lookups};
 use crate::order::{CustomerId, OrderId};
 
 /// Lifetimes are spread by this share, so that entries written together do not expire together.
@@ -37,6 +38,7 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     link: Link,
     breaker: Breaker,
+    lookups: Lookups,
     script: Script,
     ttl: Duration,
     deadline: Duration,
@@ -97,7 +99,7 @@ pub struct CacheWrite {
 }
 
 /// The cache did not answer; PostgreSQL does.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum CacheError {
     /// Redis said no, or cannot be reached.
     #[error("the cache failed: {0}")]
@@ -120,24 +122,43 @@ impl Cache {
         Ok(Self(Arc::new(Inner {
             link: Link::new(redis::Client::open(url.expose_secret())?),
             breaker: Breaker::default(),
+            lookups: Lookups::default(),
             script: Script::new(include_str!("cache.lua")),
             ttl,
             deadline,
         })))
     }
 
-    /// Looks an order up: one round trip.
+    /// Looks an order up: one round trip, shared with whoever else looks one up at the time. Must be called inside a
+    /// runtime.
     pub async fn get(&self, id: OrderId) -> Result<Lookup, CacheError> {
-        let entry: Option<Bytes> = self
-            .run(async |mut connection| {
-                match redis::cmd("GET").arg(entry::key(id)).query_async(&mut connection).await {
-                    // Not a string: nothing of ours; the next write removes it.
-                    Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
-                    answer => answer,
+        let (answer, nobody_asks) = self.0.lookups.ask(id);
+        if nobody_asks {
+            tokio::spawn(self.clone().look_up());
+        }
+        answer.await.unwrap_or(Err(CacheError::Open))
+    }
+
+    /// Asks for whatever waits, until nothing does.
+    async fn look_up(self) {
+        let mut duty = self.0.lookups.duty();
+        // Those that are about to ask do so first.
+        tokio::task::yield_now().await;
+        while let Some(asked) = duty.next() {
+            let ids: Vec<OrderId> = asked.iter().map(|asked| asked.id).collect();
+            match self.entries(&ids).await {
+                Ok(entries) => {
+                    for (asked, entry) in asked.into_iter().zip(entries) {
+                        asked.answer(Ok(entry.as_ref().and_then(Entry::lookup).unwrap_or(Lookup::Miss)));
+                    }
                 }
-            })
-            .await?;
-        Ok(entry.as_ref().and_then(entry::decode).unwrap_or(Lookup::Miss))
+                Err(error) => {
+                    for asked in asked.into_iter().chain(duty.all()) {
+                        asked.answer(Err(error.clone()));
+                    }
+                }
+            }
+        }
     }
 
     /// Writes entries that are newer than what is held, in one round trip, and says which were.

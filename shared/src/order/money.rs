@@ -99,7 +99,13 @@ impl Sum for Money {
 
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2}", self.0)
+        // The scale is always two: what is left is to set the point.
+        let hundredths = self.0.mantissa();
+        let sign = if hundredths < 0 { "-" } else { "" };
+        match u64::try_from(hundredths.unsigned_abs()) {
+            Ok(hundredths) => write!(f, "{sign}{}.{:02}", hundredths / 100, hundredths % 100),
+            Err(_) => write!(f, "{:.2}", self.0),
+        }
     }
 }
 

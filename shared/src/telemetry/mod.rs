@@ -1,10 +1,12 @@
 //! Logs, metrics and traces of a process.
 
+mod json;
+mod lines;
 mod otlp;
 mod spans;
 mod trace;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{
@@ -13,6 +15,8 @@ use tracing_subscriber::{
 
 use crate::config::{ConfigError, Env};
 
+pub use lines::Flush;
+use lines::Lines;
 pub use otlp::flush_traces;
 pub use spans::{continue_trace, record_status, request_span};
 pub use trace::{NotATraceParent, TraceParent, current_traceparent, within_trace};
@@ -58,7 +62,8 @@ impl TelemetryConfig {
 }
 
 /// Starts logging to standard output and, where a collector is set, exporting traces. Must be called inside the runtime.
-pub fn init(config: &TelemetryConfig) {
+/// What it gives belongs at the end of the process.
+pub fn init(config: &TelemetryConfig) -> io::Result<Flush> {
     let filter = EnvFilter::new(&config.filter);
     let exported = config.endpoint.as_deref().map(|endpoint| otlp::tracer(endpoint, config.service));
     let (tracer, failure) = match exported.transpose() {
@@ -71,21 +76,21 @@ pub fn init(config: &TelemetryConfig) {
         tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)
     });
     let registry = tracing_subscriber::registry().with(exporting);
+    let mut flush = Flush::default();
     if config.pretty {
         // Colours are for eyes: not in a file.
         let ansi = std::io::stdout().is_terminal();
         registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_filter(filter)).init();
     } else {
-        let json = tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false);
+        let lines = Lines::start(Box::new(io::stdout()))?;
+        flush = Flush(Some(lines.clone()));
+        let json = tracing_subscriber::fmt::layer().with_writer(lines).event_format(json::Json);
         registry.with(json.with_filter(filter)).init();
     }
     if let Some(error) = failure {
         tracing::error!(error = %error, "traces cannot be exported");
     }
+    Ok(flush)
 }
 
 /// Upper bounds of duration histograms in seconds: from a cache hit to the request time-out.

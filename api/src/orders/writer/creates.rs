@@ -8,6 +8,7 @@ use shared::{
     event::{Envelope, Event},
     order::CustomerId,
 };
+use sqlx::PgPool;
 
 use super::{
     super::{
@@ -42,7 +43,10 @@ impl Keyed for CreateJob {
     }
 }
 
-pub(super) struct Creates(pub(super) Arc<Tools>);
+pub(super) struct Creates {
+    db: PgPool,
+    tools: Arc<Tools>,
+}
 
 impl Work<CreateJob> for Creates {
     async fn run(&self, jobs: Vec<CreateJob>) -> Vec<CreateJob> {
@@ -62,7 +66,7 @@ impl Work<CreateJob> for Creates {
                 }
             }
         }
-        self.0.replay(taken).await
+        self.tools.replay(taken).await
     }
 }
 
@@ -70,6 +74,11 @@ impl Work<CreateJob> for Creates {
 type Written = Vec<bool>;
 
 impl Creates {
+    /// `db` has a connection for each lane.
+    pub(super) fn new(db: PgPool, tools: &Arc<Tools>) -> Self {
+        Self { db, tools: Arc::clone(tools) }
+    }
+
     async fn write(&self, batch: &[CreateJob], in_doubt: bool) -> Result<Written, GaveUp> {
         let new: Vec<NewOrder<'_>> = batch
             .iter()
@@ -81,12 +90,8 @@ impl Creates {
             .collect();
         let new = &new;
         let (written, _) =
-            session::run_again(
-                &self.0.db,
-                in_doubt,
-                |mut db| async move { store::create(&mut db, new).await },
-            )
-            .await?;
+            session::run_again(&self.db, in_doubt, |mut db| async move { store::create(&mut db, new).await })
+                .await?;
         Ok(new.iter().map(|new| written.contains(&new.order.id)).collect())
     }
 
@@ -129,7 +134,7 @@ impl Creates {
                 taken.push(job);
             }
         }
-        self.0.publish(committed);
+        self.tools.publish(committed);
         taken
     }
 }

@@ -29,11 +29,11 @@ use crate::{
     store::{self, Claim},
 };
 
-/// Two lanes: while one waits for its commit, the other collects and sends.
-const CREATES: Size = Size { lanes: 2, waiting: 2048, batch: 64 };
-/// Lanes of changes. An order always goes to the same one, so that changes of one order do not race in one process.
-const CHANGE_LANES: usize = 2;
-const CHANGES: Size = Size { lanes: 1, waiting: 1024, batch: 64 };
+/// One lane: a batch is as large as what came while the one before it was written, and a large batch costs little more
+/// than a small one. A second lane would halve the batches to gain the moment in which the first waits for the disk.
+const CREATES: Size = Size { lanes: 1, waiting: 2048, batch: 128 };
+/// The same, and so changes of one order do not race in one process.
+const CHANGES: Size = Size { lanes: 1, waiting: 2048, batch: 128 };
 /// Changes that may wait for a lock at once, each on a connection of its own.
 const WAITING_FOR_LOCKS: usize = 4;
 /// How long a batch waits for a connection.
@@ -42,7 +42,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The lanes, and what they share.
 pub(super) struct Writer {
     creates: Lanes<CreateJob>,
-    changes: Vec<Lanes<ChangeJob>>,
+    changes: Lanes<ChangeJob>,
 }
 
 /// What all lanes use.
@@ -67,17 +67,16 @@ impl Writer {
         shutdown: &Shutdown,
     ) -> Self {
         let tools = Arc::new(Tools {
-            db: pool(db),
+            db: pool(db, CHANGES.lanes + WAITING_FOR_LOCKS),
             clock,
             wake,
             stale,
             shutdown: shutdown.clone(),
             waiting_for_locks: Semaphore::new(WAITING_FOR_LOCKS),
         });
-        let changes = || Lanes::start(CHANGES, Changes(Arc::clone(&tools)), shutdown);
         Self {
-            creates: Lanes::start(CREATES, Creates(Arc::clone(&tools)), shutdown),
-            changes: (0..CHANGE_LANES).map(|_| changes()).collect(),
+            creates: Lanes::start(CREATES, Creates::new(pool(db, CREATES.lanes), &tools), shutdown),
+            changes: Lanes::start(CHANGES, Changes(tools), shutdown),
         }
     }
 
@@ -89,17 +88,14 @@ impl Writer {
 
     pub(super) async fn change(&self, job: impl FnOnce(Reply) -> ChangeJob) -> Result<Answer, ApiError> {
         let (reply, answered) = oneshot::channel();
-        let job = job(reply);
-        let lane = job.id.get().unsigned_abs() % self.changes.len().max(1) as u64;
-        let lane = usize::try_from(lane).unwrap_or_default();
-        self.changes[lane].submit(job).map_err(overloaded)?;
+        self.changes.submit(job(reply)).map_err(overloaded)?;
         answer(answered).await
     }
 }
 
-/// Connections of the writer's own, so that reads never keep a commit waiting.
-fn pool(db: &PgPool) -> PgPool {
-    let connections = CREATES.lanes + CHANGE_LANES * CHANGES.lanes + WAITING_FOR_LOCKS;
+/// Connections of the writer's own, so that reads never keep a commit waiting. New orders have theirs apart: a pool hands
+/// out its connections in turn, and a server process that does the same every time does it faster.
+fn pool(db: &PgPool, connections: usize) -> PgPool {
     PgPoolOptions::new()
         .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
         .acquire_timeout(ACQUIRE_TIMEOUT)
