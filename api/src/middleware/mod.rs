@@ -10,6 +10,7 @@ mod headers;
 mod log;
 mod meters;
 pub mod problem;
+mod unread;
 
 use std::{
     convert::Infallible,
@@ -34,6 +35,7 @@ use tracing::Instrument as _;
 pub use client::Peer;
 pub use context::{Context, X_REQUEST_ID};
 pub use cors::Origins;
+pub(crate) use unread::unread;
 
 use crate::{
     error::{ApiError, Code},
