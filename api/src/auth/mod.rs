@@ -21,7 +21,7 @@ mod tokens;
 use time::OffsetDateTime;
 
 pub use caller::{Caller, Role};
-pub use config::{AuthConfig, ProviderConfig};
+pub use config::{AuthConfig, PUBLISHED_SECRET, ProviderConfig};
 pub use email::{Email, NotAnEmail};
 pub use error::TokenError;
 pub use pair::TokenPair;
