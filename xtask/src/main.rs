@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod cargo;
 mod clear_cache;
+mod fuzz;
 mod lock;
 mod prepare;
 mod reset_db;
@@ -32,6 +33,8 @@ enum Command {
     Up(up::Args),
     /// Start what the tests need, run them, stop it
     Test(test::Args),
+    /// Feed every parser of outside input with what a fuzzer makes up, from the corpus in fuzz/corpus
+    Fuzz(fuzz::Args),
     /// Empty the database and the cache of the running system
     ResetDb,
     /// Create orders in the running system
@@ -53,6 +56,7 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Up(args) => Box::pin(up::run(args)).await,
         Command::Test(args) => Box::pin(test::run(args)).await,
+        Command::Fuzz(args) => Box::pin(fuzz::run(args)).await,
         Command::ResetDb => Box::pin(reset_db::run()).await,
         Command::SeedData(args) => Box::pin(seed_data::run(args)).await,
         Command::ClearCache => Box::pin(clear_cache::run()).await,

@@ -6,6 +6,9 @@ mod claims;
 mod config;
 mod email;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod jwt;
 pub mod login;
 pub mod login_test;

@@ -6,6 +6,9 @@
 mod client;
 mod context;
 mod cors;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod log;
 mod meters;
