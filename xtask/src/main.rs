@@ -9,6 +9,7 @@ mod cargo;
 mod clear_cache;
 mod fuzz;
 mod lock;
+mod postman;
 mod prepare;
 mod reset_db;
 mod say;
@@ -47,6 +48,8 @@ enum Command {
     Load(bench::LoadArgs),
     /// Raise the load until something gives, and see that the system sheds the rest and recovers
     Stress(bench::StressArgs),
+    /// Renew docs/orders.postman_collection.json from the document that the API serves
+    Postman,
     /// Renew `.sqlx`, what a build without a database checks its queries against
     Prepare,
 }
@@ -61,6 +64,7 @@ async fn main() -> ExitCode {
         Command::SeedData(args) => Box::pin(seed_data::run(args)).await,
         Command::ClearCache => Box::pin(clear_cache::run()).await,
         Command::Bench(_) | Command::Load(_) | Command::Stress(_) => Box::pin(bench::run()).await,
+        Command::Postman => Box::pin(postman::run()).await,
         Command::Prepare => Box::pin(prepare::run()).await,
     };
     done.unwrap_or_else(|error| {
