@@ -115,6 +115,13 @@ async fn what_is_no_request_is_answered_by_a_problem() {
     ] {
         expect_refusal(&app.raw(request.as_bytes()).await, 400, "malformed_request");
     }
+    // Two servers in a row might each take another one.
+    for hosts in ["", "Host: a\r\nHost: b\r\n"] {
+        let answer = app.raw(format!("GET / HTTP/1.1\r\n{hosts}\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("malformed_request"), "{answer}");
+    }
+    let old = app.raw(b"GET / HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200 "), "{old}");
     // What comes before it on the same connection is answered as ever.
     let mut both = TcpStream::connect(app.app.addr).await.expect("a connection");
     both.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n").await.expect("taken");
