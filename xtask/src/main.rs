@@ -48,7 +48,7 @@ enum Command {
     Load(bench::LoadArgs),
     /// Raise the load until something gives, and see that the system sheds the rest and recovers
     Stress(bench::StressArgs),
-    /// Renew docs/orders.postman_collection.json from the document that the API serves
+    /// Renew the Postman collection in `docs` from the document that the API serves
     Postman,
     /// Renew `.sqlx`, what a build without a database checks its queries against
     Prepare,

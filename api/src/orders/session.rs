@@ -132,7 +132,7 @@ where
         match run(pool, &mut work).await {
             Ok(done) => return Ok(done),
             Err(Failure::Unavailable(error) | Failure::InDoubt(error)) if is_broken(&error) => {
-                last = Some(error)
+                last = Some(error);
             }
             Err(Failure::Unavailable(error) | Failure::InDoubt(error)) => {
                 return Err(GaveUp::Unavailable(error.to_string()));
