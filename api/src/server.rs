@@ -1,5 +1,7 @@
 //! The HTTP server: accepts connections, bounds what each may take, and lets them finish at shutdown.
 
+mod refusal;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request};
@@ -12,6 +14,7 @@ use tokio::{
 };
 use tower::Service as _;
 
+use self::refusal::Stream;
 use crate::middleware::Peer;
 
 /// What a connection, and all of them together, may take.
@@ -40,8 +43,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_read_timeout)
-        .max_header_size(limits.header_bytes)
-        .pipeline_flush(true);
+        .max_header_size(limits.header_bytes);
+    // Without `pipeline_flush`: it keeps hyper from sending its refusal of what is no request.
     loop {
         let (stream, peer, permit) = tokio::select! {
             () = shutdown.begun() => return,
@@ -80,16 +83,20 @@ async fn converse(stream: TcpStream, peer: Peer, router: Router, http: http1::Bu
         request.extensions_mut().insert(peer);
         router.clone().call(request.map(Body::new))
     });
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.begun() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut stream = Stream::new(stream);
+    let ended = {
+        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&mut stream), service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.begun() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
     if let Err(error) = ended {
         // A client that went away, or one that speaks no HTTP.
         tracing::debug!(error = %error, "a connection ended early");
+        stream.linger().await;
     }
 }

@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod cargo;
 mod clear_cache;
+mod fuzz;
 mod lock;
+mod postman;
 mod prepare;
 mod reset_db;
 mod say;
@@ -32,6 +34,8 @@ enum Command {
     Up(up::Args),
     /// Start what the tests need, run them, stop it
     Test(test::Args),
+    /// Feed every parser of outside input with what a fuzzer makes up, from the corpus in fuzz/corpus
+    Fuzz(fuzz::Args),
     /// Empty the database and the cache of the running system
     ResetDb,
     /// Create orders in the running system
@@ -44,6 +48,8 @@ enum Command {
     Load(bench::LoadArgs),
     /// Raise the load until something gives, and see that the system sheds the rest and recovers
     Stress(bench::StressArgs),
+    /// Renew the Postman collection in `docs` from the document that the API serves
+    Postman,
     /// Renew `.sqlx`, what a build without a database checks its queries against
     Prepare,
 }
@@ -53,10 +59,12 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Up(args) => Box::pin(up::run(args)).await,
         Command::Test(args) => Box::pin(test::run(args)).await,
+        Command::Fuzz(args) => Box::pin(fuzz::run(args)).await,
         Command::ResetDb => Box::pin(reset_db::run()).await,
         Command::SeedData(args) => Box::pin(seed_data::run(args)).await,
         Command::ClearCache => Box::pin(clear_cache::run()).await,
         Command::Bench(_) | Command::Load(_) | Command::Stress(_) => Box::pin(bench::run()).await,
+        Command::Postman => Box::pin(postman::run()).await,
         Command::Prepare => Box::pin(prepare::run()).await,
     };
     done.unwrap_or_else(|error| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::FromRequestParts,
-    http::{header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 use shared::order::CustomerId;
 
@@ -62,7 +62,7 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let token = bearer(parts)?;
+        let token = bearer(&parts.headers)?;
         let caller = state.auth.verify(token, state.clock.now()).await?;
         let context = parts.extensions.get::<Arc<Context>>();
         if let Some(context) = context {
@@ -79,8 +79,8 @@ impl FromRequestParts<AppState> for Caller {
 }
 
 /// The token of the one `Authorization` header (RFC 6750, section 2.1).
-fn bearer(parts: &Parts) -> Result<&str, TokenError> {
-    let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(TokenError::Missing);
     };

@@ -6,6 +6,9 @@ use shared::config::{ConfigError, Env};
 /// HS256 asks for a key of at least the hash's size (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
+/// The key of `.env.example` and `docker-compose.yml`. Everyone can read it, and so could sign tokens of anybody.
+pub const PUBLISHED_SECRET: &str = "development-only-everyone-can-read-this-key";
+
 /// Who may call, and how that is checked.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
@@ -52,24 +55,30 @@ impl ProviderConfig {
 impl AuthConfig {
     /// Reads `JWT_SECRET`, `JWT_PREVIOUS_SECRETS` (separated by commas) and the identity provider's settings.
     pub fn from_env(env: &Env, debug: bool) -> Result<Self, ConfigError> {
-        let secret = secret("JWT_SECRET", env.required("JWT_SECRET")?)?;
+        let secret = |name, text| secret(name, text, debug);
         let previous_secrets = env
             .text("JWT_PREVIOUS_SECRETS")
             .unwrap_or_default()
             .split(',')
             .filter(|text| !text.trim().is_empty())
-            .map(|text| self::secret("JWT_PREVIOUS_SECRETS", text.trim()))
+            .map(|text| secret("JWT_PREVIOUS_SECRETS", text.trim()))
             .collect::<Result<_, _>>()?;
+        let secret = secret("JWT_SECRET", env.required("JWT_SECRET")?)?;
         Ok(Self { secret, previous_secrets, provider: ProviderConfig::from_env(env)?, test_login: debug })
     }
 }
 
-fn secret(name: &'static str, text: &str) -> Result<SecretString, ConfigError> {
+fn secret(name: &'static str, text: &str, debug: bool) -> Result<SecretString, ConfigError> {
     if text.len() < MIN_SECRET_BYTES {
         return Err(ConfigError::new(
             name,
             format!("needs at least {MIN_SECRET_BYTES} bytes, for example from `openssl rand -base64 48`"),
         ));
+    }
+    if text == PUBLISHED_SECRET && !debug {
+        let problem = "is the key of the development settings, which everyone can read: set another, for example from \
+                       `openssl rand -base64 48`, or DEBUG=true";
+        return Err(ConfigError::new(name, problem));
     }
     Ok(SecretString::from(text.to_owned()))
 }

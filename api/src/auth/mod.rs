@@ -6,6 +6,9 @@ mod claims;
 mod config;
 mod email;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod jwt;
 pub mod login;
 pub mod login_test;
@@ -21,7 +24,7 @@ mod tokens;
 use time::OffsetDateTime;
 
 pub use caller::{Caller, Role};
-pub use config::{AuthConfig, ProviderConfig};
+pub use config::{AuthConfig, PUBLISHED_SECRET, ProviderConfig};
 pub use email::{Email, NotAnEmail};
 pub use error::TokenError;
 pub use pair::TokenPair;

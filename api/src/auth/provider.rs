@@ -40,7 +40,7 @@ struct Keys {
     fetched: Option<OffsetDateTime>,
 }
 
-struct Key {
+pub(super) struct Key {
     key: DecodingKey,
     algorithm: Algorithm,
 }
@@ -63,7 +63,7 @@ struct JwkSet {
 
 /// The claims that matter here. Providers write the customer's id as a number or as text.
 #[derive(Deserialize)]
-struct ProviderClaims {
+pub(super) struct ProviderClaims {
     iss: String,
     aud: Audience,
     exp: f64,
@@ -172,7 +172,7 @@ impl Provider {
         Ok(Keys { by_id, fetched: Some(now) })
     }
 
-    fn caller(&self, claims: ProviderClaims, now: OffsetDateTime) -> Result<Caller, TokenError> {
+    pub(super) fn caller(&self, claims: ProviderClaims, now: OffsetDateTime) -> Result<Caller, TokenError> {
         let ours = match &claims.aud {
             Audience::One(audience) => *audience == self.config.audience,
             Audience::Many(audiences) => audiences.contains(&self.config.audience),
@@ -185,10 +185,10 @@ impl Provider {
         }
         let at = |seconds: f64| Duration::saturating_seconds_f64(seconds);
         let now = now - OffsetDateTime::UNIX_EPOCH;
-        if at(claims.exp) + LEEWAY <= now {
+        if at(claims.exp).saturating_add(LEEWAY) <= now {
             return Err(TokenError::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| at(nbf) - LEEWAY > now) {
+        if claims.nbf.is_some_and(|nbf| at(nbf).saturating_sub(LEEWAY) > now) {
             return Err(TokenError::NotYetValid);
         }
         let customer_id = match claims.customer_id {
@@ -206,7 +206,7 @@ impl Provider {
 }
 
 /// A key that may sign tokens for us, by its id. Others in the set are for other purposes.
-fn usable(key: Value) -> Option<(String, Key)> {
+pub(super) fn usable(key: Value) -> Option<(String, Key)> {
     let jwk: Jwk = serde_json::from_value(key).ok()?;
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,

@@ -3,17 +3,18 @@
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use super::Query;
 use crate::error::{ApiError, Code};
 
 /// The largest body that is read: 256 KiB.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// The body of a request that must carry JSON, not yet parsed.
+/// The body of a request that must carry JSON, not yet parsed. No route with a body has parameters in its query.
 #[derive(Clone, Debug)]
 pub struct JsonBody(pub Bytes);
 
@@ -24,6 +25,13 @@ impl<S: Sync> FromRequest<S> for JsonBody {
         if !is_json(request.headers()) {
             return Err(ApiError::new(Code::UnsupportedMediaType, "the body must be application/json"));
         }
+        if !is_plain(request.headers()) {
+            let detail = "the body must be sent as it is, without a Content-Encoding";
+            let accepted = HeaderValue::from_static("identity");
+            return Err(ApiError::new(Code::UnsupportedMediaType, detail)
+                .with_header(header::ACCEPT_ENCODING, accepted));
+        }
+        Query::none(request.uri().query())?;
         let limited = Limited::new(request.into_body(), MAX_BODY_BYTES);
         match limited.collect().await {
             Ok(body) => Ok(Self(body.to_bytes())),
@@ -46,4 +54,12 @@ fn is_json(headers: &HeaderMap) -> bool {
     };
     let essence = value.split_once(';').map_or(value, |(essence, _)| essence);
     essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Not compressed: a small body can hold a huge one.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }

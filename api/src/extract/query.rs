@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
 use super::{Faults, fault};
-use crate::error::Fault;
+use crate::error::{ApiError, Fault};
 
 /// The parameters of a request; what nobody took in the end is unknown.
 #[derive(Debug)]
@@ -21,6 +21,16 @@ impl<'a> Query<'a> {
     pub fn parse(query: Option<&'a str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         Self(pairs.map(|(name, value)| Parameter { name, value, seen: false }).collect())
+    }
+
+    /// Refuses every parameter: for routes that have none.
+    pub fn none(query: Option<&'a str>) -> Result<(), ApiError> {
+        if query.is_none_or(str::is_empty) {
+            return Ok(());
+        }
+        let mut faults = Faults::new();
+        Self::parse(query).finish(&mut faults);
+        faults.unless_any(|| Some(()))
     }
 
     /// Whether the parameter is given.

@@ -77,7 +77,7 @@ pub(super) fn incoming_trace(headers: &HeaderMap) -> Option<TraceParent> {
 }
 
 /// The caller's id where it is sane, else a new one. Insane ones could forge log lines or fill disks.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         (1..=MAX_REQUEST_ID).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
     };

@@ -6,10 +6,14 @@
 mod client;
 mod context;
 mod cors;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod log;
 mod meters;
 pub mod problem;
+mod unread;
 
 use std::{
     convert::Infallible,
@@ -23,7 +27,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::header,
+    http::{Version, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
@@ -34,6 +38,7 @@ use tracing::Instrument as _;
 pub use client::Peer;
 pub use context::{Context, X_REQUEST_ID};
 pub use cors::Origins;
+pub(crate) use unread::unread;
 
 use crate::{
     error::{ApiError, Code},
@@ -117,6 +122,8 @@ where
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = if let Some(preflight) = http.origins.preflight(&request) {
         preflight
+    } else if let Err(error) = one_host(&request) {
+        error.into_response()
     } else if let Err(error) = admit(declared, route.as_ref(), &context, &shared.state.limits).await {
         error.into_response()
     } else {
@@ -156,6 +163,17 @@ fn context(request: &Request, trace: Option<TraceParent>, state: &AppState) -> C
 
 fn declared_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// RFC 9112, section 3.2: a request of HTTP/1.1 without a `Host`, or with several, is refused. Two servers in a row might
+/// each take another one.
+fn one_host(request: &Request) -> Result<(), ApiError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => Ok(()),
+        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
+        _ => Err(ApiError::new(Code::MalformedRequest, "exactly one Host header is needed")),
+    }
 }
 
 /// Refuses what can be refused by the head of a request alone.

@@ -54,7 +54,7 @@ pub struct CreateOrder {
 
 /// The request as it was understood: what makes two requests the same.
 #[derive(Debug, Serialize)]
-struct Command {
+pub(super) struct Command {
     customer_id: CustomerId,
     #[serde(with = "shared::timestamp::date")]
     order_date: Date,
@@ -62,7 +62,7 @@ struct Command {
 }
 
 impl Command {
-    fn parse(body: &[u8], caller: Caller, latest: Date) -> Result<Self, ApiError> {
+    pub(super) fn parse(body: &[u8], caller: Caller, latest: Date) -> Result<Self, ApiError> {
         let mut faults = Faults::new();
         let mut fields = Object::parse(body)?;
         let customer_id = match caller.role {

@@ -14,10 +14,10 @@ use utoipa::ToSchema;
 use super::decide::LineInput;
 use crate::{
     error::{ApiError, Fault},
-    extract::{Faults, Value, fault},
+    extract::{Faults, Query, Value, fault},
 };
 
-/// The id in the path. What cannot be an id names no order: 404.
+/// The id in the path. What cannot be an id names no order: 404. No route with an id has parameters in its query.
 #[derive(Clone, Copy, Debug)]
 pub struct InPath(pub OrderId);
 
@@ -27,6 +27,7 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let text: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path(text) = text.map_err(|_| ApiError::not_found())?;
+        Query::none(parts.uri.query())?;
         // `i64` would also read `+7` and `007`: one order has one address.
         let id = text.parse::<i64>().ok().filter(|id| id.to_string() == text);
         let id = id.and_then(|id| OrderId::try_from(id).ok()).ok_or_else(ApiError::not_found)?;

@@ -13,7 +13,11 @@ use super::{
     fields::InPath,
     preconditions::{Preconditions, etag},
 };
-use crate::{auth::Caller, error::ApiError, state::AppState};
+use crate::{
+    auth::Caller,
+    error::{ApiError, Problem},
+    state::AppState,
+};
 
 /// Answers are the caller's alone, and are asked for again each time, which the `ETag` makes cheap.
 const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-cache");
@@ -32,6 +36,7 @@ const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-c
     responses(
         (status = 200, description = "The order", body = Order, headers(("ETag" = String, description = "Its version, quoted"))),
         (status = 304, description = "The version at hand is the current one", headers(("ETag" = String, description = "Its version, quoted"))),
+        (status = 422, description = "The query has parameters", body = Problem, content_type = "application/problem+json"),
         OfOneOrder,
     ),
 )]

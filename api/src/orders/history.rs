@@ -76,6 +76,7 @@ impl From<Entry> for HistoryEntry {
     responses(
         (status = 200, description = "The history", body = OrderHistory),
         (status = 404, description = "There is and was no such order, or it is not the caller's", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The query has parameters", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn history(

@@ -85,19 +85,19 @@ pub struct OrderList {
 }
 
 /// The query as it was understood.
-struct Wanted {
-    filter: Filter,
-    place: Place,
-    size: i64,
+pub(super) struct Wanted {
+    pub(super) filter: Filter,
+    pub(super) place: Place,
+    pub(super) size: i64,
 }
 
-enum Place {
+pub(super) enum Place {
     Page(i64),
     After(Position),
 }
 
 impl Wanted {
-    fn parse(query: Option<&str>, caller: Caller) -> Result<Self, ApiError> {
+    pub(super) fn parse(query: Option<&str>, caller: Caller) -> Result<Self, ApiError> {
         let mut faults = Faults::new();
         let mut query = Query::parse(query);
         let size = query.integer("size", 1..=100, &mut faults).unwrap_or(10);

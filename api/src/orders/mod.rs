@@ -9,6 +9,9 @@ pub mod delete;
 mod described;
 mod expiry;
 mod fields;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod get;
 pub mod history;
 mod ids;

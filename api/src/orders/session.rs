@@ -126,18 +126,22 @@ pub(super) async fn read<T, F>(pool: &PgPool, mut work: impl FnMut(Lent) -> F) -
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
+    let mut last = None;
     // A server that was restarted leaves as many broken connections as the pool has.
     for _ in 0..pool.options().get_max_connections() {
         match run(pool, &mut work).await {
             Ok(done) => return Ok(done),
-            Err(Failure::Unavailable(error) | Failure::InDoubt(error)) if is_broken(&error) => {}
+            Err(Failure::Unavailable(error) | Failure::InDoubt(error)) if is_broken(&error) => {
+                last = Some(error);
+            }
             Err(Failure::Unavailable(error) | Failure::InDoubt(error)) => {
                 return Err(GaveUp::Unavailable(error.to_string()));
             }
             Err(Failure::Refused(error)) => return Err(GaveUp::Refused { error, in_doubt: false }),
         }
     }
-    Err(GaveUp::Unavailable("every connection is broken".to_owned()))
+    let last = last.map(|error| error.to_string()).unwrap_or_default();
+    Err(GaveUp::Unavailable(format!("every connection is broken: {last}")))
 }
 
 /// The orders with these ids that exist.

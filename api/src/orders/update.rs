@@ -37,7 +37,7 @@ pub struct UpdateOrder {
     lines: Option<Vec<LineBody>>,
 }
 
-fn parse(body: &[u8], latest: Date) -> Result<Update, ApiError> {
+pub(super) fn parse(body: &[u8], latest: Date) -> Result<Update, ApiError> {
     let mut faults = Faults::new();
     let mut fields = Object::parse(body)?;
     let status = fields.optional("status", Value::parsed, &mut faults);

@@ -118,12 +118,13 @@ pub async fn find(
     .collect()
 }
 
-/// Removes up to `limit` answers from before `before`, and gives their number. The index on the age serves it.
+/// Removes up to `limit` answers from before `before`, and gives their number. The index on the age serves it,
+/// and the rows are then taken by where they stand: by their keys, they might be looked for in the whole table.
 pub async fn expire(db: &mut PgConnection, before: OffsetDateTime, limit: i64) -> Result<u64, sqlx::Error> {
     let removed = sqlx::query!(
-        "DELETE FROM idempotency_keys WHERE (customer_id, key) IN (
-             SELECT customer_id, key FROM idempotency_keys WHERE created_at <= $1
-             ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM idempotency_keys WHERE created_at <= $1
+             ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
         before,
         limit,
     )

@@ -176,6 +176,8 @@ async fn the_claims_decide_who_calls_with_which_rights() {
     assert_eq!(status(json!({"sub": "78", "role": "admin"})).await, StatusCode::OK);
     assert_eq!(status(json!({"sub": "someone"})).await, StatusCode::UNAUTHORIZED, "no customer is named");
     assert_eq!(status(json!({"aud": ["other", AUDIENCE]})).await, StatusCode::OK);
+    // Times beyond all calendars are times, too.
+    assert_eq!(status(json!({"exp": 1e300, "nbf": -1e300})).await, StatusCode::OK);
     app.drain().await;
 }
 
@@ -195,6 +197,8 @@ async fn tokens_for_others_of_others_or_of_other_times_are_refused() {
         json!({"exp": now - 61}),
         json!({"exp": null}),
         json!({"nbf": now + 61}),
+        json!({"nbf": 1e300}),
+        json!({"exp": -1e300}),
         json!({"type": "refresh"}),
         json!({"sub": "0"}),
     ] {

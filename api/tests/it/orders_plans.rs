@@ -1,6 +1,6 @@
 //! The plans of the list at scale: every combination of filters is answered from an index.
 
-use api::store::{Filter, Position, Start, count_query, page_query};
+use api::store::{self, Filter, Position, Start, count_query, page_query};
 use serde_json::Value;
 use shared::order::{Money, OrderStatus};
 use sqlx::{PgPool, Postgres, QueryBuilder};
@@ -49,8 +49,9 @@ fn scans(plan: &Value, found: &mut Vec<String>) {
     }
 }
 
-async fn explain(db: &PgPool, query: QueryBuilder<Postgres>) -> Value {
-    let mut explained = QueryBuilder::<Postgres>::new("EXPLAIN (FORMAT JSON) ");
+/// The plan of a query, after `EXPLAIN` with these options.
+pub(crate) async fn explain(db: &PgPool, options: &str, query: QueryBuilder<Postgres>) -> Value {
+    let mut explained = QueryBuilder::<Postgres>::new(format!("EXPLAIN ({options}, FORMAT JSON) "));
     // The same text with the same values; only the word in front is added.
     let arguments = explained_arguments(&mut explained, query);
     let plan: sqlx::types::Json<Value> =
@@ -88,14 +89,38 @@ async fn every_combination_of_filters_is_answered_from_an_index() {
     ];
     for filter in filters() {
         for start in starts {
-            let plan = explain(&db, page_query(&filter, start, 10)).await;
+            let plan = explain(&db, "COSTS", page_query(&filter, start, 10)).await;
             let mut found = Vec::new();
             scans(&plan, &mut found);
             assert!(found.is_empty(), "{filter:?} {start:?} scans {found:?}: {plan:#}");
         }
-        let plan = explain(&db, count_query(&filter)).await;
+        let plan = explain(&db, "COSTS", count_query(&filter)).await;
         let mut found = Vec::new();
         scans(&plan, &mut found);
         assert!(found.is_empty(), "the count of {filter:?} scans {found:?}: {plan:#}");
     }
+}
+
+#[tokio::test]
+async fn expired_keys_are_removed_in_small_batches_without_a_scan() {
+    let database = testbed::postgres().await;
+    let db = database.connect().await;
+    for sql in [
+        "INSERT INTO idempotency_keys
+         SELECT g % 100, 'key-' || g, '\\x00', 201, '[]', '\\x00', timestamptz '2025-01-01Z' + g * interval '1 second'
+         FROM generate_series(1, 50000) g",
+        "VACUUM ANALYZE idempotency_keys",
+    ] {
+        sqlx::query(sql).execute(&db).await.unwrap();
+    }
+    let mut transaction = db.begin().await.unwrap();
+    let before = datetime!(2025-01-01 06:00 UTC);
+    assert_eq!(store::expire(&mut transaction, before, 500).await.unwrap(), 500);
+    let scans: i64 = sqlx::query_scalar(
+        "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'idempotency_keys'",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .unwrap();
+    assert_eq!(scans, 0);
 }

@@ -3,7 +3,10 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{TestApp, answer};
+use crate::{
+    orders_support::{order, path},
+    support::{TestApp, answer},
+};
 
 #[tokio::test]
 async fn an_unknown_path_is_a_problem() {
@@ -35,6 +38,45 @@ async fn a_wrong_content_type_is_a_problem() {
     let request =
         request.header("content-type", "Application/JSON; charset=utf-8").body(r#"{"customer_id": 1}"#);
     answer(request).await.expect(StatusCode::OK);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_a_problem_that_names_what_is_taken() {
+    let app = TestApp::start().await;
+    let body = json!({"customer_id": 1});
+    let login =
+        |coding| app.request(Method::POST, "/api/v1/auth/login-test").header("content-encoding", coding);
+    let problem = answer(login("gzip").json(&body)).await;
+    let problem = problem.expect_problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    assert_eq!(problem.header("accept-encoding"), Some("identity"));
+    answer(login("Identity").json(&body)).await.expect(StatusCode::OK);
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_parameter_is_refused_by_every_route_that_has_none() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    let (one, history) = (path(id), format!("{}/history", path(id)));
+    for (method, path) in [
+        (Method::GET, one.as_str()),
+        (Method::GET, &history),
+        (Method::PUT, &one),
+        (Method::PATCH, &one),
+        (Method::DELETE, &one),
+        (Method::POST, "/api/v1/orders"),
+        (Method::POST, "/api/v1/auth/login-test"),
+        (Method::POST, "/api/v1/auth/refresh"),
+    ] {
+        let body = json!({"customer_id": 1});
+        let asked = session.request(method.clone(), &format!("{path}?expand=lines&x=1")).json(&body);
+        let problem = answer(asked).await;
+        let problem = problem.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
+        assert_eq!(problem.faults(), ["?expand unknown_field", "?x unknown_field"], "{method} {path}");
+    }
+    session.get(&format!("{one}?")).await.expect(StatusCode::OK);
     app.drain().await;
 }
 

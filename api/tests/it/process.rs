@@ -5,8 +5,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use api::auth::{AuthConfig, PUBLISHED_SECRET};
 use axum::{Router, body::Bytes, routing::post};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use shared::config::Env;
 use tokio::process::{Child, Command};
 
 use crate::support::SECRET;
@@ -14,7 +17,7 @@ use crate::support::SECRET;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// The program on servers of its own.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     api: String,
     metrics: String,
@@ -23,7 +26,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
         let (database, redis) = (testbed::postgres().await, testbed::redis().await);
         let (port, metrics) = (testbed::free_port(), testbed::free_port());
         let child = bare()
@@ -51,8 +54,13 @@ impl Running {
         running
     }
 
+    /// A request without a token.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.api))
+    }
+
     /// Stops it as an operator does; gives what it wrote.
-    async fn stop(self) -> Output {
+    pub(crate) async fn stop(self) -> Output {
         let id = self.child.id().expect("it runs").to_string();
         let asked = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
         assert!(asked.success());
@@ -89,6 +97,8 @@ async fn a_bad_or_missing_setting_is_one_line_that_names_it_and_exit_code_2() {
         ("REDIS_URL", ""),
         ("JWT_SECRET", ""),
         ("JWT_SECRET", "short"),
+        ("JWT_SECRET", PUBLISHED_SECRET),
+        ("JWT_PREVIOUS_SECRETS", PUBLISHED_SECRET),
         ("PORT", "a lot"),
         ("RATE_LIMIT_CUSTOMER", "many"),
         ("TRUSTED_PROXIES", "-1"),
@@ -103,6 +113,19 @@ async fn a_bad_or_missing_setting_is_one_line_that_names_it_and_exit_code_2() {
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
         assert!(!complaint.contains(SECRET), "{complaint}");
     }
+}
+
+#[test]
+fn the_key_of_the_development_settings_is_taken_with_debug_alone() {
+    for settings in [include_str!("../../../.env.example"), include_str!("../../../docker-compose.yml")] {
+        assert!(settings.contains(PUBLISHED_SECRET));
+    }
+    let config = |debug| {
+        let settings = [("JWT_SECRET", PUBLISHED_SECRET), ("DEBUG", debug)];
+        AuthConfig::from_env(&Env::from_iter(settings), debug == "true")
+    };
+    assert!(config("true").is_ok());
+    assert!(config("false").is_err());
 }
 
 #[tokio::test]

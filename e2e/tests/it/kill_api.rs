@@ -5,6 +5,8 @@ use std::time::Duration;
 use e2e::{Broker, Client, System};
 use futures_util::future::try_join_all;
 use rand::Rng as _;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
 
 const ORDERS: i64 = 300;
 const CLIENTS: i64 = 8;
@@ -42,4 +44,17 @@ async fn killing_the_api_leaves_no_order_without_its_events_and_no_event_without
     assert_eq!(verdict.differences, Vec::<String>::new());
     // A repeated request under one key takes effect once, however often the API died on it.
     assert_eq!(verdict.events, 3 * ORDERS);
+    no_key_is_stuck(&api.url).await;
+}
+
+/// Whatever the API died on, another replica answers each key, at once, with the answer that was given.
+async fn no_key_is_stuck(url: &str) {
+    let clients: Vec<Client> =
+        try_join_all((0..CLIENTS).map(|client| Client::login(url, client + 1))).await.expect("they log in");
+    for (seed, client) in (0..ORDERS).zip(clients.iter().cycle()) {
+        let key = format!("create-{seed}");
+        let again = client.once(Method::POST, "/api/v1/orders", Some(&Client::order(seed)), Some(&key)).await;
+        let (status, answer) = again.expect("an answer");
+        assert_eq!((status, &answer["version"]), (StatusCode::CREATED, &json!(1)), "{key}: {answer}");
+    }
 }

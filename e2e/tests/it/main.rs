@@ -4,4 +4,5 @@ mod brokers_switched;
 mod kill_api;
 mod kill_workers;
 mod losing_the_broker;
+mod model;
 mod original_examples;

@@ -11,8 +11,8 @@ for i, key in ipairs(KEYS) do
     local value, ttl, create = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
     local mark = key .. ':fill'
     local held = redis.pcall('GETRANGE', key, 0, 19)
-    if type(held) == 'table' then
-        -- Not a string: nothing of ours, and in the way.
+    if type(held) == 'table' or held ~= '' and not (#held == 20 and string.find(held, '^0%d+$')) then
+        -- Not a string, or one without a version: nothing of ours, and in the way.
         redis.call('DEL', key)
         held = ''
     end

@@ -35,12 +35,16 @@ pub(super) fn encode(write: &CacheWrite) -> Vec<u8> {
 
 /// `None` for what is not an entry of ours: treated as absent. The body is not copied.
 pub(super) fn decode(entry: &Bytes) -> Option<Lookup> {
-    let number = |range| std::str::from_utf8(entry.get(range)?).ok()?.parse::<i64>().ok();
+    // The first digit is always there; a sign in its place would be a number too.
+    let number = |range| {
+        let digits = std::str::from_utf8(entry.get(range)?).ok()?;
+        if digits.starts_with('0') { digits.parse::<i64>().ok() } else { None }
+    };
     let version = number(0..NUMBER)?;
     let owner = number(NUMBER..2 * NUMBER)?;
     let body = entry.slice(2 * NUMBER..);
     if body.is_empty() {
-        return Some(Lookup::Deleted { version });
+        return (owner == 0).then_some(Lookup::Deleted { version });
     }
     let owner = CustomerId::try_from(owner).ok()?;
     Some(Lookup::Found(CachedOrder { version, owner, body }))

@@ -152,9 +152,14 @@ async fn what_is_not_ours_is_no_entry_and_gives_way_to_one() {
     assert_eq!(cache.get(id(1)).await.unwrap(), Lookup::Miss);
     assert_eq!(cache.put(&[write(1, 1)]).await.unwrap(), [true]);
     assert_eq!(cache.get(id(1)).await.unwrap(), found(1));
-    for garbage in ["", "x", "0000000000000000000x"] {
+    // Signs in place of digits, too: they are no version that was written here.
+    let signed = "+000000000000000000900000000000000000007{}";
+    for garbage in ["", "x", "9", "0000000000000000000x", "zzzzzzzzzzzzzzzzzzzzz", signed] {
         let () = redis::cmd("SET").arg(&key).arg(garbage).query_async(&mut connection).await.unwrap();
         assert_eq!(cache.get(id(1)).await.unwrap(), Lookup::Miss, "{garbage:?}");
+        assert_eq!(cache.put(&[late(write(1, 1))]).await.unwrap(), [false], "{garbage:?}");
+        assert_eq!(cache.put(&[write(1, 1)]).await.unwrap(), [true], "{garbage:?}");
+        assert_eq!(cache.get(id(1)).await.unwrap(), found(1), "{garbage:?}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask` as a process of its own, as its users run it.
 
+mod postman;
 mod tool;
 mod up;
 mod up_refused;

@@ -42,6 +42,11 @@ impl Workspace {
         self.launch(cargo.to_str().unwrap(), args)
     }
 
+    /// A file or folder in it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// Has Redis find something in place of its data.
     pub(crate) fn spoil_redis(&self) {
         fs::write(self.0.join(".data/redis/appendonlydir/appendonly.aof.manifest"), "spoilt\n").unwrap();

@@ -1,0 +1,75 @@
+//! The list of a customer with a million orders: what a page and its total read does not grow with the depth or the
+//! number of orders. Counted in blocks, so that it is the same on every machine.
+
+use api::store::{Filter, Position, Start, count_query, page_query};
+use serde_json::Value;
+use shared::order::OrderStatus;
+use sqlx::{PgPool, Postgres, QueryBuilder};
+use time::{Duration, macros::datetime};
+
+use crate::orders_plans::explain;
+
+/// Orders of customer 1, the oldest first; and one of each of ten thousand others.
+const ORDERS: i64 = 1_000_000;
+
+async fn seed(db: &PgPool) {
+    for sql in [
+        "INSERT INTO orders
+         SELECT g, 1, '2025-01-01', (ARRAY['PENDING', 'CONFIRMED', 'SHIPPED', 'DELIVERED'])[1 + g % 4],
+                g % 5000, 1, timestamptz '2025-01-01Z' + g * interval '1 second', '2025-01-01Z'
+         FROM generate_series(1, 1000000) g",
+        "INSERT INTO orders
+         SELECT 1000000 + g, 1 + g, '2025-01-01', 'PENDING', 1, 1, timestamptz '2024-01-01Z' + g * interval '1 second',
+                '2025-01-01Z'
+         FROM generate_series(1, 10000) g",
+        // Where pages are read below.
+        "INSERT INTO order_lines
+         SELECT id, id, 0, 1, 1, 1 FROM orders WHERE customer_id = 1 AND (id < 200 OR id > 999800)",
+        "VACUUM ANALYZE orders",
+        "VACUUM ANALYZE order_lines",
+    ] {
+        sqlx::query(sql).execute(db).await.unwrap();
+    }
+}
+
+/// The blocks that a query reads, from memory or from disk.
+async fn blocks(db: &PgPool, query: QueryBuilder<Postgres>) -> i64 {
+    let plan: Value = explain(db, "ANALYZE, BUFFERS", query).await;
+    ["Shared Hit Blocks", "Shared Read Blocks"].iter().filter_map(|name| plan[*name].as_i64()).sum()
+}
+
+#[tokio::test]
+async fn a_page_a_million_orders_deep_reads_at_most_twice_the_first_and_total_never_scans() {
+    let database = testbed::postgres().await;
+    let db = database.connect().await;
+    seed(&db).await;
+    let own = Filter { customer: Some(1.try_into().unwrap()), ..Filter::default() };
+    let shipped = Filter { status: Some(OrderStatus::Shipped), ..own.clone() };
+    // The hundred oldest are left.
+    let id = 100;
+    let deep = Position {
+        created_at: datetime!(2025-01-01 00:00 UTC) + Duration::seconds(id),
+        id: id.try_into().unwrap(),
+    };
+    for filter in [&own, &shipped, &Filter::default()] {
+        let first = blocks(&db, page_query(filter, Start::Offset(0), 10)).await;
+        let at_depth = blocks(&db, page_query(filter, Start::After(deep), 10)).await;
+        assert!(
+            at_depth <= 2 * first,
+            "{filter:?}: {first} blocks at first, {at_depth} at a depth of {ORDERS}"
+        );
+    }
+
+    let table: i64 = sqlx::query_scalar("SELECT relpages::bigint FROM pg_class WHERE relname = 'orders'")
+        .fetch_one(&db)
+        .await
+        .unwrap();
+    let cancelled = Filter { status: Some(OrderStatus::Cancelled), ..own.clone() };
+    for filter in [&own, &shipped, &cancelled, &Filter::default()] {
+        let counting = blocks(&db, count_query(filter)).await;
+        assert!(
+            counting * 10 < table,
+            "{filter:?}: its total reads {counting} blocks, the table has {table}"
+        );
+    }
+}

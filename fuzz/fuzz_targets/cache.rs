@@ -1,0 +1,161 @@
+//! Entries of the cache and the script that writes them, in a real Redis: whatever is held there and whatever is
+//! written, the script works, the version never falls, and what is read is what was written.
+//!
+//! `REDIS_URL` names a Redis that may be emptied.
+
+#![no_main]
+
+use std::{sync::LazyLock, time::Duration};
+
+use bytes::Bytes;
+use fuzz::choice;
+use libfuzzer_sys::fuzz_target;
+use redis::aio::MultiplexedConnection;
+use secrecy::SecretString;
+use shared::{
+    cache::{Cache, CacheWrite, CachedOrder, FillPass, KEY_PREFIX, Lookup},
+    order::OrderId,
+};
+use tokio::runtime::Runtime;
+
+struct World {
+    runtime: Runtime,
+    cache: Cache,
+    redis: MultiplexedConnection,
+}
+
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let url = std::env::var("REDIS_URL").expect("REDIS_URL names a Redis that may be emptied");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ttl = Duration::from_mins(1);
+    let cache =
+        Cache::new(&SecretString::from(url.clone()), ttl, Duration::from_secs(5)).expect("an address");
+    let client = redis::Client::open(url).expect("an address");
+    let redis = runtime.block_on(client.get_multiplexed_async_connection()).expect("Redis answers");
+    World { runtime, cache, redis }
+});
+
+fuzz_target!(|data: &[u8]| {
+    let World { runtime, cache, redis } = &*WORLD;
+    runtime.block_on(run(cache, redis.clone(), data));
+});
+
+fn id() -> OrderId {
+    1.try_into().expect("positive")
+}
+
+/// First what is held, then one write after the other: a byte each for what, and a byte for the version.
+async fn run(cache: &Cache, mut redis: MultiplexedConnection, data: &[u8]) {
+    let key = format!("{KEY_PREFIX}1");
+    let Some((form, rest)) = choice(data) else { return };
+    let (held, steps) = rest.split_at(usize::from(form >> 2).min(rest.len()));
+    let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.expect("Redis answers");
+    match form & 3 {
+        0 => {}
+        1 => () = redis::cmd("LPUSH").arg(&key).arg(held).query_async(&mut redis).await.expect("taken"),
+        2 => {
+            () = redis::cmd("HSET").arg(&key).arg("x").arg(held).query_async(&mut redis).await.expect("taken")
+        }
+        _ => () = redis::cmd("SET").arg(&key).arg(held).query_async(&mut redis).await.expect("taken"),
+    }
+    let before = cache.get(id()).await.expect("whatever is held can be looked at");
+    check_held(&before, held);
+
+    let mut pass: Option<FillPass> = None;
+    let mut seen = before;
+    // Something with a version in front is left alone by lower ones, though nobody can read it.
+    let mut in_the_way = begins_with_a_version(held) && form & 3 == 3;
+    for step in steps.chunks_exact(2).take(16) {
+        let write = write(step[0], step[1], steps);
+        let (written, create) = match step[0] & 3 {
+            0 => {
+                let create = if write.may_create { Create::Always } else { Create::Never };
+                (cache.put(std::slice::from_ref(&write)).await.expect("the script works"), create)
+            }
+            1 => {
+                pass = Some(cache.begin_fill(&[id()]).await.expect("Redis answers"));
+                continue;
+            }
+            2 => match pass.as_ref() {
+                Some(pass) => {
+                    let written = cache.fill(pass, std::slice::from_ref(&write)).await;
+                    (written.expect("the script works"), Create::Perhaps)
+                }
+                None => continue,
+            },
+            _ => {
+                cache.remove(id()).await.expect("Redis answers");
+                (seen, in_the_way) = (Lookup::Miss, false);
+                continue;
+            }
+        };
+        let now = cache.get(id()).await.expect("Redis answers");
+        if in_the_way && seen == Lookup::Miss {
+            in_the_way = !written[0];
+        } else {
+            check_write(&seen, &write, create, written[0], &now);
+        }
+        seen = now;
+    }
+}
+
+fn begins_with_a_version(held: &[u8]) -> bool {
+    held.get(..20).is_some_and(|version| version[0] == b'0' && version.iter().all(u8::is_ascii_digit))
+}
+
+/// What is held is an entry only where it is one that would have been written like this.
+fn check_held(lookup: &Lookup, held: &[u8]) {
+    let written = match lookup {
+        Lookup::Miss => return,
+        Lookup::Deleted { version } => format!("{version:020}{:020}", 0).into_bytes(),
+        Lookup::Found(CachedOrder { version, owner, body }) => {
+            [format!("{version:020}{:020}", owner.get()).as_bytes(), body].concat()
+        }
+    };
+    assert_eq!(written, held);
+}
+
+fn write(what: u8, version: u8, body: &[u8]) -> CacheWrite {
+    let version = if version == 255 { i64::MAX } else { i64::from(version) + 1 };
+    let content = (what & 4 == 0).then(|| {
+        let body = if body.is_empty() { b"{}" } else { body };
+        (7.try_into().expect("positive"), Bytes::copy_from_slice(body))
+    });
+    CacheWrite { id: id(), version, content, may_create: what & 8 == 0 }
+}
+
+fn version(lookup: &Lookup) -> Option<i64> {
+    match lookup {
+        Lookup::Miss => None,
+        Lookup::Deleted { version } => Some(*version),
+        Lookup::Found(found) => Some(found.version),
+    }
+}
+
+/// Whether a write makes an entry where there is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Create {
+    Always,
+    Never,
+    /// A reader's own, unless it was overtaken.
+    Perhaps,
+}
+
+fn check_write(before: &Lookup, write: &CacheWrite, create: Create, written: bool, after: &Lookup) {
+    if written {
+        let expected = match &write.content {
+            None => Lookup::Deleted { version: write.version },
+            Some((owner, body)) => {
+                Lookup::Found(CachedOrder { version: write.version, owner: *owner, body: body.clone() })
+            }
+        };
+        assert_eq!(*after, expected, "what was written is read");
+    } else {
+        assert_eq!(after, before, "nothing was written");
+    }
+    match version(before) {
+        Some(held) => assert_eq!(written, held < write.version, "the higher version stands"),
+        // Also where something is held that is no entry.
+        None => assert!(if written { create != Create::Never } else { create != Create::Always }),
+    }
+}

@@ -1,0 +1,73 @@
+//! The query of the list, with its cursor: what is understood reads the same when written out again.
+
+#![no_main]
+
+use api::{
+    auth::Role,
+    error::Code,
+    orders::{cursor, fuzzing},
+    store::{COUNTED, Filter, Start, count_query, page_query},
+};
+use axum::http::Uri;
+use fuzz::{caller, check_problem, choice};
+use libfuzzer_sys::fuzz_target;
+use shared::timestamp;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, rest)) = choice(data) else { return };
+    let Ok(text) = std::str::from_utf8(rest) else { return };
+    if let Some(position) = cursor::read(text) {
+        assert_eq!(fuzzing::write_cursor(position), text, "one position, one text");
+    }
+    // As it comes in, or decoded more freely than any URI is.
+    let uri: Option<Uri> = format!("/api/v1/orders?{text}").parse().ok();
+    let query = uri.as_ref().map_or(Some(text), Uri::query);
+    let caller = caller(choice);
+    match fuzzing::list(query, caller) {
+        Ok((filter, start, size)) => {
+            assert!((1..=100).contains(&size));
+            assert!(!matches!(start, Start::Offset(offset) if !(0..=COUNTED).contains(&offset)));
+            if caller.role == Role::Customer {
+                assert_eq!(filter.customer, Some(caller.customer_id), "a customer sees only its own");
+            }
+            // The same number of places as of values, whatever the combination.
+            check_places(page_query(&filter, start, size).sql().as_str());
+            check_places(count_query(&filter).sql().as_str());
+            let written = written(&filter, start, size);
+            let again = fuzzing::list(Some(&written), caller).expect("what was written out is understood");
+            assert_eq!(again, (filter, start, size), "{written}");
+        }
+        Err(error) => {
+            for (pointer, _) in check_problem(&error, &[Code::ValidationFailed, Code::Forbidden]) {
+                assert!(pointer.starts_with('?'), "{pointer:?}");
+            }
+        }
+    }
+});
+
+fn check_places(sql: &str) {
+    let places = sql.matches('$').count();
+    assert!((1..=places).all(|place| sql.contains(&format!("${place}"))), "{sql}");
+    assert!(!sql.contains('\''), "no value stands in the text: {sql}");
+}
+
+fn written(filter: &Filter, start: Start, size: i64) -> String {
+    let mut query = format!("size={size}");
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            query.push_str(&format!("&{name}={value}"));
+        }
+    };
+    match start {
+        Start::Offset(offset) => add("page", (offset % size == 0).then(|| (offset / size + 1).to_string())),
+        Start::After(position) => add("cursor", Some(fuzzing::write_cursor(position))),
+    }
+    add("customer_id", filter.customer.map(|id| id.to_string()));
+    add("status", filter.status.map(|status| status.as_str().to_owned()));
+    add("product_id", filter.product.map(|id| id.to_string()));
+    add("order_date_from", filter.date_from.map(timestamp::format_date));
+    add("order_date_to", filter.date_to.map(timestamp::format_date));
+    add("min_total", filter.min_total.map(|amount| amount.to_string()));
+    add("max_total", filter.max_total.map(|amount| amount.to_string()));
+    query
+}

@@ -1,0 +1,58 @@
+//! What the fuzz targets have in common.
+
+use api::{
+    auth::{Caller, Role},
+    error::{ApiError, Code},
+    extract::fault,
+    middleware::problem,
+};
+use serde_json::Value;
+use time::{Date, macros::date};
+
+/// No date of an order is later: today, at the place on Earth that is furthest ahead.
+pub const LATEST: Date = date!(2025 - 06 - 30);
+
+/// The first byte chooses who calls.
+pub fn caller(choice: u8) -> Caller {
+    let role = if choice & 1 == 0 { Role::Customer } else { Role::Admin };
+    Caller { customer_id: 123.try_into().expect("positive"), role }
+}
+
+/// Splits off the first byte, which chooses a variant of the target.
+pub fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
+    data.split_first().map(|(first, rest)| (*first, rest))
+}
+
+/// Checks that a refusal is a complete problem document with one of these codes, and gives its faults' pointers.
+pub fn check_problem(error: &ApiError, codes: &[Code]) -> Vec<(String, String)> {
+    assert!(codes.contains(&error.code()), "{:?} is none of {codes:?}", error.code());
+    assert!(error.chain().is_none_or(|chain| !chain.is_empty()));
+    let document = problem::document(error, "/api/v1/orders", "a-request");
+    let document: Value = serde_json::from_slice(&document).expect("JSON");
+    assert_eq!(document["status"], error.status().as_u16());
+    for member in ["type", "title", "detail", "instance", "code", "request_id"] {
+        assert!(document[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {document}");
+    }
+    let faults = document["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    assert_eq!(faults.is_empty(), error.code() != Code::ValidationFailed, "{document}");
+    assert!(faults.len() <= 100, "{} faults", faults.len());
+    faults.iter().map(check_fault).collect()
+}
+
+fn check_fault(told: &Value) -> (String, String) {
+    let text = |name: &str| told[name].as_str().unwrap_or_else(|| panic!("no {name}: {told}")).to_owned();
+    let (pointer, code) = (text("pointer"), text("code"));
+    assert!(!text("detail").is_empty());
+    let known = [
+        fault::REQUIRED,
+        fault::UNKNOWN_FIELD,
+        fault::DUPLICATE_FIELD,
+        fault::INVALID_TYPE,
+        fault::INVALID_VALUE,
+        fault::OUT_OF_RANGE,
+        fault::INVALID_LENGTH,
+        fault::TOO_MANY_DECIMALS,
+    ];
+    assert!(known.contains(&code.as_str()), "{code}");
+    (pointer, code)
+}

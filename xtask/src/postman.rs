@@ -1,0 +1,247 @@
+//! `cargo xtask postman`.
+
+use std::fs;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, ensure};
+use serde_json::{Map, Value, json};
+use testbed::paths;
+
+use crate::cargo;
+use crate::say::say;
+
+/// Where the collection is kept.
+const FILE: &str = "docs/orders.postman_collection.json";
+const SCHEMA: &str = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json";
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+/// What requests take from the collection's variables, with what these hold at first. Those without a value are filled
+/// by the scripts of the requests.
+const VARIABLES: [(&str, &str); 7] = [
+    ("base_url", "http://localhost:8000"),
+    ("customer_id", "123"),
+    ("email", ""),
+    ("password", "correct horse"),
+    ("access_token", ""),
+    ("refresh_token", ""),
+    ("order_id", ""),
+];
+
+/// The folders, and the requests in them in an order in which all succeed. What is not named here comes last.
+const FOLDERS: [(&str, &[&str]); 3] = [
+    ("auth", &["register", "login", "login_test", "refresh", "logout"]),
+    (
+        "orders",
+        &[
+            "create_order",
+            "get_order",
+            "list_orders",
+            "patch_order",
+            "put_order",
+            "order_history",
+            "delete_order",
+        ],
+    ),
+    ("health", &[]),
+];
+
+/// Writes the collection anew from the document that the API serves.
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
+    let status = cargo::run(&cargo::command(&["build", "--bin", "api"])).await?;
+    ensure!(status.success(), "the API does not compile, see above");
+    let api = cargo::binaries(false)?.join("api");
+    let printed = Command::new(&api).arg("openapi").stdin(Stdio::null()).output();
+    let printed = printed.with_context(|| format!("cannot run {}", api.display()))?;
+    ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let document = serde_json::from_slice(&printed.stdout).context("the document is not JSON")?;
+
+    let file = paths::workspace().join(FILE);
+    let text = serde_json::to_string_pretty(&collection(&document))?;
+    fs::write(&file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+    say(format!("The collection is in {FILE}: commit it."));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn collection(document: &Value) -> Value {
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().into_iter().flatten() {
+        operations.extend(
+            METHODS
+                .iter()
+                .filter_map(|method| Some(Operation { document, path, method, told: item.get(method)? })),
+        );
+    }
+    let folders: Vec<Value> =
+        FOLDERS.iter().map(|(tag, order)| folder(document, &operations, tag, order)).collect();
+    let variables: Vec<Value> =
+        VARIABLES.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+    json!({
+        "info": {
+            "name": document["info"]["title"],
+            "description": document["info"]["description"],
+            "schema": SCHEMA,
+        },
+        "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{access_token}}", "type": "string"}]},
+        "variable": variables,
+        "item": folders,
+    })
+}
+
+fn folder(document: &Value, operations: &[Operation<'_>], tag: &str, order: &[&str]) -> Value {
+    let mut inside: Vec<&Operation<'_>> =
+        operations.iter().filter(|operation| operation.told["tags"][0] == tag).collect();
+    inside.sort_by_key(|operation| {
+        order.iter().position(|id| operation.told["operationId"] == *id).unwrap_or(order.len())
+    });
+    let told = document["tags"].as_array().into_iter().flatten().find(|told| told["name"] == tag);
+    json!({
+        "name": tag,
+        "description": told.map_or(&Value::Null, |told| &told["description"]),
+        "item": inside.into_iter().map(Operation::item).collect::<Vec<Value>>(),
+    })
+}
+
+/// One operation of the document.
+struct Operation<'a> {
+    document: &'a Value,
+    path: &'a str,
+    method: &'a str,
+    told: &'a Value,
+}
+
+impl Operation<'_> {
+    fn item(&self) -> Value {
+        let summary = self.told["summary"].as_str().unwrap_or(self.path);
+        let summary = summary.split_once(". ").map_or(summary, |(first, _)| first).trim_end_matches('.');
+        let method = self.method.to_uppercase();
+        let name = if matches!(self.method, "put" | "patch") {
+            format!("{summary} ({method})")
+        } else {
+            summary.to_owned()
+        };
+        let mut request = json!({
+            "method": method,
+            "url": self.url(),
+            "header": self.headers(),
+            "description": self.told["description"].as_str().unwrap_or_default(),
+        });
+        if let Some(body) = self.body() {
+            request["body"] = json!({"mode": "raw", "raw": body, "options": {"raw": {"language": "json"}}});
+        }
+        // An empty requirement: no token is needed.
+        if self.told["security"] == json!([{}]) {
+            request["auth"] = json!({"type": "noauth"});
+        }
+        let mut events = vec![script("test", &self.tests())];
+        if self.told["operationId"] == "register" {
+            let fresh =
+                r#"pm.collectionVariables.set("email", pm.variables.replaceIn("{{$guid}}@example.com"));"#;
+            events.push(script("prerequest", &[fresh.to_owned()]));
+        }
+        json!({"name": name, "request": request, "event": events, "response": []})
+    }
+
+    fn url(&self) -> Value {
+        let path = self.path.replace("{id}", "{{order_id}}");
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        let mut url =
+            json!({"raw": format!("{{{{base_url}}}}{path}"), "host": ["{{base_url}}"], "path": parts});
+        let query: Vec<Value> = self
+            .parameters("query")
+            .map(|parameter| {
+                let value = match &parameter["schema"]["default"] {
+                    Value::Null => String::new(),
+                    default => default.to_string(),
+                };
+                entry(parameter, &value, true)
+            })
+            .collect();
+        if !query.is_empty() {
+            url["query"] = query.into();
+        }
+        url
+    }
+
+    fn headers(&self) -> Vec<Value> {
+        let own = self.parameters("header").map(|parameter| match parameter["name"].as_str() {
+            // Each click is a request of its own.
+            Some("Idempotency-Key") => entry(parameter, "{{$guid}}", false),
+            _ => entry(parameter, parameter["example"].as_str().unwrap_or("\"1\""), true),
+        });
+        let json = self.schema().map(|_| json!({"key": "Content-Type", "value": "application/json"}));
+        json.into_iter().chain(own).collect()
+    }
+
+    fn parameters(&self, place: &str) -> impl Iterator<Item = &Value> {
+        let all = self.told["parameters"].as_array().into_iter().flatten();
+        all.filter(move |parameter| parameter["in"] == place)
+    }
+
+    fn schema(&self) -> Option<&Value> {
+        let schema = &self.told["requestBody"]["content"]["application/json"]["schema"];
+        self.document.pointer(schema["$ref"].as_str()?.trim_start_matches('#'))
+    }
+
+    /// The example, with variables where there are some of the same name.
+    fn body(&self) -> Option<String> {
+        let schema = self.schema()?;
+        let mut body: Map<String, Value> = schema["example"].as_object().cloned().unwrap_or_default();
+        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            body.entry(name).or_insert(Value::Null);
+        }
+        let mut numbers = Vec::new();
+        for (name, value) in &mut body {
+            if VARIABLES.iter().any(|(variable, _)| variable == name) {
+                let place = format!("{{{{{name}}}}}");
+                if value.is_number() {
+                    numbers.push(place.clone());
+                }
+                *value = place.into();
+            }
+        }
+        let text = serde_json::to_string_pretty(&body).ok()?;
+        Some(numbers.iter().fold(text, |text, place| text.replace(&format!("\"{place}\""), place)))
+    }
+
+    /// What is checked of the answer and kept of it.
+    fn tests(&self) -> Vec<String> {
+        let answers = self.told["responses"].as_object().into_iter().flatten();
+        let good: Vec<&str> =
+            answers.map(|(status, _)| status.as_str()).filter(|status| status.starts_with('2')).collect();
+        let mut lines = vec![format!(
+            "pm.test(\"it succeeds\", () => pm.expect(pm.response.code).to.be.oneOf([{}]));",
+            good.join(", ")
+        )];
+        let answered = good.first().map_or(&Value::Null, |status| {
+            &self.told["responses"][*status]["content"]["application/json"]["schema"]["$ref"]
+        });
+        let kept: &[(&str, &str)] = match answered.as_str() {
+            Some("#/components/schemas/TokenPair") => {
+                &[("access_token", "accessToken"), ("refresh_token", "refreshToken")]
+            }
+            Some("#/components/schemas/Order") if self.method == "post" => &[("order_id", "id")],
+            _ => &[],
+        };
+        if !kept.is_empty() {
+            lines.push(format!("if (pm.response.code === {}) {{", good.join(", ")));
+            lines.push("    const answer = pm.response.json();".to_owned());
+            for (variable, member) in kept {
+                lines.push(format!(
+                    "    pm.collectionVariables.set(\"{variable}\", String(answer.{member}));"
+                ));
+            }
+            lines.push("}".to_owned());
+        }
+        lines
+    }
+}
+
+/// A header or a parameter of the query.
+fn entry(parameter: &Value, value: &str, disabled: bool) -> Value {
+    let description = parameter["description"].as_str().unwrap_or_default();
+    json!({"key": parameter["name"], "value": value, "description": description, "disabled": disabled})
+}
+
+fn script(listen: &str, lines: &[String]) -> Value {
+    json!({"listen": listen, "script": {"type": "text/javascript", "exec": lines}})
+}
