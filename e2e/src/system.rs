@@ -24,6 +24,7 @@ pub struct System {
     pub redis: RedisDb,
     /// Where events go.
     pub broker: Broker,
+    settings: Vec<(&'static str, String)>,
 }
 
 /// A running API.
@@ -55,7 +56,14 @@ impl System {
     /// Fresh stores on the shared servers.
     pub async fn new(broker: Broker) -> Self {
         let (database, redis) = (testbed::postgres().await, testbed::redis().await);
-        Self { database, redis, broker }
+        Self { database, redis, broker, settings: Vec::new() }
+    }
+
+    /// Has its programs know one more setting.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.settings.push((name, value.to_owned()));
+        self
     }
 
     /// Starts an API on a free port and waits until it is ready.
@@ -99,6 +107,7 @@ impl System {
             ("LOG_LEVEL", "INFO".to_owned()),
         ];
         env.extend(self.broker.env());
+        env.extend(self.settings.iter().cloned());
         env
     }
 

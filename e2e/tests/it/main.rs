@@ -5,3 +5,4 @@ mod kill_api;
 mod kill_workers;
 mod losing_the_broker;
 mod original_examples;
+mod traces;

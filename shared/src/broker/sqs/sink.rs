@@ -113,8 +113,7 @@ impl SqsSink {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let entries: Result<Vec<_>, _> =
-            batch.iter().map(|index| self.entry(*index, publication)).collect();
+        let entries: Result<Vec<_>, _> = batch.iter().map(|index| self.entry(*index, publication)).collect();
         let entries = entries.map_err(|error| Refusal::Call(BrokerError::unavailable(SYSTEM, error)))?;
         let call = self.queue.client.send_message_batch().queue_url(&self.queue.url);
         let answer = match timeout(CALL_TIMEOUT, call.set_entries(Some(entries)).send()).await {
