@@ -14,7 +14,7 @@ pub enum Broker {
     /// Redis Streams, on the system's own Redis.
     RedisStreams,
     /// Redis Streams, on a server of its own beside the system's.
-    OwnRedis(PrivateRedis),
+    OwnRedis(Box<PrivateRedis>),
     /// A virtual host of its own.
     RabbitMq(Vhost),
     /// A queue of its own.
@@ -24,7 +24,7 @@ pub enum Broker {
 impl Broker {
     /// A Redis server for the stream alone.
     pub async fn own_redis() -> Self {
-        Self::OwnRedis(testbed::private_redis().await)
+        Self::OwnRedis(Box::new(testbed::private_redis().await))
     }
 
     /// RabbitMQ.
