@@ -2,7 +2,7 @@
 
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
-use testbed::{PrivateRedis, SqsNamespace, Vhost};
+use testbed::{PrivateRedis, RedisDb, SqsNamespace, Vhost};
 
 /// The stream, and the queue of the workers on RabbitMQ.
 const STREAM: &str = "events:orders";
@@ -56,23 +56,16 @@ impl Broker {
         }
     }
 
-    /// How many events it holds that no worker has been given. RabbitMQ counts every few seconds.
+    /// How many events it holds that no worker has been given, where `systems` is the system's own Redis. RabbitMQ counts
+    /// every few seconds.
     ///
     /// # Panics
     ///
     /// When it does not answer.
-    pub async fn waiting(&self) -> u64 {
+    pub async fn waiting(&self, systems: &RedisDb) -> u64 {
         match self {
-            Self::RedisStreams => panic!("the system's own Redis knows; this one is not asked"),
-            Self::OwnRedis(server) => {
-                let groups: redis::streams::StreamInfoGroupsReply = redis::cmd("XINFO")
-                    .arg("GROUPS")
-                    .arg(STREAM)
-                    .query_async(&mut connect(server).await)
-                    .await
-                    .expect("the stream has a group");
-                groups.groups.iter().filter_map(|group| group.lag).sum::<usize>() as u64
-            }
+            Self::RedisStreams => lag(systems.connect().await).await,
+            Self::OwnRedis(server) => lag(connect(server).await).await,
             Self::RabbitMq(vhost) => {
                 let path = format!("queues/{}/{QUEUE}", vhost.name());
                 let answer = vhost.manage("GET", &path, None).await.expect("RabbitMQ answers");
@@ -107,6 +100,13 @@ impl Broker {
             }
         }
     }
+}
+
+/// What the group of the stream has not been given.
+async fn lag(mut redis: MultiplexedConnection) -> u64 {
+    let groups = redis::cmd("XINFO").arg("GROUPS").arg(STREAM).query_async(&mut redis).await;
+    let groups: redis::streams::StreamInfoGroupsReply = groups.expect("the stream has a group");
+    groups.groups.iter().filter_map(|group| group.lag).sum::<usize>() as u64
 }
 
 async fn connect(server: &PrivateRedis) -> MultiplexedConnection {

@@ -10,6 +10,7 @@ pub use verify::Verdict;
 
 use std::time::Duration;
 
+use sqlx::PgPool;
 use testbed::{Database, Program, RedisDb, http};
 
 /// Signs the tokens of every system under test.
@@ -109,6 +110,11 @@ impl System {
         env.extend(self.broker.env());
         env.extend(self.settings.iter().cloned());
         env
+    }
+
+    /// Compares the cache with the orders; each difference in a sentence.
+    pub async fn cache_differences(&self, db: &PgPool) -> Vec<String> {
+        verify::cache_differences(self, db).await
     }
 
     /// Waits until everything that was committed has its history, then compares all that is stored.

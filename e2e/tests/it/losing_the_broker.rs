@@ -23,13 +23,13 @@ async fn what_is_lost_under_load_is_repaired(broker: Broker) {
     let system = System::new(broker).await;
     let api = system.api().await;
     let worker = system.worker().await;
-    let (lived, last) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(i64::MAX)));
+    let (lived, until) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(i64::MAX)));
     let clients = (0..CLIENTS).map(|client| {
-        let (url, lived, last) = (api.url.clone(), Arc::clone(&lived), Arc::clone(&last));
+        let (url, lived, until) = (api.url.clone(), Arc::clone(&lived), Arc::clone(&until));
         tokio::spawn(async move {
             let shop = Client::login(&url, client + 1).await?;
             let mut seed = client;
-            while lived.load(Ordering::SeqCst) < last.load(Ordering::SeqCst) {
+            while lived.load(Ordering::SeqCst) < until.load(Ordering::SeqCst) {
                 shop.live_an_order(seed).await?;
                 lived.fetch_add(1, Ordering::SeqCst);
                 seed += CLIENTS;
@@ -39,20 +39,20 @@ async fn what_is_lost_under_load_is_repaired(broker: Broker) {
     });
     let load = tokio::spawn(try_join_all(clients));
     testbed::eventually("orders live, and so does the worker", async || {
-        lived.load(Ordering::SeqCst) >= 50 && system.broker.waiting().await < LOST
+        lived.load(Ordering::SeqCst) >= 50 && system.broker.waiting(&system.redis).await < LOST
     })
     .await;
 
     // The worker falls behind, so that there is something to lose.
     worker.pause();
     let lost = testbed::eventually("events wait in the broker", async || {
-        Some(system.broker.waiting().await).filter(|waiting| *waiting >= LOST)
+        Some(system.broker.waiting(&system.redis).await).filter(|waiting| *waiting >= LOST)
     })
     .await;
     system.broker.lose_everything().await;
     let loss = Instant::now();
     worker.resume();
-    last.store(lived.load(Ordering::SeqCst) + AFTER, Ordering::SeqCst);
+    until.store(lived.load(Ordering::SeqCst) + AFTER, Ordering::SeqCst);
     for outcome in load.await.expect("the load ran").expect("every client ran") {
         outcome.expect("every request was answered");
     }

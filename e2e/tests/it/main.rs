@@ -5,4 +5,5 @@ mod kill_api;
 mod kill_workers;
 mod losing_the_broker;
 mod original_examples;
+mod redrive;
 mod traces;
