@@ -57,6 +57,17 @@ impl SqsNamespace {
             .unwrap_or_else(|error| panic!("no SQS queue for this test: {error:#}"))
     }
 
+    /// Makes a queue with nothing behind it, as an operator would by mistake, and gives its URL.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub async fn create_bare_queue(&self, name: &str) -> String {
+        create(&self.endpoint, &self.queue_name(name), [].into_iter())
+            .await
+            .unwrap_or_else(|error| panic!("no SQS queue for this test: {error:#}"))
+    }
+
     /// Deletes a queue, with all that is in it.
     ///
     /// # Panics
