@@ -50,15 +50,15 @@ async fn what_is_lost_under_load_is_repaired(broker: Broker) {
     })
     .await;
     system.broker.lose_everything().await;
-    let loss = Instant::now();
+    let since = Instant::now();
     worker.resume();
     until.store(lived.load(Ordering::SeqCst) + AFTER, Ordering::SeqCst);
     for outcome in load.await.expect("the load ran").expect("every client ran") {
         outcome.expect("every request was answered");
     }
 
-    let verdict = system.settle(HEALED_WITHIN.saturating_sub(loss.elapsed())).await;
-    let took = loss.elapsed();
+    let verdict = system.settle(HEALED_WITHIN.saturating_sub(since.elapsed())).await;
+    let took = since.elapsed();
     assert_eq!(verdict.differences, Vec::<String>::new());
     assert_eq!(verdict.history, 3 * lived.load(Ordering::SeqCst));
     let repaired = api.counted("events_repaired_total").await;

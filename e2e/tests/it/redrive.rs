@@ -75,12 +75,12 @@ async fn redriving_twice_during_traffic(broker: Broker) {
     set_aside(&db, pattern).await;
     let right = recorded(&db).await;
 
-    let stop = Arc::new(AtomicBool::new(false));
+    let over = Arc::new(AtomicBool::new(false));
     let traffic = {
-        let stop = Arc::clone(&stop);
+        let over = Arc::clone(&over);
         tokio::spawn(async move {
             let mut seed = 1;
-            while !stop.load(Ordering::SeqCst) {
+            while !over.load(Ordering::SeqCst) {
                 shop.live_an_order(seed).await?;
                 seed += 1;
             }
@@ -94,7 +94,7 @@ async fn redriving_twice_during_traffic(broker: Broker) {
         ids.iter().fold(command, |command, id| command.arg(&id.to_string())).spawn().wait()
     };
     let (one, two) = tokio::join!(redrive(), redrive());
-    stop.store(true, Ordering::SeqCst);
+    over.store(true, Ordering::SeqCst);
     let orders = traffic.await.expect("the traffic ran").expect("every request was answered");
     for (status, said) in [one, two] {
         assert!(status.success(), "{said}");

@@ -153,12 +153,9 @@ async fn consume_all(source: &dyn EventSource, published: &[Envelope], consumed:
     while !missing.is_empty() {
         assert!(start.elapsed() < BOUND * 3, "{} confirmed events did not come", missing.len());
         // Errors while the broker is away are what this is about.
-        let batch = match source.receive(25, Duration::from_secs(1)).await {
-            Ok(batch) => batch,
-            Err(_) => {
-                eventually_within(BOUND * 2, "the source is well again", async || source.check().await).await;
-                continue;
-            }
+        let Ok(batch) = source.receive(25, Duration::from_secs(1)).await else {
+            eventually_within(BOUND * 2, "the source is well again", async || source.check().await).await;
+            continue;
         };
         for delivery in &batch {
             missing.remove(&body(delivery));
