@@ -13,7 +13,7 @@ use futures_util::future::try_join_all;
 
 /// From the loss to the complete history. The reconciler looks every ten seconds at what is older than a minute.
 const HEALED_WITHIN: Duration = Duration::from_mins(2);
-const CLIENTS: i64 = 4;
+const CLIENTS: i64 = 2;
 /// So much of what is lost must have been in no worker's hands.
 const LOST: u64 = 200;
 /// The load goes on for so many orders after the loss.
