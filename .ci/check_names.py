@@ -1,4 +1,4 @@
-"""Every setting and every metric that is named outside the code is one of the code's, and the other way round."""
+"""Every setting, metric and label that is named outside the code is one of the code's; every setting is listed, once."""
 
 import json
 import re
@@ -14,14 +14,14 @@ SOURCES = "\n".join(
 
 # Read by the AWS SDK.
 SDK_SETTINGS = {"AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-# Announced, and not read by this version; .env.example says so too.
-NOT_READ_YET = {"OTEL_EXPORTER_OTLP_ENDPOINT"}
 # Set by the system, not by an operator.
 SYSTEM_SETTINGS = {"HOSTNAME"}
 # Meaningless between containers: they have one network, one database and one Redis.
 NOT_IN_COMPOSE = {"HOST", "PORT", "DATABASE_READ_URL", "EVENTS_REDIS_URL"}
 # Metrics of others: Prometheus itself, and RabbitMQ's plugin.
 FOREIGN_METRICS = re.compile(r"^(up|scrape_|rabbitmq_|ALERTS)")
+# Labels that Prometheus adds itself.
+FOREIGN_LABELS = {"job", "instance", "le"}
 
 PROMQL_WORDS = {
     "and", "or", "unless", "on", "ignoring", "group_left", "group_right", "bool", "offset", "inf", "nan",
@@ -30,31 +30,33 @@ PROMQL_WORDS = {
 
 def settings() -> list[str]:
     """Faults of .env.example and docker-compose.yml."""
-    listed = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    lines = re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    listed = set(lines)
     read = set(re.findall(r"\benv\s*(?:\.\s*\w+(?:::<[^>]*>)?\(|,)\s*\"([A-Z][A-Z0-9_]+)\"", SOURCES))
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     passed = set(compose["api"]["environment"]) | set(compose["worker"]["environment"])
-    mentioned = set(re.findall(r"\"([A-Z][A-Z0-9_]+)\"", SOURCES)) | SDK_SETTINGS | NOT_READ_YET
+    mentioned = set(re.findall(r"\"([A-Z][A-Z0-9_]+)\"", SOURCES)) | SDK_SETTINGS
     return (
         [f".env.example: {name} is missing, the code reads it" for name in sorted(read - listed - SYSTEM_SETTINGS)]
+        + [f".env.example: {name} is listed twice" for name in sorted(listed) if lines.count(name) > 1]
         + [f".env.example: {name} is read nowhere" for name in sorted(listed - mentioned)]
         + [f"docker-compose.yml: {name} is not handed through" for name in sorted(listed - passed - NOT_IN_COMPOSE)]
         + [f"docker-compose.yml: {name} is read nowhere" for name in sorted(passed - mentioned)]
     )
 
 
-def expressions() -> list[tuple[str, str]]:
-    """Each PromQL expression, with where it stands."""
+def expressions() -> list[tuple[str, str, str]]:
+    """Each PromQL expression, with where it stands, and the text that shows its labels."""
     alerts = yaml.safe_load((ROOT / "observability/prometheus/alerts.yml").read_text())
     found = [
-        (f"alerts.yml: {rule.get('alert') or rule.get('record')}", rule["expr"])
+        (f"alerts.yml: {rule.get('alert') or rule.get('record')}", rule["expr"], str(rule.get("annotations")))
         for group in alerts["groups"]
         for rule in group["rules"]
     ]
     for file in sorted((ROOT / "observability/grafana/dashboards").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel.get("targets", []):
-                found.append((f"{file.name}: {panel['title']}", target["expr"]))
+                found.append((f"{file.name}: {panel['title']}", target["expr"], target.get("legendFormat", "")))
     return found
 
 
@@ -66,11 +68,19 @@ def metrics_of(expression: str) -> set[str]:
     return {word for word, call in words if not call and word.lower() not in PROMQL_WORDS and word not in ("by", "without")}
 
 
+def labels_of(expression: str, shown: str) -> set[str]:
+    """The labels that a PromQL expression, or what shows its result, names."""
+    grouped = re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)", expression)
+    matched = [label for block in re.findall(r"\{([^}]*)\}", expression) for label in re.findall(r"(\w+)\s*[=!]", block)]
+    shown_labels = re.findall(r"\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}", shown)
+    return {label for group in grouped for label in re.findall(r"\w+", group)} | set(matched) | set(shown_labels)
+
+
 def rules_of_dashboards() -> None:
     """Leaves the dashboards' expressions as rules, whose syntax promtool can check."""
     rules = [
         {"record": f"panel_{number}", "expr": expression.replace("$__rate_interval", "1m")}
-        for number, (_, expression) in enumerate(expressions())
+        for number, (_, expression, _) in enumerate(expressions())
     ]
     (ROOT / "target/check-docker/dashboards.yml").write_text(
         yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]})
@@ -81,11 +91,14 @@ def metrics() -> list[str]:
     """Faults of the alerts and the dashboards."""
     exported = set(re.findall(r"\"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)\"", SOURCES))
     faults = []
-    for place, expression in expressions():
+    labels = {name for names in re.findall(r"\"(\w+)\" =>|\(\"(\w+)\",", SOURCES) for name in names} | FOREIGN_LABELS
+    for place, expression, shown in expressions():
         for name in sorted(metrics_of(expression)):
             base = re.sub(r"_(bucket|sum|count)$", "", name)
             if not FOREIGN_METRICS.match(name) and name not in exported and base not in exported:
                 faults.append(f"{place}: no metric is called {name}")
+        if not any(FOREIGN_METRICS.match(name) for name in metrics_of(expression)):
+            faults += [f"{place}: no label is called {name}" for name in sorted(labels_of(expression, shown) - labels)]
     return faults
 
 

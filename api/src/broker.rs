@@ -26,6 +26,12 @@ impl LateSink {
         let sink = self.sink.get_or_try_init(|| connect_sink(&self.config)).await?;
         Ok(sink.as_ref())
     }
+
+    /// The answer while there is no sink.
+    fn later(&self, batch: &[Envelope], error: &BrokerError) -> Vec<PublishOutcome> {
+        let retry = |_| PublishOutcome::Retry(BrokerError::unavailable(self.system(), error));
+        batch.iter().map(retry).collect()
+    }
 }
 
 #[async_trait]
@@ -37,10 +43,14 @@ impl EventSink for LateSink {
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
         match self.sink().await {
             Ok(sink) => sink.publish(batch).await,
-            Err(error) => {
-                let retry = |_| PublishOutcome::Retry(BrokerError::unavailable(self.system(), &error));
-                batch.iter().map(retry).collect()
-            }
+            Err(error) => self.later(batch, &error),
+        }
+    }
+
+    async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        match self.sink().await {
+            Ok(sink) => sink.republish(batch).await,
+            Err(error) => self.later(batch, &error),
         }
     }
 

@@ -1,75 +1,20 @@
 //! The whole system as real processes on stores of its own: what the end-to-end tests drive.
 
+mod broker;
 mod client;
 mod verify;
 
+pub use broker::Broker;
 pub use client::Client;
 pub use verify::Verdict;
 
 use std::time::Duration;
 
-use testbed::{Database, Program, RedisDb, SqsNamespace, Vhost};
+use sqlx::PgPool;
+use testbed::{Database, Program, RedisDb, http};
 
 /// Signs the tokens of every system under test.
 const JWT_SECRET: &str = "end-to-end tests sign with this and nothing else";
-
-/// Which broker carries the events, with the resources it needs.
-#[derive(Debug)]
-pub enum Broker {
-    /// Redis Streams, on the system's own Redis.
-    RedisStreams,
-    /// A virtual host of its own.
-    RabbitMq(Vhost),
-    /// A queue of its own.
-    Sqs(SqsNamespace, String),
-}
-
-impl Broker {
-    /// RabbitMQ.
-    pub async fn rabbitmq() -> Self {
-        Self::RabbitMq(testbed::rabbitmq().await)
-    }
-
-    /// SQS with a fresh standard queue.
-    pub async fn sqs() -> Self {
-        let namespace = testbed::sqs().await;
-        let queue_url = create_queue(namespace.endpoint(), &namespace.queue_name("order-events")).await;
-        Self::Sqs(namespace, queue_url)
-    }
-
-    fn env(&self) -> Vec<(&'static str, String)> {
-        match self {
-            Self::RedisStreams => vec![("EVENT_SYSTEM", "local".into())],
-            Self::RabbitMq(vhost) => {
-                vec![("EVENT_SYSTEM", "rabbitmq".into()), ("AMQP_URL", vhost.url().into())]
-            }
-            Self::Sqs(namespace, queue_url) => vec![
-                ("EVENT_SYSTEM", "sqs".into()),
-                ("SQS_QUEUE_URL", queue_url.clone()),
-                ("AWS_ENDPOINT_URL", namespace.endpoint().into()),
-                ("AWS_REGION", "us-east-1".into()),
-                ("AWS_ACCESS_KEY_ID", "test".into()),
-                ("AWS_SECRET_ACCESS_KEY", "test".into()),
-            ],
-        }
-    }
-}
-
-/// SQS' query protocol: one request, for which a client library would be a lot to link.
-async fn create_queue(endpoint: &str, name: &str) -> String {
-    let answer = reqwest::Client::new()
-        .post(endpoint)
-        .header("Content-Type", "application/x-www-form-urlencoded")
-        .body(format!("Action=CreateQueue&Version=2012-11-05&QueueName={name}"))
-        .send()
-        .await
-        .expect("SQS answers")
-        .text()
-        .await
-        .expect("SQS answers in text");
-    let url = answer.split_once("<QueueUrl>").and_then(|(_, rest)| rest.split_once("</QueueUrl>"));
-    url.unwrap_or_else(|| panic!("no queue was created: {answer}")).0.to_owned()
-}
 
 /// The stores of one system, and how to start its programs on them.
 #[derive(Debug)]
@@ -80,6 +25,7 @@ pub struct System {
     pub redis: RedisDb,
     /// Where events go.
     pub broker: Broker,
+    settings: Vec<(&'static str, String)>,
 }
 
 /// A running API.
@@ -89,13 +35,36 @@ pub struct Api {
     pub program: Program,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
+    /// Where its metrics are.
+    metrics: String,
+}
+
+impl Api {
+    /// The sum of all series of a counter; 0 where it has not counted yet.
+    ///
+    /// # Panics
+    ///
+    /// When the metrics cannot be read.
+    pub async fn counted(&self, name: &str) -> u64 {
+        let text = http::get(&self.metrics).await.expect("the API tells its metrics").body;
+        let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        let values = series.filter_map(|line| line.rsplit_once(' '));
+        values.map(|(_, value)| value.parse::<u64>().expect("a counter")).sum()
+    }
 }
 
 impl System {
     /// Fresh stores on the shared servers.
     pub async fn new(broker: Broker) -> Self {
         let (database, redis) = (testbed::postgres().await, testbed::redis().await);
-        Self { database, redis, broker }
+        Self { database, redis, broker, settings: Vec::new() }
+    }
+
+    /// Has its programs know one more setting.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.settings.push((name, value.to_owned()));
+        self
     }
 
     /// Starts an API on a free port and waits until it is ready.
@@ -115,7 +84,7 @@ impl System {
             .spawn();
         let url = format!("http://127.0.0.1:{port}");
         program.wait_ready(&format!("{url}/api/v1/health/ready")).await;
-        Api { program, url }
+        Api { program, url, metrics: format!("http://127.0.0.1:{metrics}/metrics") }
     }
 
     /// Starts a worker and waits until it is ready.
@@ -139,7 +108,13 @@ impl System {
             ("LOG_LEVEL", "INFO".to_owned()),
         ];
         env.extend(self.broker.env());
+        env.extend(self.settings.iter().cloned());
         env
+    }
+
+    /// Compares the cache with the orders; each difference in a sentence.
+    pub async fn cache_differences(&self, db: &PgPool) -> Vec<String> {
+        verify::cache_differences(self, db).await
     }
 
     /// Waits until everything that was committed has its history, then compares all that is stored.

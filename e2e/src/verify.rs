@@ -75,7 +75,7 @@ async fn count(pool: &PgPool, query: &'static str) -> i64 {
 }
 
 /// Every cache entry equals the database or is absent; a deleted order has a tombstone at most.
-async fn cache_differences(system: &System, pool: &PgPool) -> Vec<String> {
+pub(crate) async fn cache_differences(system: &System, pool: &PgPool) -> Vec<String> {
     let mut redis = system.redis.connect().await;
     let keys: Vec<String> = redis.keys("cache:order:*").await.expect("the keys are listed");
     let mut differences = Vec::new();

@@ -1,7 +1,7 @@
 //! A server process for one test alone, for tests that stop, freeze or kill it.
 
 use crate::database;
-use crate::native::{self, Server, Storage};
+use crate::native::{self, RabbitMq, Server, Storage};
 
 /// A PostgreSQL server of its own, with a migrated database. It is killed with this value.
 #[derive(Debug)]
@@ -10,6 +10,10 @@ pub struct PrivatePostgres(Server);
 /// A Redis server of its own. It is killed with this value.
 #[derive(Debug)]
 pub struct PrivateRedis(Server);
+
+/// A RabbitMQ server of its own. It is killed with this value.
+#[derive(Debug)]
+pub struct PrivateRabbitMq(RabbitMq);
 
 /// Starts a PostgreSQL server with a migrated database.
 ///
@@ -35,18 +39,43 @@ pub async fn private_redis() -> PrivateRedis {
     PrivateRedis(server.unwrap_or_else(|error| panic!("no Redis for this test: {error:#}")))
 }
 
+/// Starts a Redis server that has on disk what it has answered, and finds it there when it is started again.
+///
+/// # Panics
+///
+/// When it cannot be started.
+pub async fn private_durable_redis() -> PrivateRedis {
+    let server = native::durable_redis().await;
+    PrivateRedis(server.unwrap_or_else(|error| panic!("no Redis for this test: {error:#}")))
+}
+
+/// Starts a RabbitMQ server, which takes a dozen seconds and some 150 MB: for what the shared one cannot show.
+///
+/// # Panics
+///
+/// When it cannot be started.
+pub async fn private_rabbitmq() -> PrivateRabbitMq {
+    let server = native::rabbitmq(&Storage::Throwaway).await;
+    PrivateRabbitMq(server.unwrap_or_else(|error| panic!("no RabbitMQ for this test: {error:#}")))
+}
+
 /// The same for every server: each test reads as if it held the server itself.
 macro_rules! private_server {
-    ($name:ident) => {
+    ($name:ident, $server:expr) => {
         impl $name {
+            fn server(&self) -> &Server {
+                let of: fn(&Self) -> &Server = $server;
+                of(self)
+            }
+
             /// What a program under test connects to. It stays the same when the server is started again.
             pub fn url(&self) -> &str {
-                self.0.url()
+                self.server().url()
             }
 
             /// Its host and port, for a [`crate::Proxy`] in front of it.
             pub fn address(&self) -> String {
-                let url = self.0.url();
+                let url = self.url();
                 let (_, rest) = url.rsplit_once('@').or_else(|| url.split_once("://")).unwrap_or(("", url));
                 rest.split('/').next().unwrap_or(rest).to_owned()
             }
@@ -57,7 +86,7 @@ macro_rules! private_server {
             ///
             /// When it does not come up.
             pub async fn start(&self) {
-                self.0.start().await.unwrap_or_else(|error| panic!("{error:#}"));
+                self.server().start().await.unwrap_or_else(|error| panic!("{error:#}"));
             }
 
             /// Stops it in good order.
@@ -66,26 +95,27 @@ macro_rules! private_server {
             ///
             /// When it does not stop.
             pub async fn stop(&self) {
-                self.0.stop().await.unwrap_or_else(|error| panic!("{error:#}"));
+                self.server().stop().await.unwrap_or_else(|error| panic!("{error:#}"));
             }
 
             /// Kills it with SIGKILL, as a power cut would.
             pub fn kill(&self) {
-                self.0.kill();
+                self.server().kill();
             }
 
             /// Freezes it: connections stay open, new ones are taken by the kernel, and nothing answers.
             pub fn pause(&self) {
-                self.0.pause();
+                self.server().pause();
             }
 
             /// Has it go on after [`Self::pause`].
             pub fn resume(&self) {
-                self.0.resume();
+                self.server().resume();
             }
         }
     };
 }
 
-private_server!(PrivatePostgres);
-private_server!(PrivateRedis);
+private_server!(PrivatePostgres, |private| &private.0);
+private_server!(PrivateRedis, |private| &private.0);
+private_server!(PrivateRabbitMq, |private| private.0.broker());

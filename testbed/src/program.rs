@@ -19,7 +19,7 @@ pub struct Program {
 }
 
 /// What to start, and with which settings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ProgramBuilder {
     launch: Launch,
 }

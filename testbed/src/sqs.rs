@@ -57,6 +57,46 @@ impl SqsNamespace {
             .unwrap_or_else(|error| panic!("no SQS queue for this test: {error:#}"))
     }
 
+    /// Makes a queue with nothing behind it, as an operator would by mistake, and gives its URL.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub async fn create_bare_queue(&self, name: &str) -> String {
+        create(&self.endpoint, &self.queue_name(name), [].into_iter())
+            .await
+            .unwrap_or_else(|error| panic!("no SQS queue for this test: {error:#}"))
+    }
+
+    /// Deletes a queue, with all that is in it.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be deleted.
+    pub async fn delete_queue(&self, url: &str) {
+        let query = format!("Action=DeleteQueue&QueueUrl={}", percent_encode(url));
+        call(&self.endpoint, &query)
+            .await
+            .unwrap_or_else(|error| panic!("the queue cannot be deleted: {error:#}"));
+    }
+
+    /// About how many messages of a queue are in nobody's hands.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such queue.
+    pub async fn messages(&self, url: &str) -> u64 {
+        let query = format!(
+            "Action=GetQueueAttributes&QueueUrl={}&AttributeName.1=ApproximateNumberOfMessages",
+            percent_encode(url)
+        );
+        let counted = async {
+            let answer = call(&self.endpoint, &query).await?;
+            anyhow::Ok(element(&answer, "Value").context("no attribute")?.parse()?)
+        };
+        counted.await.unwrap_or_else(|error| panic!("the queue cannot be looked at: {error:#}"))
+    }
+
     /// For `AWS_REGION`.
     pub fn region(&self) -> &'static str {
         REGION
@@ -73,35 +113,55 @@ impl SqsNamespace {
     }
 }
 
-/// Makes a queue and its dead-letter queue where there are none, and gives the URL of the first.
+/// Makes a queue and its dead-letter queue where there are none, and gives the URL of the first. Both are FIFO queues
+/// where the name says so.
 pub async fn create_queue(endpoint: &str, name: &str) -> anyhow::Result<String> {
-    let dead_letters = format!("{name}-dlq");
-    let url = create(endpoint, &dead_letters, &[KEPT]).await?;
+    let (stem, kind) = name.strip_suffix(".fifo").map_or((name, ""), |stem| (stem, ".fifo"));
+    let dead_letters = format!("{stem}-dlq{kind}");
+    let fifo = (!kind.is_empty()).then_some(("FifoQueue", "true"));
+    let url = create(endpoint, &dead_letters, fifo.into_iter().chain([KEPT])).await?;
     let account = url.rsplit('/').nth(1).context("the queue's URL names no account")?;
     let redrive = format!(
         r#"{{"deadLetterTargetArn":"arn:aws:sqs:{REGION}:{account}:{dead_letters}","maxReceiveCount":"{MAX_RECEIVES}"}}"#
     );
-    create(endpoint, name, &[KEPT, POLLING, VISIBILITY, ("RedrivePolicy", &redrive)]).await
+    let attributes = [KEPT, POLLING, VISIBILITY, ("RedrivePolicy", &redrive)];
+    create(endpoint, name, fifo.into_iter().chain(attributes)).await
 }
 
-async fn create(endpoint: &str, name: &str, attributes: &[(&str, &str)]) -> anyhow::Result<String> {
-    let mut query = format!("Action=CreateQueue&Version=2012-11-05&QueueName={name}");
+async fn create(
+    endpoint: &str,
+    name: &str,
+    attributes: impl Iterator<Item = (&str, &str)>,
+) -> anyhow::Result<String> {
+    let mut query = format!("Action=CreateQueue&QueueName={name}");
     for (number, (name, value)) in (1..).zip(attributes) {
         let value = percent_encode(value);
         write!(query, "&Attribute.{number}.Name={name}&Attribute.{number}.Value={value}")?;
     }
+    let answer = call(endpoint, &query).await.context("the queue cannot be made")?;
+    let url = element(&answer, "QueueUrl").context("the answer names no queue URL")?;
+    // LocalStack names a host that only a machine with a name server resolves; the path is what counts.
+    let path = url.splitn(4, '/').nth(3).context("the queue's URL has no path")?;
+    Ok(format!("{endpoint}/{path}"))
+}
+
+/// One call of SQS's query protocol.
+async fn call(endpoint: &str, query: &str) -> anyhow::Result<String> {
     // LocalStack checks no signature, but takes the region from where one stands.
     let authorization = format!(
         "AWS4-HMAC-SHA256 Credential=test/20250101/{REGION}/sqs/aws4_request, SignedHeaders=host, Signature=none"
     );
     let headers = [("Authorization", authorization.as_str())];
-    let response = http::request("GET", &format!("{endpoint}/?{query}"), &headers, None).await?;
-    ensure!(response.is_success(), "the queue cannot be made: {} {}", response.status, response.body);
-    let url = response.body.split_once("<QueueUrl>").and_then(|(_, rest)| rest.split_once("</QueueUrl>"));
-    let (url, _) = url.context("the answer names no queue URL")?;
-    // LocalStack names a host that only a machine with a name server resolves; the path is what counts.
-    let path = url.splitn(4, '/').nth(3).context("the queue's URL has no path")?;
-    Ok(format!("{endpoint}/{path}"))
+    let response =
+        http::request("GET", &format!("{endpoint}/?Version=2012-11-05&{query}"), &headers, None).await?;
+    ensure!(response.is_success(), "{} {}", response.status, response.body);
+    Ok(response.body)
+}
+
+/// What stands in the first element of this name.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
 }
 
 fn percent_encode(text: &str) -> String {

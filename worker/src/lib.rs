@@ -7,7 +7,7 @@ pub mod commands;
 pub mod config;
 pub mod consumer;
 pub mod dead_letters;
-mod errors;
+pub mod errors;
 pub mod handlers;
 pub mod health;
 pub mod run;

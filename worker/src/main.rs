@@ -9,7 +9,7 @@ use worker::{
     cli::{Cli, Command},
     commands,
     config::WorkerConfig,
-    run,
+    errors, run,
 };
 
 /// Allocation is a good part of what an event costs, and the system's allocator serves several threads badly.
@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
         command => commands::execute(command, &config).await,
     };
     done.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
+        eprintln!("{}", errors::chain(error.as_ref()));
         ExitCode::FAILURE
     })
 }

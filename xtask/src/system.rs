@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use testbed::Program;
 use testbed::source::Service;
+use testbed::{Program, ProgramBuilder};
 
 use crate::say::say;
 
@@ -37,7 +37,15 @@ struct Part {
 #[derive(Debug)]
 enum What {
     Server(Box<Service>),
-    Program(Program),
+    Program(Box<Running>),
+}
+
+/// A program, with what it takes to start it again.
+#[derive(Debug)]
+struct Running {
+    program: Program,
+    launch: ProgramBuilder,
+    ready: String,
 }
 
 /// How to reach a server that was started.
@@ -74,37 +82,52 @@ impl System {
         &self,
         role: Role,
         title: &str,
-        mut program: Program,
+        launch: ProgramBuilder,
         ready: &str,
     ) -> anyhow::Result<()> {
+        let mut program = launch.clone().start()?;
         program.ready(ready).await?;
         say(format!("     {title} is ready (process {})", program.id()));
-        self.keep(role, title, What::Program(program));
+        let running = Running { program, launch, ready: ready.to_owned() };
+        self.keep(role, title, What::Program(Box::new(running)));
         Ok(())
     }
 
-    /// Waits until something ends that nobody has stopped, and says what.
-    pub(crate) async fn failure(&self) -> anyhow::Result<()> {
+    /// Starts programs again that end although nobody has stopped them, as whoever runs them elsewhere would; nothing is
+    /// lost meanwhile. Fails where a server ends, or a program does not come up again.
+    pub(crate) async fn attend(&self) -> anyhow::Result<()> {
         loop {
-            for part in self.lock().iter_mut() {
-                match &mut part.what {
-                    What::Server(service) if service.has_failed() => {
-                        bail!("{} has ended unexpectedly", part.title)
-                    }
-                    What::Program(program) => {
-                        if let Some(status) = program.ended() {
-                            bail!(
-                                "{} has ended unexpectedly ({status}): {}",
-                                part.title,
-                                program.last_line()
-                            );
-                        }
-                    }
-                    What::Server(_) => {}
-                }
+            if let Some((role, title, running)) = self.next_to_start_again()? {
+                self.run(role, &title, running.launch, &running.ready).await?;
+            } else {
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// Takes out a program that has ended, and says so.
+    fn next_to_start_again(&self) -> anyhow::Result<Option<(Role, String, Running)>> {
+        let mut parts = self.lock();
+        let mut ended = None;
+        for (index, part) in parts.iter_mut().enumerate() {
+            match &mut part.what {
+                What::Server(service) if service.has_failed() => {
+                    bail!("{} has ended unexpectedly", part.title)
+                }
+                What::Program(running) => {
+                    if let Some(status) = running.program.ended() {
+                        say(format!("     {} has ended ({status}) and is started again", part.title));
+                        ended = Some(index);
+                        break;
+                    }
+                }
+                What::Server(_) => {}
+            }
+        }
+        Ok(ended.map(|index| parts.remove(index)).and_then(|part| match part.what {
+            What::Program(running) => Some((part.role, part.title, *running)),
+            What::Server(_) => None,
+        }))
     }
 
     /// Ends everything at once, where nothing is kept.
@@ -125,7 +148,7 @@ impl System {
         while let Some(Part { title, what, .. }) = self.next_to_stop() {
             let stopped = match what {
                 What::Server(service) => service.stop().await,
-                What::Program(program) => program.stop().await.map(|_| ()),
+                What::Program(running) => running.program.stop().await.map(|_| ()),
             };
             match stopped {
                 Ok(()) => say(format!("     {title} has stopped")),

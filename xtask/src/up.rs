@@ -64,7 +64,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// Starts everything, then waits until something fails.
+/// Starts everything, then keeps it up until something fails.
 async fn up(system: &System, args: &Args) -> anyhow::Result<()> {
     ensure!(
         port::is_free(args.port),
@@ -94,7 +94,7 @@ async fn up(system: &System, args: &Args) -> anyhow::Result<()> {
     start_programs(system, args, &mut variables).await?;
     settings::write(&variables)?;
     print_what_to_try(args);
-    system.failure().await
+    system.attend().await
 }
 
 /// Starts what carries the events, and gives the variables that tell the programs of it.
@@ -141,8 +141,7 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
         // On loopback unless told otherwise, because the test login lets everybody in.
         .env("HOST", testbed::setting("HOST").unwrap_or_else(|| "127.0.0.1".into()))
         .env("PORT", args.port)
-        .env("METRICS_ADDR", &address)
-        .start()?;
+        .env("METRICS_ADDR", &address);
     let url = format!("http://127.0.0.1:{}", args.port);
     system.run(Role::Api, "The API", api, &format!("{url}/api/v1/health/ready")).await?;
     variables.insert("API_URL".into(), url);
@@ -152,8 +151,7 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
     for number in 1..=args.workers {
         let name = format!("worker-{number}");
         let address = format!("127.0.0.1:{}", metrics_port(args, number));
-        let worker =
-            program(args, variables, "worker", &name)?.arg("run").env("METRICS_ADDR", &address).start()?;
+        let worker = program(args, variables, "worker", &name)?.arg("run").env("METRICS_ADDR", &address);
         system
             .run(Role::Worker, &format!("Worker {number}"), worker, &format!("http://{address}/health/ready"))
             .await?;

@@ -42,31 +42,31 @@ pub(super) fn describe() {
 
 /// What one batch came to.
 pub(super) fn sent(system: EventSystem, sent: &Sent) {
-    let system = system.as_str();
-    counter!("relay_batches_total", "system" => system).increment(1);
-    counter!("relay_published_total", "system" => system).increment(sent.confirmed);
+    let broker = system.as_str();
+    counter!("relay_batches_total", "broker" => broker).increment(1);
+    counter!("relay_published_total", "broker" => broker).increment(sent.confirmed);
     if sent.rejected > 0 {
-        counter!("relay_rejected_total", "system" => system).increment(sent.rejected);
+        counter!("relay_rejected_total", "broker" => broker).increment(sent.rejected);
     }
     if !sent.unconfirmed.is_empty() {
-        counter!("relay_retries_total", "system" => system).increment(sent.unconfirmed.len() as u64);
+        counter!("relay_retries_total", "broker" => broker).increment(sent.unconfirmed.len() as u64);
     }
 }
 
 /// How long the broker took for one batch.
 pub(super) fn publish_took(system: EventSystem, took: Duration) {
-    histogram!("relay_publish_duration_seconds", "system" => system.as_str()).record(took.as_secs_f64());
+    histogram!("relay_publish_duration_seconds", "broker" => system.as_str()).record(took.as_secs_f64());
 }
 
 /// How old the events of one batch were when they were confirmed.
 pub(super) fn lag(system: EventSystem, ages_seconds: impl Iterator<Item = f64>) {
-    let lag = histogram!("relay_lag_seconds", "system" => system.as_str());
+    let lag = histogram!("relay_lag_seconds", "broker" => system.as_str());
     ages_seconds.for_each(|age| lag.record(age));
 }
 
 /// Events published again by the reconciler.
 pub(super) fn repaired(system: EventSystem, events: u64) {
-    counter!("events_repaired_total", "system" => system.as_str()).increment(events);
+    counter!("events_repaired_total", "broker" => system.as_str()).increment(events);
 }
 
 /// What waits, and whether this replica relays.

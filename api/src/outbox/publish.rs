@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use shared::broker::{BrokerError, EventSink, PublishOutcome};
+use shared::{
+    broker::{BrokerError, EventSink, PublishOutcome},
+    event::Envelope,
+};
 use sqlx::PgPool;
 use tokio::time::Instant;
 
@@ -32,8 +35,23 @@ impl Publisher {
     /// Sends a batch in the order given.
     pub(super) async fn send(&self, batch: Vec<Logged>) -> Result<Sent, sqlx::Error> {
         let started = Instant::now();
-        let envelopes: Vec<_> = batch.iter().map(|event| event.envelope.clone()).collect();
-        let outcomes = self.sink.publish(&envelopes).await;
+        let outcomes = self.sink.publish(&envelopes(&batch)).await;
+        self.sort(batch, outcomes, started).await
+    }
+
+    /// The same for what the broker has had before, and has lost.
+    pub(super) async fn send_again(&self, batch: Vec<Logged>) -> Result<Sent, sqlx::Error> {
+        let started = Instant::now();
+        let outcomes = self.sink.republish(&envelopes(&batch)).await;
+        self.sort(batch, outcomes, started).await
+    }
+
+    async fn sort(
+        &self,
+        batch: Vec<Logged>,
+        outcomes: Vec<PublishOutcome>,
+        started: Instant,
+    ) -> Result<Sent, sqlx::Error> {
         measures::publish_took(self.sink.system(), started.elapsed());
 
         let mut sent = Sent::default();
@@ -88,4 +106,8 @@ impl Publisher {
         );
         Ok(())
     }
+}
+
+fn envelopes(batch: &[Logged]) -> Vec<Envelope> {
+    batch.iter().map(|event| event.envelope.clone()).collect()
 }

@@ -125,7 +125,7 @@ impl Reconciler {
             let sent = tokio::select! {
                 biased;
                 () = self.lease.lost(epoch) => return Err(OutboxError::LeaseLost),
-                sent = self.publisher.send(events) => sent?,
+                sent = self.publisher.send_again(events) => sent?,
             };
             for event in &named {
                 if !sent.unconfirmed.iter().any(|left| left.id == event.id) {

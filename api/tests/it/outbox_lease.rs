@@ -248,11 +248,11 @@ async fn a_running_relay_tells_what_it_does() {
         "outbox_unpublished 0\n",
         "outbox_oldest_unpublished_seconds 0\n",
         "relay_lease_held 1\n",
-        "relay_batches_total{system=\"local\"} 1\n",
-        "relay_published_total{system=\"local\"} 2\n",
-        "relay_rejected_total{system=\"local\"} 1\n",
-        "relay_publish_duration_seconds_count{system=\"local\"} 1\n",
-        "relay_lag_seconds_count{system=\"local\"} 3\n",
+        "relay_batches_total{broker=\"local\"} 1\n",
+        "relay_published_total{broker=\"local\"} 2\n",
+        "relay_rejected_total{broker=\"local\"} 1\n",
+        "relay_publish_duration_seconds_count{broker=\"local\"} 1\n",
+        "relay_lag_seconds_count{broker=\"local\"} 3\n",
     ];
     eventually("all of it is told", async || {
         let text = metrics.render();

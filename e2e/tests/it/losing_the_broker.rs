@@ -1,12 +1,89 @@
-//! What a broker forgets, the reconciler sends again.
+//! What a broker loses under load, the reconciler sends again.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use e2e::{Broker, Client, System};
+use futures_util::future::try_join_all;
 
-/// The reconciler looks every minute at what is older than a minute.
-const HEALED_WITHIN: Duration = Duration::from_mins(4);
+/// From the loss to the complete history. The reconciler looks every ten seconds at what is older than a minute.
+const HEALED_WITHIN: Duration = Duration::from_mins(2);
+const CLIENTS: i64 = 2;
+/// So much of what is lost must have been in no worker's hands.
+const LOST: u64 = 200;
+/// The load goes on for so many orders after the loss.
+const AFTER: i64 = 200;
 
+async fn what_is_lost_under_load_is_repaired(broker: Broker) {
+    let system = System::new(broker).await;
+    let api = system.api().await;
+    let worker = system.worker().await;
+    let (lived, until) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(i64::MAX)));
+    let clients = (0..CLIENTS).map(|client| {
+        let (url, lived, until) = (api.url.clone(), Arc::clone(&lived), Arc::clone(&until));
+        tokio::spawn(async move {
+            let shop = Client::login(&url, client + 1).await?;
+            let mut seed = client;
+            while lived.load(Ordering::SeqCst) < until.load(Ordering::SeqCst) {
+                shop.live_an_order(seed).await?;
+                lived.fetch_add(1, Ordering::SeqCst);
+                seed += CLIENTS;
+            }
+            anyhow::Ok(())
+        })
+    });
+    let load = tokio::spawn(try_join_all(clients));
+    testbed::eventually("orders live, and so does the worker", async || {
+        lived.load(Ordering::SeqCst) >= 50 && system.broker.waiting(&system.redis).await < LOST
+    })
+    .await;
+
+    // The worker falls behind, so that there is something to lose.
+    worker.pause();
+    let lost = testbed::eventually("events wait in the broker", async || {
+        Some(system.broker.waiting(&system.redis).await).filter(|waiting| *waiting >= LOST)
+    })
+    .await;
+    system.broker.lose_everything().await;
+    let since = Instant::now();
+    worker.resume();
+    until.store(lived.load(Ordering::SeqCst) + AFTER, Ordering::SeqCst);
+    for outcome in load.await.expect("the load ran").expect("every client ran") {
+        outcome.expect("every request was answered");
+    }
+
+    let verdict = system.settle(HEALED_WITHIN.saturating_sub(since.elapsed())).await;
+    let took = since.elapsed();
+    assert_eq!(verdict.differences, Vec::<String>::new());
+    assert_eq!(verdict.history, 3 * lived.load(Ordering::SeqCst));
+    let repaired = api.counted("events_repaired_total").await;
+    println!("lost {lost} or more of {} events, repaired {repaired}, healed after {took:?}", verdict.events);
+    assert!(repaired >= lost, "{repaired} of {lost} lost events were counted as repaired");
+    worker.terminate().await;
+    api.program.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_redis_under_load_is_made_good_within_two_minutes() {
+    what_is_lost_under_load_is_repaired(Broker::own_redis().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purged_rabbitmq_queue_under_load_is_made_good_within_two_minutes() {
+    what_is_lost_under_load_is_repaired(Broker::rabbitmq().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_and_recreated_sqs_queue_under_load_is_made_good_within_two_minutes() {
+    what_is_lost_under_load_is_repaired(Broker::sqs().await).await;
+}
+
+/// The cache and the sessions are gone with the stream, and no worker has come past the loss.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_lost_with_the_whole_redis_are_repaired() {
     let system = System::new(Broker::RedisStreams).await;
@@ -15,7 +92,6 @@ async fn events_lost_with_the_whole_redis_are_repaired() {
     for seed in 0..20 {
         shop.live_an_order(seed).await.expect("the order lives");
     }
-    let pool = system.database.connect().await;
     testbed::eventually("the relay has published everything", async || {
         let mut redis = system.redis.connect().await;
         let length: u64 = redis::cmd("XLEN").arg("events:orders").query_async(&mut redis).await.unwrap_or(0);
@@ -25,11 +101,8 @@ async fn events_lost_with_the_whole_redis_are_repaired() {
     let mut redis = system.redis.connect().await;
     redis::cmd("FLUSHDB").exec_async(&mut redis).await.expect("the stream is gone");
     let _worker = system.worker().await;
-    for seed in 20..30 {
-        shop.live_an_order(seed).await.expect("the order lives");
-    }
     let verdict = system.settle(HEALED_WITHIN).await;
     assert_eq!(verdict.differences, Vec::<String>::new());
-    assert_eq!(verdict.history, 90);
-    pool.close().await;
+    assert_eq!(verdict.history, 60);
+    assert!(api.counted("events_repaired_total").await >= 60);
 }

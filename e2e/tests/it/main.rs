@@ -6,3 +6,5 @@ mod kill_workers;
 mod losing_the_broker;
 mod model;
 mod original_examples;
+mod redrive;
+mod traces;

@@ -36,6 +36,18 @@ pub(super) trait Bench: Sized {
     fn proxy(&self) -> &Proxy;
 }
 
+/// A broker that is a process of the test's own, and keeps on disk what it has confirmed.
+pub(super) trait Restarts: Bench {
+    /// Ends it in good order.
+    async fn stop(&self);
+
+    /// Ends it at once.
+    fn kill(&self);
+
+    /// Starts it with what it had on disk, and waits until it answers.
+    async fn start_again(&self);
+}
+
 /// After which time the suite's consumers take each other for dead, where it is time that tells.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// How often the suite's consumers show that they live.
@@ -130,6 +142,11 @@ macro_rules! conformance {
             outages::nothing_confirmed_is_lost_while_connections_are_cut,
         );
     };
+    ($backend:ident restarted: $bench:ty) => {
+        conformance!(@tests $backend, $bench,
+            outages::nothing_confirmed_is_lost_while_the_broker_is_restarted,
+        );
+    };
     (@tests $backend:ident, $bench:ty, $($topic:ident::$sentence:ident,)+) => {
         mod $backend {
             use crate::broker::contract::Bench as _;
@@ -148,3 +165,7 @@ conformance!(redis_streams: crate::broker::redis_streams::tests::RedisBench);
 conformance!(rabbitmq: crate::broker::rabbitmq::tests::RabbitMqBench);
 conformance!(sqs_standard: crate::broker::sqs::tests::StandardBench);
 conformance!(sqs_fifo: crate::broker::sqs::tests::FifoBench);
+
+// For SQS cut connections stand in: LocalStack keeps nothing when it ends, and nobody restarts AWS.
+conformance!(redis_streams_durable restarted: crate::broker::redis_streams::tests::DurableRedisBench);
+conformance!(rabbitmq_private restarted: crate::broker::rabbitmq::tests::PrivateRabbitMqBench);

@@ -20,13 +20,32 @@ pub(super) struct MeteredSource(pub(super) Box<dyn EventSource>);
 
 /// A lost connection has been replaced; `side` is `sink` or `source`.
 pub(super) fn reconnected(system: EventSystem, side: &'static str) {
-    counter!("broker_reconnects_total", "system" => system.as_str(), "side" => side).increment(1);
-    tracing::info!(system = system.as_str(), side, "connected to the broker again");
+    counter!("broker_reconnects_total", "broker" => system.as_str(), "side" => side).increment(1);
+    tracing::info!(broker = system.as_str(), side, "connected to the broker again");
 }
 
 fn count(name: &'static str, system: EventSystem, events: usize) {
     if events > 0 {
-        counter!(name, "system" => system.as_str()).increment(u64::try_from(events).unwrap_or(u64::MAX));
+        counter!(name, "broker" => system.as_str()).increment(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+}
+
+impl MeteredSink {
+    async fn counted(&self, publishing: impl Future<Output = Vec<PublishOutcome>>) -> Vec<PublishOutcome> {
+        let start = Instant::now();
+        let outcomes = publishing.await;
+        let system = self.system();
+        histogram!("broker_publish_duration_seconds", "broker" => system.as_str()).record(start.elapsed());
+        let of = |is: fn(&PublishOutcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
+        count("broker_published_total", system, outcomes.len());
+        count("broker_confirmed_total", system, of(|outcome| matches!(outcome, PublishOutcome::Confirmed)));
+        count(
+            "broker_publish_retries_total",
+            system,
+            of(|outcome| matches!(outcome, PublishOutcome::Retry(_))),
+        );
+        count("broker_rejected_total", system, of(|outcome| matches!(outcome, PublishOutcome::Rejected(_))));
+        outcomes
     }
 }
 
@@ -37,20 +56,11 @@ impl EventSink for MeteredSink {
     }
 
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        let start = Instant::now();
-        let outcomes = self.0.publish(batch).await;
-        let system = self.system();
-        histogram!("broker_publish_duration_seconds", "system" => system.as_str()).record(start.elapsed());
-        let of = |is: fn(&PublishOutcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
-        count("broker_published_total", system, batch.len());
-        count("broker_confirmed_total", system, of(|outcome| matches!(outcome, PublishOutcome::Confirmed)));
-        count(
-            "broker_publish_retries_total",
-            system,
-            of(|outcome| matches!(outcome, PublishOutcome::Retry(_))),
-        );
-        count("broker_rejected_total", system, of(|outcome| matches!(outcome, PublishOutcome::Rejected(_))));
-        outcomes
+        self.counted(self.0.publish(batch)).await
+    }
+
+    async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        self.counted(self.0.republish(batch)).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
@@ -141,7 +151,7 @@ mod tests {
             ("broker_retried_total", 1),
             ("broker_publish_duration_seconds_count", 1),
         ] {
-            let line = format!("{name}{{system=\"local\"}} {count}");
+            let line = format!("{name}{{broker=\"local\"}} {count}");
             assert!(metrics.lines().any(|seen| seen == line), "{line} is not in:\n{metrics}");
         }
     }

@@ -37,6 +37,12 @@ pub trait EventSink: Send + Sync + fmt::Debug {
     /// order given. Never fails as a whole: where the broker is out of reach, every entry is [`PublishOutcome::Retry`].
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome>;
 
+    /// [`EventSink::publish`] for events that the broker may know already and that consumers shall get again
+    /// nevertheless: a repair, a replay, a redrive. They are different only to a broker that drops what it has seen.
+    async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        self.publish(batch).await
+    }
+
     /// Whether the broker would take events now.
     async fn check(&self) -> Result<(), BrokerError>;
 

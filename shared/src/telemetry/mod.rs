@@ -18,7 +18,7 @@ use crate::config::{ConfigError, Env};
 pub use lines::Flush;
 use lines::Lines;
 pub use otlp::flush_traces;
-pub use spans::{continue_trace, record_status, request_span};
+pub use spans::{handler_span, record_status, request_span};
 pub use trace::{NotATraceParent, TraceParent, current_traceparent, within_trace};
 
 /// How a process tells what it does.

@@ -39,6 +39,13 @@ impl SpanExporter for OnRuntime {
         let sent = self.runtime.spawn(async move { exporter.export(batch).await });
         sent.await.unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())))
     }
+
+    /// Which process the spans are of. Comes before the first of them.
+    fn set_resource(&mut self, resource: &Resource) {
+        if let Some(exporter) = Arc::get_mut(&mut self.exporter) {
+            exporter.set_resource(resource);
+        }
+    }
 }
 
 /// Begins to export to the collector at `endpoint`. Must be called inside the runtime.
@@ -79,11 +86,6 @@ pub(super) fn set_parent(span: &Span, parent: TraceParent) {
     let context = opentelemetry::Context::new().with_remote_span_context(remote(parent));
     // A span that the filter leaves out has no parent either.
     let _left_out = span.set_parent(context);
-}
-
-/// Links `span` to what caused it.
-pub(super) fn link(span: &Span, cause: TraceParent) {
-    span.add_link(remote(cause));
 }
 
 /// The trace that `span` belongs to, with its own id.

@@ -1,4 +1,4 @@
-//! The spans of this system: one for each request, one for each event handled. They cost nothing while traces are not
+//! The spans of this system: one for each request, one for each event that a handler is given. They cost nothing while traces are not
 //! exported.
 
 use tracing::Span;
@@ -39,16 +39,27 @@ pub fn record_status(span: &Span, status: u16) {
     }
 }
 
-/// The span of handling an event that carries `traceparent`: a trace of its own, linked to the one that caused the event,
-/// because one batch handles the events of many.
-pub fn continue_trace(traceparent: &str) -> Span {
+/// The span of one handler's call for an event that carries `traceparent`: a part of the trace that caused the event,
+/// however much later. One batch handles the events of many traces, so such a call has a span in each of them.
+///
+/// `None` while traces are not exported.
+pub fn handler_span(traceparent: Option<&str>, handler: &'static str, event_type: &str) -> Option<Span> {
     if !otlp::is_exporting() {
-        return Span::none();
+        return None;
     }
-    let span =
-        tracing::info_span!(target: "trace", "event", otel.name = "process event", otel.kind = "consumer");
-    if let Ok(cause) = traceparent.parse() {
-        otlp::link(&span, cause);
+    let span = tracing::info_span!(
+        target: "trace",
+        parent: None,
+        "handler",
+        otel.name = format!("{handler} {event_type}"),
+        otel.kind = "consumer",
+        otel.status_code = tracing::field::Empty,
+        event.id = tracing::field::Empty,
+        order.id = tracing::field::Empty,
+        attempt = tracing::field::Empty,
+    );
+    if let Some(Ok(cause)) = traceparent.map(str::parse) {
+        otlp::set_parent(&span, cause);
     }
-    span
+    Some(span)
 }

@@ -30,7 +30,8 @@ pub async fn localstack(storage: &Storage) -> anyhow::Result<Server> {
                 .env("DNS_ADDRESS", "0")
                 .env("FILESYSTEM_ROOT", &folder)
                 .env("TMPDIR", &folder),
-            probe: Probe::Http(format!("{url}/_localstack/health")),
+            // Not its health, which is well before the first call of SQS, which may take long.
+            probe: Probe::Http(format!("{url}/?Action=ListQueues&Version=2012-11-05")),
             url,
             patience: Duration::from_mins(2),
             process: None.into(),

@@ -19,7 +19,7 @@ use crate::{http, paths, watchdog};
 pub use localstack::{localstack, prepare_localstack};
 pub use postgres::postgres;
 pub use rabbitmq::{RabbitMq, rabbitmq};
-pub use redis::redis;
+pub use redis::{durable_redis, redis};
 
 /// How often a server is started again on another port, when somebody took the one that was just found free.
 const ATTEMPTS: u32 = 3;

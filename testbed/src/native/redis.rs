@@ -18,10 +18,20 @@ const PACKAGE: Package = Package {
 
 /// Starts a Redis server, empty or with the data of its last start.
 pub async fn redis(storage: &Storage) -> anyhow::Result<Server> {
+    let append_only = if storage.is_kept() { "yes" } else { "no" };
+    start(storage, &["--appendonly", append_only]).await
+}
+
+/// Starts a Redis server in a temporary folder that answers a write once it is on disk, and finds it there when it is
+/// started again.
+pub async fn durable_redis() -> anyhow::Result<Server> {
+    start(&Storage::Throwaway, &["--appendonly", "yes", "--appendfsync", "always"]).await
+}
+
+async fn start(storage: &Storage, persistence: &[&str]) -> anyhow::Result<Server> {
     let binary = PACKAGE.binary().await?;
     let folder = storage.folder("redis")?;
     let log = folder.join("log");
-    let append_only = if storage.is_kept() { "yes" } else { "no" };
     start_on_a_free_port(&folder, |port| Server {
         title: "Redis",
         launch: Launch::new(&binary, &log)
@@ -29,7 +39,8 @@ pub async fn redis(storage: &Storage) -> anyhow::Result<Server> {
             // One for each test; an unused one costs a few hundred bytes.
             .args(["--databases", "4096"])
             // The stream is not a cache: nothing may be evicted from it.
-            .args(["--maxmemory-policy", "noeviction", "--save", "", "--appendonly", append_only])
+            .args(["--maxmemory-policy", "noeviction", "--save", ""])
+            .args(persistence)
             .arg("--dir")
             .arg(&folder)
             .folder(&folder),

@@ -26,6 +26,22 @@ const CONNECTIONS: u32 = 2;
 
 /// Does what an operator asked for; the exit code says how it went.
 pub async fn execute(command: Command, config: &WorkerConfig) -> anyhow::Result<ExitCode> {
+    run_command(command, config).await.map_err(|error| {
+        if error.chain().any(is_unmigrated) {
+            error.context("the database lacks a table: run `api migrate`")
+        } else {
+            error
+        }
+    })
+}
+
+/// Whether PostgreSQL knows no such table.
+fn is_unmigrated(error: &(dyn std::error::Error + 'static)) -> bool {
+    let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    database.is_some_and(|error| error.code().as_deref() == Some("42P01"))
+}
+
+async fn run_command(command: Command, config: &WorkerConfig) -> anyhow::Result<ExitCode> {
     let db = db::pool(&config.database_url, CONNECTIONS, "worker command")
         .context("DATABASE_URL cannot be used")?;
     match command {

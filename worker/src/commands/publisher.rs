@@ -54,7 +54,7 @@ impl Publisher {
         for offer in 1..=OFFERS {
             let open: Vec<usize> = (0..batch.len()).filter(|at| answers[*at].is_none()).collect();
             let offered: Vec<Envelope> = open.iter().map(|at| batch[*at].clone()).collect();
-            for (at, outcome) in open.into_iter().zip(self.sink.publish(&offered).await) {
+            for (at, outcome) in open.into_iter().zip(self.sink.republish(&offered).await) {
                 match outcome {
                     PublishOutcome::Confirmed => answers[at] = Some(Published::Confirmed),
                     PublishOutcome::Rejected(reason) => answers[at] = Some(Published::Rejected(reason)),

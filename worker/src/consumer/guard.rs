@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc, time::Instant};
 use futures_util::stream::{self, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Consumer, observe};
+use super::{Consumer, observe, traced::Traced};
 use crate::{
     errors::{chain, storable},
     handlers::{EventHandler, HandlerError, HandlerEvent},
@@ -77,7 +77,12 @@ impl Consumer {
         let mut outages = 0;
         loop {
             let started = Instant::now();
+            let traced = Traced::begin(handler.name(), &events);
             let answer = self.call(handler, &events).await;
+            if answer.is_err() {
+                traced.failed();
+            }
+            drop(traced);
             observe::handler_called(handler.name(), self.source.system(), started.elapsed());
             let (error, permanent) = match answer {
                 Ok(()) => {

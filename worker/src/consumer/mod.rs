@@ -10,6 +10,7 @@ mod backoff;
 mod batch;
 mod guard;
 mod observe;
+mod traced;
 
 use std::{sync::Arc, time::Duration};
 

@@ -15,7 +15,9 @@ pub struct Version {
     pub logged: Option<Uuid>,
     /// The event in the history.
     pub recorded: Option<Uuid>,
-    /// Whether either says that this version deleted the order.
+    /// Whether only the history has the event, although the log still has the day on which it happened.
+    pub unlogged: bool,
+    /// Whether this version deleted the order, by the log where it has the event, else by the history.
     pub deletes: bool,
     /// Whether the history says what the log says, where both have it.
     pub history_agrees: Option<bool>,
@@ -36,7 +38,13 @@ pub fn versions<'c>(
         Version,
         r#"SELECT order_id AS "order_id!", version AS "version?",
                   logged.event_id AS "logged?", recorded.event_id AS "recorded?",
-                  coalesce(logged.event_type = 'OrderDeleted' OR recorded.action = 'DELETED', false) AS "deletes!",
+                  coalesce(logged.event_type = 'OrderDeleted', recorded.action = 'DELETED', false) AS "deletes!",
+                  -- A partition is a day; the clock that says when it happened is not the database's.
+                  CASE WHEN logged.event_id IS NULL AND recorded.event_id IS NOT NULL THEN
+                      to_regclass('outbox_' || to_char((recorded.occurred_at - interval '1 hour') AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NOT NULL
+                      AND to_regclass('outbox_' || to_char((recorded.occurred_at + interval '1 hour') AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NOT NULL
+                      ELSE false
+                  END AS "unlogged!",
                   CASE WHEN logged.event_id IS NOT NULL AND recorded.event_id IS NOT NULL THEN
                       logged.event_id = recorded.event_id
                       AND recorded.action = CASE logged.event_type WHEN 'OrderCreated' THEN 'CREATED'

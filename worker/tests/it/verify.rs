@@ -80,13 +80,14 @@ async fn what_the_history_lacks_or_has_wrong_is_found_and_mended() {
         r#"UPDATE order_history SET changes = '{"status": null}' WHERE order_id = 2 AND version = 1"#,
     )
     .await;
-    sql(&world, "UPDATE order_history SET action = 'DELETED' WHERE order_id = 3 AND version = 1").await;
+    // What the log says of the last version counts: this is no order that should be gone.
+    sql(&world, "UPDATE order_history SET action = 'DELETED' WHERE order_id = 3 AND version = 2").await;
     sql(&world, "UPDATE order_history SET performed_by = 7 WHERE order_id = 4 AND version = 2").await;
     let expected = [
         "order 1 version 1: not in the history",
         "order 1 version 2: not in the history",
         "order 2 version 1: the history differs",
-        "order 3 version 1: the history differs",
+        "order 3 version 2: the history differs",
         "order 4 version 2: the history differs",
         "order 10 version 1: not in the history",
         "order 10 version 2: not in the history",
@@ -105,12 +106,19 @@ async fn what_nothing_can_tell_any_more_is_reported_and_left() {
     // The partition of these versions is gone, and they were never recorded.
     sql(&world, "DELETE FROM outbox WHERE order_id = 1 OR order_id = 2 AND version = 2").await;
     sql(&world, "DELETE FROM order_history WHERE order_id = 1 OR order_id = 2 AND version = 2").await;
-    // Dropped with the log, but recorded: nothing is wrong.
+    // Dropped with the log's old days, but recorded: nothing is wrong.
     sql(&world, "DELETE FROM outbox WHERE order_id = 3").await;
-    let expected = ["order 1 versions 1 to 2: neither in the log", "order 2 version 2: neither in the log"];
+    sql(&world, "UPDATE order_history SET occurred_at = '2025-01-01T12:00:00Z' WHERE order_id = 3").await;
+    // Of a day that the log still has.
+    sql(&world, "DELETE FROM outbox WHERE order_id = 4 AND version = 1").await;
+    let expected = [
+        "order 1 versions 1 to 2: neither in the log",
+        "order 2 version 2: neither in the log",
+        "order 4 version 1: the log has lost",
+    ];
     let out = finds(&world, &["verify", "--repair"], &expected).await;
-    assert_eq!(lines(&out, "remains").len(), 2, "{out}");
-    assert!(out.contains("mended 0 of 2 differences"), "{out}");
+    assert_eq!(lines(&out, "remains").len(), 3, "{out}");
+    assert!(out.contains("mended 0 of 3 differences"), "{out}");
     assert_eq!(world.worker(&["verify"]).await.code, Some(1));
 }
 

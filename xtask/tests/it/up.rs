@@ -66,6 +66,24 @@ async fn test_data_comes_and_goes_beside_the_running_system() {
 }
 
 #[tokio::test]
+async fn a_killed_worker_is_started_again_and_the_rest_goes_on() {
+    let workspace = Workspace::new();
+    let mut up = workspace.start(&["up", "--workers", "2", "--port", &free_port().to_string()]);
+    up.says("The system is ready").await;
+    let log = up.log();
+    let worker = log.split_once("Worker 2 is ready (process ").and_then(|(_, rest)| rest.split_once(')'));
+    let (worker, _) = worker.expect("it says which process the worker is");
+    assert!(Command::new("sh").args(["-c", &format!("kill -9 {worker}")]).status().unwrap().success());
+    up.says("Worker 2 has ended (signal: 9 (SIGKILL)) and is started again").await;
+    eventually("it is ready again", async || up.log().matches("Worker 2 is ready").count() == 2).await;
+    let health = http::get(&format!("{}/health", workspace.env("API_URL"))).await.unwrap();
+    assert!(health.is_success(), "{}", health.body);
+    let log = up.stop().await;
+    let stopped: Vec<_> = log.lines().filter_map(|line| line.trim().strip_suffix(" has stopped")).collect();
+    assert_eq!(stopped, ["The API", "Worker 1", "Worker 2", "Redis", "PostgreSQL"]);
+}
+
+#[tokio::test]
 async fn everything_ends_when_up_is_killed_and_the_next_one_starts() {
     let workspace = Workspace::new();
     let api = free_port();

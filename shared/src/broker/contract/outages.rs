@@ -5,10 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed::eventually;
+use testbed::{eventually, eventually_within};
+use tokio::sync::watch;
 
-use super::{BOUND, Bench, bodies, body, events, publish, take};
-use crate::broker::{Delivery, PublishOutcome};
+use super::{BOUND, Bench, Restarts, bodies, body, events, publish, take};
+use crate::{
+    broker::{Delivery, EventSink, EventSource, PublishOutcome},
+    event::Envelope,
+};
 
 pub(super) async fn an_unreachable_broker_is_reported_and_found_again<B: Bench>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
@@ -61,29 +65,6 @@ pub(super) async fn a_frozen_connection_does_not_hold_a_publisher_for_ever<B: Be
 pub(super) async fn nothing_confirmed_is_lost_while_connections_are_cut<B: Bench>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
     let published = events(400);
-    let publishing = async {
-        let start = Instant::now();
-        let mut left = published.clone();
-        while !left.is_empty() {
-            assert!(start.elapsed() < BOUND, "{} events not confirmed", left.len());
-            let count = left.len().min(20);
-            let outcomes = sink.publish(&left[..count]).await;
-            let mut outcomes = outcomes.into_iter();
-            let mut retried = false;
-            left.retain(|_| match outcomes.next() {
-                Some(PublishOutcome::Confirmed) => false,
-                Some(PublishOutcome::Rejected(why)) => panic!("rejected: {why}"),
-                Some(PublishOutcome::Retry(_)) => {
-                    retried = true;
-                    true
-                }
-                None => true,
-            });
-            if retried {
-                eventually("the sink is well again", async || sink.check().await).await;
-            }
-        }
-    };
     let cutting = async {
         for pause in [40, 150, 300, 500, 900] {
             let _pause =
@@ -91,19 +72,96 @@ pub(super) async fn nothing_confirmed_is_lost_while_connections_are_cut<B: Bench
             bench.proxy().cut();
         }
     };
-    let consuming = async {
-        let start = Instant::now();
-        let mut missing = bodies(&published);
-        while !missing.is_empty() {
-            assert!(start.elapsed() < BOUND, "{} confirmed events did not come", missing.len());
-            // Errors while the connection is down are what this is about; the pause is the receiver's own.
-            let batch = source.receive(25, Duration::from_secs(1)).await.unwrap_or_default();
-            for delivery in &batch {
-                missing.remove(&body(delivery));
+    let (confirmed, consumed) = (Progress::default(), Progress::default());
+    tokio::join!(
+        publish_surely(&*sink, &published, &confirmed),
+        cutting,
+        consume_all(&*source, &published, &consumed)
+    );
+}
+
+/// A broker that ends, in good order and at once, and is started again with what it had on disk.
+pub(super) async fn nothing_confirmed_is_lost_while_the_broker_is_restarted<B: Restarts>(bench: &B) {
+    let (sink, source) = (bench.sink().await, bench.source("one").await);
+    let published = events(400);
+    let is_noticed = async || eventually("the sink says so", async || sink.check().await.is_err()).await;
+    let (confirmed, consumed) = (Progress::default(), Progress::default());
+    tokio::join!(publish_surely(&*sink, &published, &confirmed), async {
+        // In good order first: RabbitMQ forgets a quorum queue that it has just made when it is killed.
+        confirmed.reaches(100).await;
+        bench.stop().await;
+        is_noticed().await;
+        bench.start_again().await;
+        confirmed.reaches(250).await;
+        bench.kill();
+        is_noticed().await;
+        bench.start_again().await;
+    });
+    tokio::join!(consume_all(&*source, &published, &consumed), async {
+        consumed.reaches(100).await;
+        bench.kill();
+        is_noticed().await;
+        bench.start_again().await;
+    });
+}
+
+/// How many events have come so far.
+#[derive(Default)]
+struct Progress(watch::Sender<usize>);
+
+impl Progress {
+    fn is(&self, events: usize) {
+        self.0.send_replace(events);
+    }
+
+    async fn reaches(&self, events: usize) {
+        self.0.subscribe().wait_for(|done| *done >= events).await.expect("it goes on");
+    }
+}
+
+/// Publishes as the relay does: what is not confirmed again, until everything is.
+async fn publish_surely(sink: &dyn EventSink, published: &[Envelope], confirmed: &Progress) {
+    let start = Instant::now();
+    let mut left = published.to_vec();
+    let mut trouble = None;
+    while !left.is_empty() {
+        assert!(start.elapsed() < BOUND * 3, "{} events not confirmed: {trouble:?}", left.len());
+        let count = left.len().min(20);
+        let mut outcomes = sink.publish(&left[..count]).await.into_iter();
+        let mut retried = false;
+        left.retain(|_| match outcomes.next() {
+            Some(PublishOutcome::Confirmed) => false,
+            Some(PublishOutcome::Rejected(why)) => panic!("rejected: {why}"),
+            Some(PublishOutcome::Retry(error)) => {
+                retried = true;
+                trouble = Some(error);
+                true
             }
-            // What could not be acknowledged comes again, and does no harm.
-            let _unsettled = source.settle(batch.into_iter().map(Delivery::ack).collect()).await;
+            None => true,
+        });
+        confirmed.is(published.len() - left.len());
+        if retried {
+            eventually_within(BOUND * 2, "the sink is well again", async || sink.check().await).await;
         }
-    };
-    tokio::join!(publishing, cutting, consuming);
+    }
+}
+
+/// Consumes as the worker does, until everything has come.
+async fn consume_all(source: &dyn EventSource, published: &[Envelope], consumed: &Progress) {
+    let start = Instant::now();
+    let mut missing = bodies(published);
+    while !missing.is_empty() {
+        assert!(start.elapsed() < BOUND * 3, "{} confirmed events did not come", missing.len());
+        // Errors while the broker is away are what this is about.
+        let Ok(batch) = source.receive(25, Duration::from_secs(1)).await else {
+            eventually_within(BOUND * 2, "the source is well again", async || source.check().await).await;
+            continue;
+        };
+        for delivery in &batch {
+            missing.remove(&body(delivery));
+        }
+        consumed.is(published.len() - missing.len());
+        // What could not be acknowledged comes again, and does no harm.
+        let _unsettled = source.settle(batch.into_iter().map(Delivery::ack).collect()).await;
+    }
 }

@@ -11,12 +11,15 @@ use lapin::{
     types::FieldTable,
 };
 use secrecy::SecretString;
-use testbed::{Proxy, Vhost, eventually};
+use testbed::{PrivateRabbitMq, Proxy, Vhost, eventually};
 use uuid::Uuid;
 
 use super::{RabbitMqOptions, RabbitMqSink, RabbitMqSource};
 use crate::{
-    broker::{BrokerError, Delivery, EventSink, EventSource, PublishOutcome, contract::Bench},
+    broker::{
+        BrokerError, Delivery, EventSink, EventSource, PublishOutcome,
+        contract::{Bench, Restarts},
+    },
     event::Envelope,
 };
 
@@ -55,6 +58,53 @@ impl RabbitMqBench {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
         queue.map_or(0, |queue| queue.message_count())
+    }
+}
+
+/// A server of its own.
+pub(in crate::broker) struct PrivateRabbitMqBench {
+    server: PrivateRabbitMq,
+    proxy: Proxy,
+}
+
+impl PrivateRabbitMqBench {
+    fn options(&self) -> RabbitMqOptions {
+        let url = self.server.url().replace(&self.server.address(), &self.proxy.addr().to_string());
+        RabbitMqOptions::new(SecretString::from(url))
+    }
+}
+
+impl Bench for PrivateRabbitMqBench {
+    async fn start() -> Self {
+        let server = testbed::private_rabbitmq().await;
+        let proxy = Proxy::start(&server.address()).await;
+        Self { server, proxy }
+    }
+
+    async fn sink(&self) -> Box<dyn EventSink> {
+        Box::new(RabbitMqSink::connect(&self.options()).await.expect("a sink"))
+    }
+
+    async fn source(&self, consumer: &str) -> Box<dyn EventSource> {
+        Box::new(RabbitMqSource::connect(self.options(), consumer).await.expect("a source"))
+    }
+
+    fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+}
+
+impl Restarts for PrivateRabbitMqBench {
+    async fn stop(&self) {
+        self.server.stop().await;
+    }
+
+    fn kill(&self) {
+        self.server.kill();
+    }
+
+    async fn start_again(&self) {
+        self.server.start().await;
     }
 }
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use redis::{AsyncCommands as _, aio::MultiplexedConnection};
 use secrecy::SecretString;
-use testbed::{Proxy, RedisDb, eventually};
+use testbed::{PrivateRedis, Proxy, RedisDb, eventually};
 use uuid::Uuid;
 
 use super::{RedisStreamsOptions, RedisStreamsSink, RedisStreamsSource};
 use crate::{
     broker::{
         Delivery, EventSink, EventSource, PublishOutcome,
-        contract::{Bench, HEARTBEAT, PATIENCE},
+        contract::{Bench, HEARTBEAT, PATIENCE, Restarts},
     },
     event::Envelope,
 };
@@ -22,21 +22,22 @@ pub(in crate::broker) struct RedisBench {
     proxy: Proxy,
 }
 
+/// Short waits, as far as a busy machine allows.
+fn options(proxy: &Proxy, database: &str) -> RedisStreamsOptions {
+    RedisStreamsOptions {
+        min_idle: PATIENCE,
+        heartbeat: HEARTBEAT,
+        reclaim_every: Duration::from_millis(100),
+        tidy_every: Duration::from_millis(200),
+        consumer_expiry: Duration::from_secs(2),
+        ..RedisStreamsOptions::new(SecretString::from(format!("redis://{}/{database}", proxy.addr())))
+    }
+}
+
 impl RedisBench {
-    /// Short waits, as far as a busy machine allows.
     fn options(&self) -> RedisStreamsOptions {
         let (_, database) = self.db.url().rsplit_once('/').expect("a database in the URL");
-        RedisStreamsOptions {
-            min_idle: PATIENCE,
-            heartbeat: HEARTBEAT,
-            reclaim_every: Duration::from_millis(100),
-            tidy_every: Duration::from_millis(200),
-            consumer_expiry: Duration::from_secs(2),
-            ..RedisStreamsOptions::new(SecretString::from(format!(
-                "redis://{}/{database}",
-                self.proxy.addr()
-            )))
-        }
+        options(&self.proxy, database)
     }
 
     async fn redis_source(&self, consumer: &str) -> RedisStreamsSource {
@@ -68,6 +69,47 @@ impl Bench for RedisBench {
 
     fn proxy(&self) -> &Proxy {
         &self.proxy
+    }
+}
+
+/// A server of its own that keeps what it has confirmed.
+pub(in crate::broker) struct DurableRedisBench {
+    server: PrivateRedis,
+    proxy: Proxy,
+}
+
+impl Bench for DurableRedisBench {
+    async fn start() -> Self {
+        let server = testbed::private_durable_redis().await;
+        let proxy = Proxy::start(&server.address()).await;
+        Self { server, proxy }
+    }
+
+    async fn sink(&self) -> Box<dyn EventSink> {
+        Box::new(RedisStreamsSink::connect(&options(&self.proxy, "0")).await.expect("a sink"))
+    }
+
+    async fn source(&self, consumer: &str) -> Box<dyn EventSource> {
+        let source = RedisStreamsSource::connect(options(&self.proxy, "0"), consumer).await;
+        Box::new(source.expect("a source"))
+    }
+
+    fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+}
+
+impl Restarts for DurableRedisBench {
+    async fn stop(&self) {
+        self.server.stop().await;
+    }
+
+    fn kill(&self) {
+        self.server.kill();
+    }
+
+    async fn start_again(&self) {
+        self.server.start().await;
     }
 }
 

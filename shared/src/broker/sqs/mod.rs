@@ -9,8 +9,9 @@
 //! - **Order**: a standard queue promises none, and batches are sent side by side. A FIFO queue keeps the order of each
 //!   message group (the event's key): no two batches with the same group are under way at once, and after an entry that
 //!   was not taken no later one of its group is sent.
-//! - **Duplicates**: a FIFO queue drops what it has seen in the last five minutes under the same deduplication id (the
-//!   event's id). Publishing an event again, as replay and reconciliation do, reaches consumers only after that time.
+//! - **Duplicates**: a FIFO queue drops what it has seen in the last five minutes under the same deduplication id. That is the
+//!   event's id, so a relay that begins anew repeats nothing; [`republish`](super::EventSink::republish) adds an id of
+//!   its own, so a repair, a replay and a redrive arrive.
 //! - **Attempts** are `ApproximateReceiveCount`; published at is `SentTimestamp`.
 //! - **Kept**: a heartbeat extends the visibility time-out of everything this process holds. SQS bounds it at 12 hours.
 //! - **Reclaimed**: what a dead consumer held is visible again after [`SqsOptions::visibility`].

@@ -152,12 +152,16 @@ where
         let message = DisplayErrorContext(error).to_string();
         // The credential chain has no error type of its own here.
         return if message.contains("credential") && !matches!(error, SdkError::TimeoutError(_)) {
-            BrokerError::misconfigured(SYSTEM, message)
+            // The rest of it lists every place where the SDK has looked.
+            let first = message.lines().next().unwrap_or(&message).trim_end_matches(" Attempted:");
+            let what_to_do =
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the process a role of its own";
+            BrokerError::misconfigured(SYSTEM, format!("{}; {what_to_do}", first.trim_end_matches('.')))
         } else {
             BrokerError::unavailable(SYSTEM, message)
         };
     };
-    let message = format!("{code}: {}", error.message().unwrap_or("no message"));
+    let message = format!("{code}: {}", error.message().unwrap_or("no message").trim_end_matches('.'));
     if is_for_operator(code) {
         BrokerError::misconfigured(
             SYSTEM,

@@ -9,6 +9,7 @@ use aws_sdk_sqs::{
 };
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::{
     SYSTEM, SqsOptions,
@@ -46,9 +47,27 @@ impl SqsSink {
         })
     }
 
-    async fn run_lane(&self, events: &[Envelope], lane: Lane) -> Vec<(usize, PublishOutcome)> {
+    async fn run(&self, publication: Publication<'_>) -> Vec<PublishOutcome> {
+        let batch = publication.events;
+        let mut outcomes: Vec<Option<PublishOutcome>> =
+            batch.iter().map(|event| self.refusal(event).map(PublishOutcome::Rejected)).collect();
+        let fitting: Vec<(usize, &Envelope)> =
+            batch.iter().enumerate().filter(|(index, _)| outcomes[*index].is_none()).collect();
+        let lanes = plan(&fitting, self.queue.is_fifo(), self.max_batch_bytes, self.senders);
+        let running = lanes.into_iter().map(|lane| self.run_lane(publication, lane));
+        let answered: Vec<_> =
+            futures_util::stream::iter(running).buffer_unordered(self.senders).collect().await;
+        for (index, outcome) in answered.into_iter().flatten() {
+            outcomes[index] = Some(outcome);
+        }
+        let unknown = || PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "it was not sent"));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+    }
+
+    async fn run_lane(&self, publication: Publication<'_>, lane: Lane) -> Vec<(usize, PublishOutcome)> {
         let mut outcomes = Vec::new();
         let mut stuck = HashSet::new();
+        let events = publication.events;
         for batch in lane {
             // In a FIFO queue an event must not overtake an earlier one of its group.
             let (blocked, free): (Vec<usize>, Vec<usize>) =
@@ -57,7 +76,7 @@ impl SqsSink {
                 let why = "an earlier event of its key was not taken";
                 (index, PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, why)))
             }));
-            let answered = self.send(events, free).await;
+            let answered = self.send(publication, free).await;
             if self.queue.is_fifo() {
                 let failed =
                     answered.iter().filter(|(_, outcome)| matches!(outcome, PublishOutcome::Retry(_)));
@@ -70,14 +89,14 @@ impl SqsSink {
 
     /// Sends one batch. Where SQS refuses a batch as a whole for what is in it, each entry is sent alone, so that one bad
     /// event holds up no other.
-    async fn send(&self, events: &[Envelope], batch: Vec<usize>) -> Vec<(usize, PublishOutcome)> {
-        match self.send_batch(events, &batch).await {
+    async fn send(&self, publication: Publication<'_>, batch: Vec<usize>) -> Vec<(usize, PublishOutcome)> {
+        match self.send_batch(publication, &batch).await {
             Ok(answered) => answered,
             Err(Refusal::Contents(_)) if batch.len() > 1 => {
                 let mut answered = Vec::with_capacity(batch.len());
                 for index in batch {
                     // One after the other, for the order of a FIFO queue; this is rare.
-                    let alone = self.send_batch(events, &[index]).await;
+                    let alone = self.send_batch(publication, &[index]).await;
                     answered.extend(alone.unwrap_or_else(|refusal| vec![(index, refusal.outcome())]));
                 }
                 answered
@@ -88,14 +107,13 @@ impl SqsSink {
 
     async fn send_batch(
         &self,
-        events: &[Envelope],
+        publication: Publication<'_>,
         batch: &[usize],
     ) -> Result<Vec<(usize, PublishOutcome)>, Refusal> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let entries: Result<Vec<_>, _> =
-            batch.iter().map(|index| self.entry(*index, &events[*index])).collect();
+        let entries: Result<Vec<_>, _> = batch.iter().map(|index| self.entry(*index, publication)).collect();
         let entries = entries.map_err(|error| Refusal::Call(BrokerError::unavailable(SYSTEM, error)))?;
         let call = self.queue.client.send_message_batch().queue_url(&self.queue.url);
         let answer = match timeout(CALL_TIMEOUT, call.set_entries(Some(entries)).send()).await {
@@ -123,16 +141,36 @@ impl SqsSink {
     fn entry(
         &self,
         index: usize,
-        event: &Envelope,
+        publication: Publication<'_>,
     ) -> Result<SendMessageBatchRequestEntry, aws_sdk_sqs::error::BuildError> {
+        let event = &publication.events[index];
         let mut entry =
             SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&event.body);
         if self.queue.is_fifo() {
             entry = entry
                 .message_group_id(event.key.to_string())
-                .message_deduplication_id(event.id.as_hyphenated().to_string());
+                .message_deduplication_id(publication.deduplication_id(event));
         }
         entry.build()
+    }
+}
+
+/// What is sent in one go.
+#[derive(Clone, Copy)]
+struct Publication<'a> {
+    events: &'a [Envelope],
+    /// Set where a FIFO queue shall take the events although it may have seen them.
+    again: Option<Uuid>,
+}
+
+impl Publication<'_> {
+    /// What a FIFO queue recognises a duplicate by: the event, so that a relay that begins anew after a crash repeats
+    /// nothing; and the occasion, where repeating it is what is wanted.
+    fn deduplication_id(&self, event: &Envelope) -> String {
+        match self.again {
+            None => event.id.to_string(),
+            Some(occasion) => format!("{}:{occasion}", event.id),
+        }
     }
 }
 
@@ -186,19 +224,11 @@ impl EventSink for SqsSink {
     }
 
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        let mut outcomes: Vec<Option<PublishOutcome>> =
-            batch.iter().map(|event| self.refusal(event).map(PublishOutcome::Rejected)).collect();
-        let fitting: Vec<(usize, &Envelope)> =
-            batch.iter().enumerate().filter(|(index, _)| outcomes[*index].is_none()).collect();
-        let lanes = plan(&fitting, self.queue.is_fifo(), self.max_batch_bytes, self.senders);
-        let running = lanes.into_iter().map(|lane| self.run_lane(batch, lane));
-        let answered: Vec<_> =
-            futures_util::stream::iter(running).buffer_unordered(self.senders).collect().await;
-        for (index, outcome) in answered.into_iter().flatten() {
-            outcomes[index] = Some(outcome);
-        }
-        let unknown = || PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "it was not sent"));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
+        self.run(Publication { events: batch, again: None }).await
+    }
+
+    async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
+        self.run(Publication { events: batch, again: Some(Uuid::now_v7()) }).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

@@ -198,6 +198,27 @@ async fn a_fifo_queue_takes_one_event_once_within_five_minutes() {
 }
 
 #[tokio::test]
+async fn what_is_republished_reaches_consumers_of_a_fifo_queue_at_once_and_in_order() {
+    let bench = FifoBench::start().await;
+    let (sink, source) = (bench.sqs_sink().await, bench.sqs_source().await);
+    let events = [1, 2, 3].map(|sequence| Envelope {
+        sequence,
+        body: format!(r#"{{"sequence":{sequence}}}"#),
+        ..event(1)
+    });
+    assert_confirmed(&sink.publish(&events).await);
+    for _ in 0..2 {
+        for event in &events {
+            let taken = take(&source, 1).await;
+            assert_eq!(taken[0].body, event.body);
+            source.settle(taken.into_iter().map(Delivery::ack).collect()).await.expect("settled");
+        }
+        assert_confirmed(&sink.republish(&events).await);
+    }
+    assert_eq!(take(&source, 1).await[0].body, events[0].body);
+}
+
+#[tokio::test]
 async fn a_full_queue_is_received_in_batches_larger_than_ten() {
     let bench = StandardBench::start().await;
     let (sink, source) = (bench.sqs_sink().await, bench.sqs_source().await);

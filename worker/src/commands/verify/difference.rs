@@ -10,6 +10,8 @@ use uuid::Uuid;
 pub(in crate::commands) enum Difference {
     /// The log has an event that the history lacks.
     NotRecorded { order: i64, version: i64, event: Uuid },
+    /// The history has an event that the log should still hold, and does not.
+    NotLogged { order: i64, version: i64, event: Uuid },
     /// The history says something else than the log.
     RecordDiffers { order: i64, version: i64, event: Uuid },
     /// Neither log nor history knows these versions; the log's part was dropped before they were recorded.
@@ -50,6 +52,7 @@ impl Difference {
     pub(super) fn order(&self) -> i64 {
         match self {
             Self::NotRecorded { order, .. }
+            | Self::NotLogged { order, .. }
             | Self::RecordDiffers { order, .. }
             | Self::Lost { order, .. }
             | Self::TwoEvents { order, .. }
@@ -68,6 +71,10 @@ impl fmt::Display for Difference {
             Self::NotRecorded { order, version, event } => {
                 write!(f, "order {order} version {version}: not in the history (event {event})")
             }
+            Self::NotLogged { order, version, event } => write!(
+                f,
+                "order {order} version {version}: the log has lost what the history has (event {event}); cannot be repaired"
+            ),
             Self::RecordDiffers { order, version, event } => {
                 write!(f, "order {order} version {version}: the history differs from the log (event {event})")
             }

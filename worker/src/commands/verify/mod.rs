@@ -36,6 +36,7 @@ struct Findings {
 /// Prints digests and every difference, mends what shall and can be, and fails where differences remain.
 pub(super) async fn verify(stores: &Stores, config: &WorkerConfig, how: &Verify) -> anyhow::Result<ExitCode> {
     let mut found = stores.look(None).await?;
+    say(&format!("{:<24} {:>12}  digest", "", "entries"))?;
     for (name, digest) in &found.digests {
         say(&format!("{name:<24} {:>12}  {digest}", digest.count()))?;
     }
@@ -70,6 +71,8 @@ impl Stores {
         records::compare(&self.db, only, &mut findings, &progress).await?;
         cache::compare(self, only, &mut findings, &progress).await?;
         progress.finish_and_clear();
+        // All that is wrong with an order together.
+        findings.differences.sort_by_key(Difference::order);
         Ok(findings)
     }
 

@@ -96,6 +96,9 @@ fn examine(versions: &[Version], differences: &mut Vec<Difference>) {
         if let (Some(event), None) = (row.logged, row.recorded) {
             differences.push(Difference::NotRecorded { order, version, event });
         }
+        if let (Some(event), true) = (row.recorded, row.unlogged) {
+            differences.push(Difference::NotLogged { order, version, event });
+        }
         if let (Some(event), Some(false)) = (row.logged, row.history_agrees) {
             differences.push(Difference::RecordDiffers { order, version, event });
         }
