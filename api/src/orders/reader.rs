@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use metrics::Counter;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, Lookup},
     order::OrderId,
@@ -33,13 +34,21 @@ pub(super) struct Reader {
     cache: Cache,
     stale: Arc<Stale>,
     loads: Lanes<Load>,
+    hits: Counter,
+    misses: Counter,
 }
 
 impl Reader {
     pub(super) fn start(db: PgPool, cache: Cache, stale: Arc<Stale>, shutdown: &Shutdown) -> Self {
         let loading =
             Loading { db, cache: cache.clone(), stale: Arc::clone(&stale), shutdown: shutdown.clone() };
-        Self { cache, stale, loads: Lanes::start(LOADS, loading, shutdown) }
+        Self {
+            cache,
+            stale,
+            loads: Lanes::start(LOADS, loading, shutdown),
+            hits: metrics::counter!("cache_hits_total"),
+            misses: metrics::counter!("cache_misses_total"),
+        }
     }
 
     /// The order as it is answered, where there is one.
@@ -47,14 +56,14 @@ impl Reader {
         if !self.stale.contains(id) {
             match self.cache.get(id).await {
                 Ok(Lookup::Found(order)) => {
-                    metrics::counter!("cache_hits_total").increment(1);
+                    self.hits.increment(1);
                     return Ok(Some(order));
                 }
                 Ok(Lookup::Deleted { .. }) => {
-                    metrics::counter!("cache_hits_total").increment(1);
+                    self.hits.increment(1);
                     return Ok(None);
                 }
-                Ok(Lookup::Miss) => metrics::counter!("cache_misses_total").increment(1),
+                Ok(Lookup::Miss) => self.misses.increment(1),
                 Err(error) => tracing::debug!(error = %error, "the cache did not answer"),
             }
         }
