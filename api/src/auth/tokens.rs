@@ -146,3 +146,36 @@ impl Verified {
         Ok(Caller { customer_id: self.customer_id, role: self.role })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Role;
+
+    #[test]
+    fn a_remembered_token_opens_the_api_no_longer_than_any_other_and_a_refresh_token_is_not_remembered() {
+        let secret = SecretString::from("a key of thirty-two bytes or more");
+        let config = AuthConfig { secret, previous_secrets: Vec::new(), provider: None, test_login: false };
+        let tokens = Tokens::new(&config);
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let caller = Caller { customer_id: 7.try_into().unwrap(), role: Role::Customer };
+        let verify = |text: &str| tokens.verify_access(&Unverified::parse(text).unwrap(), now);
+
+        let access = tokens.access(caller, "one", now).unwrap();
+        assert_eq!(tokens.known_access(&access, now), None);
+        assert_eq!(verify(&access), Ok(caller));
+        assert_eq!(tokens.known_access(&access, now), Some(Ok(caller)));
+        let expired = tokens.known_access(&access, now + ACCESS_LIFETIME);
+        assert_eq!(expired, Some(Err(TokenError::Expired)));
+        let early = tokens.known_access(&access, now - CLOCK_SKEW - Duration::SECOND);
+        assert_eq!(early, Some(Err(TokenError::NotYetValid)));
+
+        let refresh = tokens.refresh(caller, "one", now).unwrap();
+        assert_eq!(verify(&refresh), Err(TokenError::WrongType));
+        assert_eq!(tokens.known_access(&refresh, now), None);
+        let (signed, _) = access.rsplit_once('.').unwrap();
+        let forged = format!("{signed}.AAAA");
+        assert_eq!(verify(&forged), Err(TokenError::Signature));
+        assert_eq!(tokens.known_access(&forged, now), None);
+    }
+}

@@ -62,15 +62,14 @@ fn script() -> String {
     format!(
         "\\set customer random(1, {CUSTOMERS})
          SELECT o.id, o.customer_id, o.order_date, o.status, o.total_amount, o.version, o.created_at, o.updated_at,
-                l.ids AS line_ids, l.products, l.quantities, l.prices
-         FROM (SELECT id FROM orders o WHERE true AND customer_id = :customer
-               ORDER BY created_at DESC, id DESC LIMIT 11) AS page
-         JOIN orders o USING (id), LATERAL (
-             SELECT coalesce(array_agg(id), '{{}}') AS ids, coalesce(array_agg(product_id), '{{}}') AS products,
-                    coalesce(array_agg(quantity), '{{}}') AS quantities,
-                    coalesce(array_agg(unit_price), '{{}}') AS prices
-             FROM (SELECT * FROM order_lines WHERE order_id = o.id ORDER BY position) AS ordered
+                l.ids AS line_ids, l.positions, l.products, l.quantities, l.prices
+         FROM (SELECT * FROM orders o WHERE true AND customer_id = :customer
+               ORDER BY created_at DESC, id DESC LIMIT 11) AS o, LATERAL (
+             SELECT array_agg(id) AS ids, array_agg(position) AS positions, array_agg(product_id) AS products,
+                    array_agg(quantity) AS quantities, array_agg(unit_price) AS prices
+             FROM order_lines WHERE order_id = o.id
          ) AS l ORDER BY o.created_at DESC, o.id DESC;
-         SELECT count(*) FROM (SELECT FROM orders o WHERE true AND customer_id = :customer LIMIT 10000) AS counted;\n"
+         SELECT count(*) FROM (SELECT FROM orders o WHERE true AND customer_id = :customer
+                               ORDER BY created_at DESC, id DESC LIMIT 10000) AS counted;\n"
     )
 }

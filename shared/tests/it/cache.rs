@@ -201,3 +201,41 @@ async fn a_connection_whose_peer_is_silently_gone_costs_little_and_is_replaced()
         .await;
     assert!(!cache.is_open());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_that_share_a_round_trip_each_get_their_own_answer() {
+    let redis = testbed::redis().await;
+    let cache = cache(&redis);
+    // More than go into one round trip; every third order is missing.
+    let entries: Vec<CacheWrite> =
+        (1..=1000).filter(|order| order % 3 != 0).map(|order| write(order, order)).collect();
+    cache.put(&entries).await.unwrap();
+    let start = std::sync::Arc::new(tokio::sync::Barrier::new(1000));
+    let lookups: Vec<_> = (1..=1000)
+        .map(|order| {
+            let (cache, start) = (cache.clone(), start.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                (order, cache.get(id(order)).await.unwrap())
+            })
+        })
+        .collect();
+    for lookup in lookups {
+        let (order, answer) = lookup.await.unwrap();
+        assert_eq!(answer, if order % 3 == 0 { Lookup::Miss } else { found(order) });
+    }
+}
+
+#[tokio::test]
+async fn a_lookup_that_is_given_up_leaves_nobody_waiting() {
+    let redis = testbed::redis().await;
+    let cache = cache(&redis);
+    cache.put(&[write(1, 1), write(2, 2)]).await.unwrap();
+    for _ in 0..100 {
+        let mut given_up = Box::pin(cache.get(id(1)));
+        // Asked, and dropped before the answer.
+        assert!(futures_util::poll!(given_up.as_mut()).is_pending());
+        drop(given_up);
+        assert_eq!(cache.get(id(2)).await.unwrap(), found(2));
+    }
+}
