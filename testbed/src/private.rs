@@ -63,7 +63,8 @@ pub async fn private_rabbitmq() -> PrivateRabbitMq {
 macro_rules! private_server {
     ($name:ident, $server:expr) => {
         impl $name {
-            fn server(&self) -> &Server {
+            /// The process.
+            pub fn server(&self) -> &Server {
                 let of: fn(&Self) -> &Server = $server;
                 of(self)
             }

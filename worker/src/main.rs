@@ -27,11 +27,7 @@ async fn main() -> ExitCode {
         }
     };
     let done = match command {
-        Command::Run => {
-            let ended = consume(config).await;
-            telemetry::flush_traces().await;
-            ended.map(|()| ExitCode::SUCCESS)
-        }
+        Command::Run => consume(config).await.map(|()| ExitCode::SUCCESS),
         command => commands::execute(command, &config).await,
     };
     done.unwrap_or_else(|error| {
@@ -42,5 +38,7 @@ async fn main() -> ExitCode {
 
 async fn consume(config: WorkerConfig) -> anyhow::Result<()> {
     let _last_lines = telemetry::init(&config.telemetry).context("cannot start logging")?;
-    run::run(config).await
+    let ended = run::run(config).await;
+    telemetry::flush_traces().await;
+    ended
 }

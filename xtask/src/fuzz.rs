@@ -12,8 +12,7 @@ use testbed::{install, paths, source};
 
 use crate::cargo;
 use crate::say::say;
-use crate::signals::Signals;
-use crate::system::{Role, System};
+use crate::system::{self, Role, System};
 
 /// What is fuzzed: one file each in `fuzz/fuzz_targets`.
 const TARGETS: [&str; 6] = ["bodies", "queries", "headers", "tokens", "events", CACHE];
@@ -37,14 +36,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::listen()?;
-    let system = System::default();
-    let outcome = tokio::select! {
-        outcome = fuzz(&system, &args) => outcome,
-        () = signals.recv() => Ok(ExitCode::FAILURE),
-    };
-    system.discard().await;
-    outcome
+    system::throwaway(async |system| fuzz(system, &args).await).await
 }
 
 async fn fuzz(system: &System, args: &Args) -> anyhow::Result<ExitCode> {

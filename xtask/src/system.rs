@@ -1,5 +1,6 @@
 //! The servers and programs that a command has started, and how they are stopped.
 
+use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use testbed::source::Service;
 use testbed::{Program, ProgramBuilder};
 
 use crate::say::say;
+use crate::signals::Signals;
 
 /// What runs, in the order in which it was started. Shared by the steps that start things side by side, so that one
 /// that is abandoned half-way leaves the others' servers to be stopped.
@@ -55,6 +57,24 @@ pub(crate) struct Address {
     pub(crate) url: String,
     /// RabbitMQ's management API.
     pub(crate) management_url: Option<String>,
+}
+
+/// Does `work` with servers that are thrown away when it ends, or at Ctrl-C.
+pub(crate) async fn throwaway(
+    work: impl AsyncFnOnce(&System) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let system = System::default();
+    let outcome = tokio::select! {
+        outcome = work(&system) => outcome,
+        () = signals.recv() => Ok(ExitCode::FAILURE),
+    };
+    tokio::select! {
+        () = system.discard() => {}
+        // Asked twice: the watchdog ends what is left.
+        () = signals.recv() => {}
+    }
+    outcome
 }
 
 impl System {

@@ -8,8 +8,7 @@ use testbed::process::Launch;
 use testbed::{install, source};
 
 use crate::say::say;
-use crate::signals::Signals;
-use crate::system::{Role, System};
+use crate::system::{self, Role, System};
 use crate::{cargo, settings};
 
 /// Options of `test`.
@@ -20,18 +19,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::listen()?;
-    let system = System::default();
-    let outcome = tokio::select! {
-        outcome = test(&system, &args) => outcome,
-        () = signals.recv() => Ok(ExitCode::FAILURE),
-    };
-    tokio::select! {
-        () = system.discard() => {}
-        // Asked twice: the watchdog ends what is left.
-        () = signals.recv() => {}
-    }
-    outcome
+    system::throwaway(async |system| Box::pin(test(system, &args)).await).await
 }
 
 async fn test(system: &System, args: &Args) -> anyhow::Result<ExitCode> {

@@ -2,11 +2,7 @@
 
 use time::Date;
 
-use super::{
-    create, cursor,
-    list::{Place, Wanted},
-    update,
-};
+use super::{create, cursor, list::Wanted, update};
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -26,12 +22,9 @@ pub fn update(body: &[u8], latest: Date) -> Result<String, ApiError> {
 
 /// The query of `GET /api/v1/orders` as it is understood: which orders, from where, how many.
 pub fn list(query: Option<&str>, caller: Caller) -> Result<(Filter, Start, i64), ApiError> {
-    let Wanted { filter, place, size } = Wanted::parse(query, caller)?;
-    let start = match place {
-        Place::Page(page) => Start::Offset((page - 1) * size),
-        Place::After(position) => Start::After(position),
-    };
-    Ok((filter, start, size))
+    let wanted = Wanted::parse(query, caller)?;
+    let start = wanted.start();
+    Ok((wanted.filter, start, wanted.size))
 }
 
 /// A position as the text that a client gets.

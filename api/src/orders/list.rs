@@ -87,11 +87,11 @@ pub struct OrderList {
 /// The query as it was understood.
 pub(super) struct Wanted {
     pub(super) filter: Filter,
-    pub(super) place: Place,
+    place: Place,
     pub(super) size: i64,
 }
 
-pub(super) enum Place {
+enum Place {
     Page(i64),
     After(Position),
 }
@@ -131,13 +131,21 @@ impl Wanted {
         Ok(())
     }
 
+    /// Where in the list it begins.
+    pub(super) fn start(&self) -> Start {
+        match self.place {
+            Place::After(position) => Start::After(position),
+            Place::Page(page) => Start::Offset((page - 1) * self.size),
+        }
+    }
+
     async fn read(&self, db: &mut PgConnection) -> Result<OrderList, sqlx::Error> {
         let Self { ref filter, ref place, size } = *self;
-        let (start, page) = match *place {
-            Place::After(position) => (Start::After(position), None),
-            Place::Page(page) => (Start::Offset((page - 1) * size), Some(page)),
+        let page = match *place {
+            Place::After(_) => None,
+            Place::Page(page) => Some(page),
         };
-        let store::Page { orders, has_next, total } = store::list(db, filter, start, size).await?;
+        let store::Page { orders, has_next, total } = store::list(db, filter, self.start(), size).await?;
         let last = orders.last().filter(|_| has_next);
         let next_cursor =
             last.map(|order| cursor::write(Position { created_at: order.created_at, id: order.id }));

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed::Proxy;
+use testbed::{Proxy, native::Server};
 use uuid::Uuid;
 
 use super::{Delivery, EventSink, EventSource, PublishOutcome};
@@ -38,14 +38,8 @@ pub(super) trait Bench: Sized {
 
 /// A broker that is a process of the test's own, and keeps on disk what it has confirmed.
 pub(super) trait Restarts: Bench {
-    /// Ends it in good order.
-    async fn stop(&self);
-
-    /// Ends it at once.
-    fn kill(&self);
-
-    /// Starts it with what it had on disk, and waits until it answers.
-    async fn start_again(&self);
+    /// The process.
+    fn server(&self) -> &Server;
 }
 
 /// After which time the suite's consumers take each other for dead, where it is time that tells.

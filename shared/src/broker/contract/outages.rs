@@ -84,24 +84,25 @@ pub(super) async fn nothing_confirmed_is_lost_while_connections_are_cut<B: Bench
 pub(super) async fn nothing_confirmed_is_lost_while_the_broker_is_restarted<B: Restarts>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
     let published = events(400);
+    let server = bench.server();
     let is_noticed = async || eventually("the sink says so", async || sink.check().await.is_err()).await;
     let (confirmed, consumed) = (Progress::default(), Progress::default());
     tokio::join!(publish_surely(&*sink, &published, &confirmed), async {
         // In good order first: RabbitMQ forgets a quorum queue that it has just made when it is killed.
         confirmed.reaches(100).await;
-        bench.stop().await;
+        server.stop().await.expect("it stops");
         is_noticed().await;
-        bench.start_again().await;
+        server.start().await.expect("it starts again");
         confirmed.reaches(250).await;
-        bench.kill();
+        server.kill();
         is_noticed().await;
-        bench.start_again().await;
+        server.start().await.expect("it starts again");
     });
     tokio::join!(consume_all(&*source, &published, &consumed), async {
         consumed.reaches(100).await;
-        bench.kill();
+        server.kill();
         is_noticed().await;
-        bench.start_again().await;
+        server.start().await.expect("it starts again");
     });
 }
 

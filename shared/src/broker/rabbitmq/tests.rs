@@ -11,7 +11,7 @@ use lapin::{
     types::FieldTable,
 };
 use secrecy::SecretString;
-use testbed::{PrivateRabbitMq, Proxy, Vhost, eventually};
+use testbed::{PrivateRabbitMq, Proxy, Vhost, eventually, native::Server};
 use uuid::Uuid;
 
 use super::{RabbitMqOptions, RabbitMqSink, RabbitMqSource};
@@ -95,16 +95,8 @@ impl Bench for PrivateRabbitMqBench {
 }
 
 impl Restarts for PrivateRabbitMqBench {
-    async fn stop(&self) {
-        self.server.stop().await;
-    }
-
-    fn kill(&self) {
-        self.server.kill();
-    }
-
-    async fn start_again(&self) {
-        self.server.start().await;
+    fn server(&self) -> &Server {
+        self.server.server()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{AsyncCommands as _, aio::MultiplexedConnection};
 use secrecy::SecretString;
-use testbed::{PrivateRedis, Proxy, RedisDb, eventually};
+use testbed::{PrivateRedis, Proxy, RedisDb, eventually, native::Server};
 use uuid::Uuid;
 
 use super::{RedisStreamsOptions, RedisStreamsSink, RedisStreamsSource};
@@ -100,16 +100,8 @@ impl Bench for DurableRedisBench {
 }
 
 impl Restarts for DurableRedisBench {
-    async fn stop(&self) {
-        self.server.stop().await;
-    }
-
-    fn kill(&self) {
-        self.server.kill();
-    }
-
-    async fn start_again(&self) {
-        self.server.start().await;
+    fn server(&self) -> &Server {
+        self.server.server()
     }
 }
 
