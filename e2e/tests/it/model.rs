@@ -1,187 +1,23 @@
 //! Random commands of several customers to two replicas of the API, and to a simple model of it: in the end orders, lists,
 //! history and events are the model's.
 
+mod commands;
+mod modelled;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use e2e::{Api, Broker, System};
-use proptest::{
-    prelude::*,
-    test_runner::{Config, TestRunner},
-};
+use proptest::test_runner::{Config, TestRunner};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use shared::order::OrderStatus;
 use sqlx::PgPool;
 use testbed::eventually;
 
-/// Product, quantity, price in cents.
-type Line = (i64, i64, i64);
-
-#[derive(Clone, Copy, Debug)]
-enum Condition {
-    None,
-    Current,
-    Stale,
-}
-
-#[derive(Clone, Debug)]
-enum Command {
-    Place {
-        who: usize,
-        day: u8,
-        lines: Vec<Line>,
-    },
-    Change {
-        who: usize,
-        which: usize,
-        patch: bool,
-        change: Change,
-        condition: Condition,
-    },
-    Delete {
-        who: usize,
-        which: usize,
-        condition: Condition,
-    },
-    Show {
-        who: usize,
-        which: usize,
-    },
-    /// The last write once more, with its key.
-    Again,
-}
-
-#[derive(Clone, Debug)]
-struct Change {
-    status: Option<OrderStatus>,
-    day: Option<u8>,
-    lines: Option<Vec<Line>>,
-}
-
-/// Two customers, then an administrator.
-const PEOPLE: usize = 3;
-const ADMINISTRATOR: usize = 2;
-
-fn lines() -> impl Strategy<Value = Vec<Line>> {
-    proptest::collection::vec((1..4_i64, 1..4_i64, 0..300_i64), 1..4)
-}
-
-fn commands() -> impl Strategy<Value = Vec<Command>> {
-    let condition = || prop_oneof![3 => Just(Condition::None), 2 => Just(Condition::Current), 1 => Just(Condition::Stale)];
-    let status = proptest::option::of(proptest::sample::select(OrderStatus::ALL.to_vec()));
-    let change = (status, proptest::option::of(1..4_u8), proptest::option::weighted(0.3, lines()))
-        .prop_map(|(status, day, lines)| Change { status, day, lines });
-    let command = prop_oneof![
-        3 => (0..PEOPLE, 1..4_u8, lines()).prop_map(|(who, day, lines)| Command::Place { who, day, lines }),
-        6 => (0..PEOPLE, 0..8_usize, any::<bool>(), change, condition()).prop_map(
-            |(who, which, patch, change, condition)| Command::Change { who, which, patch, change, condition }
-        ),
-        1 => (0..PEOPLE, 0..8_usize, condition()).prop_map(|(who, which, condition)| Command::Delete { who, which, condition }),
-        2 => (0..PEOPLE, 0..8_usize).prop_map(|(who, which)| Command::Show { who, which }),
-        2 => Just(Command::Again),
-    ];
-    proptest::collection::vec(command, 10..60)
-}
-
-/// One recorded version: what happened, what changed, and who did it.
-#[derive(Clone, Debug, PartialEq)]
-struct Entry {
-    action: &'static str,
-    changes: Value,
-    performed_by: i64,
-}
-
-/// What the model knows of an order.
-#[derive(Clone, Debug)]
-struct Modelled {
-    id: i64,
-    owner: i64,
-    day: u8,
-    status: OrderStatus,
-    lines: Vec<Line>,
-    deleted: bool,
-    /// As it was last answered; `null` once it is deleted.
-    shown: Value,
-    /// One for each version.
-    entries: Vec<Entry>,
-}
-
-/// The fields of an order whose changes are recorded.
-const RECORDED: [&str; 5] = ["customer_id", "order_date", "status", "total_amount", "lines"];
-
-impl Modelled {
-    fn version(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The status of the answer; the model has changed where it is a success, and says whether anything did.
-    fn change(&mut self, change: &Change) -> (u16, bool) {
-        let status = change.status.unwrap_or(self.status);
-        if status != self.status && !self.status.may_become(status) {
-            return (409, false);
-        }
-        let day = change.day.unwrap_or(self.day);
-        let lines = change.lines.as_ref().unwrap_or(&self.lines).clone();
-        let edited = (day, &lines) != (self.day, &self.lines);
-        if edited && self.status != OrderStatus::Pending {
-            return (409, false);
-        }
-        let changes = edited || status != self.status;
-        (self.day, self.status, self.lines) = (day, status, lines);
-        (200, changes)
-    }
-
-    /// Notes a version, which is now shown like this.
-    fn record(&mut self, action: &'static str, shown: Value, performed_by: i64) {
-        let changes: Map<String, Value> = RECORDED
-            .iter()
-            .filter(|name| self.shown[**name] != shown[**name])
-            .map(|name| ((*name).to_owned(), json!({"from": self.shown[*name], "to": shown[*name]})))
-            .collect();
-        self.entries.push(Entry { action, changes: changes.into(), performed_by });
-        self.shown = shown;
-        self.check(&self.shown);
-    }
-
-    /// It is shown as the model says.
-    fn check(&self, shown: &Value) {
-        if self.deleted {
-            return;
-        }
-        assert_eq!(shown["id"], self.id);
-        assert_eq!(shown["customer_id"], self.owner);
-        assert_eq!(shown["version"], self.version());
-        assert_eq!(shown["status"], self.status.as_str());
-        assert_eq!(shown["order_date"], date(self.day));
-        let lines: Vec<Value> = self.lines.iter().map(line_shown).collect();
-        let shown_lines: Vec<Value> = shown["lines"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|line| json!([line["product_id"], line["quantity"], line["unit_price"]]))
-            .collect();
-        assert_eq!(shown_lines, lines);
-        let cents: i64 = self.lines.iter().map(|(_, quantity, price)| quantity * price).sum();
-        assert_eq!(shown["total_amount"], amount(cents));
-    }
-}
-
-fn amount(cents: i64) -> String {
-    format!("{}.{:02}", cents / 100, cents % 100)
-}
-
-fn line_shown((product, quantity, price): &Line) -> Value {
-    json!([product, quantity, amount(*price)])
-}
-
-fn date(day: u8) -> String {
-    format!("2025-01-{day:02}")
-}
-
-fn lines_body(lines: &[Line]) -> Value {
-    let line = |(product, quantity, price): &Line| json!({"product_id": product, "quantity": quantity, "unit_price": amount(*price)});
-    lines.iter().map(line).collect()
-}
+use self::{
+    commands::{ADMINISTRATOR, Change, Command, Condition, Line, commands},
+    modelled::{Entry, Modelled, date, lines_body},
+};
 
 /// A request, to be sent once or again.
 #[derive(Clone)]

@@ -1,0 +1,73 @@
+//! What is asked for, at random.
+
+use proptest::prelude::*;
+use shared::order::OrderStatus;
+
+/// Product, quantity, price in cents.
+pub(super) type Line = (i64, i64, i64);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Condition {
+    None,
+    Current,
+    Stale,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Command {
+    Place {
+        who: usize,
+        day: u8,
+        lines: Vec<Line>,
+    },
+    Change {
+        who: usize,
+        which: usize,
+        patch: bool,
+        change: Change,
+        condition: Condition,
+    },
+    Delete {
+        who: usize,
+        which: usize,
+        condition: Condition,
+    },
+    Show {
+        who: usize,
+        which: usize,
+    },
+    /// The last write once more, with its key.
+    Again,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) status: Option<OrderStatus>,
+    pub(super) day: Option<u8>,
+    pub(super) lines: Option<Vec<Line>>,
+}
+
+/// Two customers, then an administrator.
+pub(super) const PEOPLE: usize = 3;
+pub(super) const ADMINISTRATOR: usize = 2;
+
+pub(super) fn lines() -> impl Strategy<Value = Vec<Line>> {
+    proptest::collection::vec((1..4_i64, 1..4_i64, 0..300_i64), 1..4)
+}
+
+pub(super) fn commands() -> impl Strategy<Value = Vec<Command>> {
+    let condition = || prop_oneof![3 => Just(Condition::None), 2 => Just(Condition::Current), 1 => Just(Condition::Stale)];
+    let status = proptest::option::of(proptest::sample::select(OrderStatus::ALL.to_vec()));
+    let change = (status, proptest::option::of(1..4_u8), proptest::option::weighted(0.3, lines()))
+        .prop_map(|(status, day, lines)| Change { status, day, lines });
+    let command = prop_oneof![
+        3 => (0..PEOPLE, 1..4_u8, lines()).prop_map(|(who, day, lines)| Command::Place { who, day, lines }),
+        6 => (0..PEOPLE, 0..8_usize, any::<bool>(), change, condition()).prop_map(
+            |(who, which, patch, change, condition)| Command::Change { who, which, patch, change, condition }
+        ),
+        1 => (0..PEOPLE, 0..8_usize, condition()).prop_map(|(who, which, condition)| Command::Delete { who, which, condition }),
+        2 => (0..PEOPLE, 0..8_usize).prop_map(|(who, which)| Command::Show { who, which }),
+        2 => Just(Command::Again),
+    ];
+    proptest::collection::vec(command, 10..60)
+}
