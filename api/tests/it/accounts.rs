@@ -102,3 +102,25 @@ async fn guessing_at_an_account_ends_after_ten_failures_and_says_when_to_come_ba
     replica.drain().await;
     app.drain().await;
 }
+
+#[tokio::test]
+async fn guessing_from_an_address_ends_after_a_hundred_failures_on_whatever_accounts() {
+    let app = TestApp::with().set("TRUSTED_PROXIES", "1").start().await;
+    app.post(REGISTER, &json!({"email": "ada@example.com", "password": "correct horse"}))
+        .await
+        .expect(StatusCode::CREATED);
+    let login = |address: &'static str, email: String, password: &'static str| {
+        let body = json!({"email": email, "password": password});
+        answer(app.request(Method::POST, LOGIN).header("x-forwarded-for", address).json(&body))
+    };
+    for account in 0..100 {
+        let refused = login("192.0.2.1", format!("nobody-{account}@example.com"), "wrong horse").await;
+        refused.expect(StatusCode::UNAUTHORIZED);
+    }
+    let ada = || "ada@example.com".to_owned();
+    let limited = login("192.0.2.1", ada(), "correct horse").await;
+    let limited = limited.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+    assert!(limited.header("retry-after").is_some());
+    login("192.0.2.2", ada(), "correct horse").await.expect(StatusCode::OK);
+    app.drain().await;
+}

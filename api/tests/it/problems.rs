@@ -134,6 +134,28 @@ async fn a_body_over_256_kib_is_a_problem_with_and_without_a_declared_length() {
 }
 
 #[tokio::test]
+async fn a_body_nested_without_end_is_a_problem_and_harms_nobody() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        for depth in [200, 40_000] {
+            let nested = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            for body in [nested.clone(), format!(r#"{{"order_date": "2025-01-20", "lines": {nested}}}"#)] {
+                let sent = session
+                    .request(Method::POST, "/api/v1/orders")
+                    .header("content-type", "application/json")
+                    .body(body);
+                let refused = answer(sent).await;
+                assert!(refused.status.is_client_error(), "{depth} levels of {open}: {}", refused.status);
+                assert!(refused.json["code"].is_string(), "{}", refused.json);
+            }
+        }
+    }
+    app.get("/").await.expect(StatusCode::OK);
+    app.drain().await;
+}
+
+#[tokio::test]
 async fn a_sane_request_id_is_kept_and_an_insane_one_replaced() {
     let app = TestApp::start().await;
     let sent = |id: &str| app.request(Method::GET, "/").header("x-request-id", id);
