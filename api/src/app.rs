@@ -49,16 +49,19 @@ impl App {
         tracing::info!(%addr, "listening");
         Ok(Self { addr, state })
     }
+}
 
-    /// Serves `/metrics` on the operators' port.
-    pub async fn serve_metrics(&self, metrics: PrometheusHandle, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let addr = self.state.config.metrics;
-        service::serve(addr, service::metrics_router(metrics.clone()), shutdown)
-            .await
-            .with_context(|| format!("cannot serve metrics on {addr}"))?;
-        shutdown.spawn(service::upkeep(metrics, shutdown.clone()));
-        Ok(())
-    }
+/// Serves `/metrics` on the operators' port: before the API itself, so that whoever sees the one finds the other.
+pub async fn serve_metrics(
+    address: SocketAddr,
+    metrics: PrometheusHandle,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    service::serve(address, service::metrics_router(metrics.clone()), shutdown)
+        .await
+        .with_context(|| format!("METRICS_ADDR: cannot listen on {address}"))?;
+    shutdown.spawn(service::upkeep(metrics, shutdown.clone()));
+    Ok(())
 }
 
 /// The state, with pools that connect when first used.

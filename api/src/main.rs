@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use api::{app::App, config::ApiConfig, migrate, openapi};
+use api::{
+    app::{App, serve_metrics},
+    config::ApiConfig,
+    migrate, openapi,
+};
 use clap::{Parser, Subcommand};
 use shared::{
     clock::Clock,
@@ -53,8 +57,8 @@ async fn serve() -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals()?;
 
-    let app = App::start(config, Clock::System, &shutdown).await?;
-    app.serve_metrics(metrics, &shutdown).await?;
+    serve_metrics(config.metrics, metrics, &shutdown).await?;
+    let _app = App::start(config, Clock::System, &shutdown).await?;
 
     shutdown.begun().await;
     if !shutdown.drained(DRAIN_DEADLINE).await {

@@ -70,6 +70,9 @@ pub async fn run(cases: &[Case], quick: bool, report: Option<PathBuf>) -> anyhow
         let outcome =
             case.run(&bench).await.with_context(|| format!("the case {case:?} could not be measured"))?;
         bench.progress.line(&format!("  {}", said(&outcome)));
+        for note in &outcome.notes {
+            bench.progress.line(&format!("    {note}"));
+        }
         outcomes.push(outcome);
     }
     bench.progress.finish();

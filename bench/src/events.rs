@@ -3,6 +3,7 @@
 use shared::clock::Clock;
 use shared::event::{Event, EventType};
 use shared::order::{CustomerId, LineId, Money, Order, OrderId, OrderLine, OrderStatus, ProductId};
+use shared::written::Written;
 use uuid::Uuid;
 
 /// Any trace: events carry one.
@@ -31,9 +32,9 @@ pub fn created(id: i64) -> anyhow::Result<Event> {
         updated_at: now,
         lines: vec![line(2 * id - 1, 1001, 2, "25.50")?, line(2 * id, 1002, 1, "15.00")?],
     };
-    let changes = Order::changes(None, Some(&order));
+    let changes = Order::changes(None, Some(&order))?;
     let trace = Some(TRACE.to_owned());
-    Ok(Event::new(EventType::OrderCreated, now, customer, 1, changes, order, trace))
+    Ok(Event::new(EventType::OrderCreated, now, customer, 1, changes, Written::new(order)?, trace))
 }
 
 /// The same with a nil event id, for SQL to fill in.
@@ -45,9 +46,17 @@ pub fn template(id: i64) -> anyhow::Result<Event> {
 
 /// The confirmation of the same order.
 pub fn updated(id: i64) -> anyhow::Result<Event> {
-    let before = created(id)?.data.order;
+    let before = created(id)?.data.order.into_value();
     let after = Order { status: OrderStatus::Confirmed, version: 2, ..before.clone() };
-    let changes = Order::changes(Some(&before), Some(&after));
+    let changes = Order::changes(Some(&before), Some(&after))?;
     let (at, customer) = (after.updated_at, after.customer_id);
-    Ok(Event::new(EventType::OrderUpdated, at, customer, 2, changes, after, Some(TRACE.to_owned())))
+    Ok(Event::new(
+        EventType::OrderUpdated,
+        at,
+        customer,
+        2,
+        changes,
+        Written::new(after)?,
+        Some(TRACE.to_owned()),
+    ))
 }

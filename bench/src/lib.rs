@@ -7,6 +7,7 @@ pub mod bench;
 pub mod broker;
 pub mod cases;
 pub mod cli;
+pub mod cpu;
 pub mod events;
 pub mod load;
 pub mod pgbench;

@@ -68,6 +68,11 @@ pub fn part(arguments: &[&str], environment: &Environment, folder: &Path) -> any
 }
 
 impl Running {
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Resident memory in bytes, now.
     pub fn resident(&self) -> anyhow::Result<u64> {
         resident(self.process.id())

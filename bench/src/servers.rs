@@ -9,6 +9,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use testbed::native::{self, Server, Storage};
 use testbed::paths;
 
+use crate::cpu::Costs;
+use crate::programs::Running;
+
 /// A case uses a handful of connections at a time.
 const CONNECTIONS: u32 = 8;
 
@@ -16,6 +19,9 @@ const CONNECTIONS: u32 = 8;
 /// commit times are what the lag is measured by, and fewer checkpoints make rounds alike. For case and reference alike.
 const SETTINGS: &[&str] =
     &["track_commit_timestamp = on", "max_wal_size = '4GB'", "shared_buffers = '512MB'"];
+
+/// The same for Redis: its append-only file is not written anew in the middle of a round.
+const REDIS_SETTINGS: &[(&str, &str)] = &[("auto-aof-rewrite-percentage", "0")];
 
 /// PostgreSQL and Redis with their data in a folder that is removed at the end.
 #[derive(Debug)]
@@ -41,6 +47,10 @@ impl Servers {
         // Two of them are read at start only.
         postgres.stop().await?;
         postgres.start().await?;
+        let mut connection = redis::Client::open(redis.url())?.get_multiplexed_async_connection().await?;
+        for (name, value) in REDIS_SETTINGS {
+            redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec_async(&mut connection).await?;
+        }
         Ok(Self { postgres, redis, folder })
     }
 
@@ -86,6 +96,14 @@ impl Servers {
     pub async fn copy(&self, from: &str, name: &str) -> anyhow::Result<String> {
         self.create(name, from).await?;
         Ok(self.database_url(name))
+    }
+
+    /// Counts the processor time of both, and of a program that is measured.
+    pub fn costs(&self, name: &'static str, program: &Running) -> Costs {
+        let servers = [("PostgreSQL", self.postgres.id()), ("Redis", self.redis.id())];
+        let mut programs = vec![(name, program.id())];
+        programs.extend(servers.into_iter().filter_map(|(name, id)| Some((name, id?))));
+        Costs::of(&programs)
     }
 
     /// Redis' address. Cases take turns on it, each after [`Self::flush`].

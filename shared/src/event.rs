@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    order::{Changes, CustomerId, Order, OrderId},
+    order::{ChangedFields, Changes, CustomerId, Order, OrderId},
     timestamp,
+    written::Written,
 };
 
 /// The version of the layout of `data`.
@@ -104,9 +105,11 @@ pub struct EventData {
     /// Who did it.
     pub performed_by: CustomerId,
     /// Each changed field before and after.
+    #[schema(value_type = ChangedFields)]
     pub changes: Changes,
     /// The order as answered; for `OrderDeleted`, as it last was.
-    pub order: Order,
+    #[schema(value_type = Order)]
+    pub order: Written<Order>,
 }
 
 impl Event {
@@ -119,7 +122,7 @@ impl Event {
         performed_by: CustomerId,
         version: i64,
         changes: Changes,
-        order: Order,
+        order: Written<Order>,
         traceparent: Option<String>,
     ) -> Self {
         Self {

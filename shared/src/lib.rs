@@ -12,3 +12,4 @@ pub mod service;
 pub mod shutdown;
 pub mod telemetry;
 pub mod timestamp;
+pub mod written;

@@ -4,18 +4,18 @@ use axum::{
     extract::State,
     http::{HeaderMap, Uri},
 };
-use bytes::Bytes;
 use serde::Serialize;
 use shared::{
     event::{Event, EventType},
     order::{CustomerId, Order, OrderLine, OrderStatus},
     telemetry::current_traceparent,
+    written::Written,
 };
 use time::Date;
 use utoipa::ToSchema;
 
 use super::{
-    answer::{Answer, written},
+    answer::Answer,
     decide::LineInput,
     described::{KeyHeader, OfBody, OfWriting},
     fields::{self, LineBody},
@@ -127,9 +127,9 @@ pub async fn create(
     let claim = key::claim(&headers, caller.customer_id, "POST", ROUTE, uri.path(), &command)?;
     let order = new_order(command, &state).await?;
 
-    let (customer_id, body) = written(&order)?;
-    let answer = Answer::created(&order, Bytes::clone(&body));
-    let changes = Order::changes(None, Some(&order));
+    let changes = Order::changes(None, Some(&order)).map_err(ApiError::internal)?;
+    let order = Written::new(order).map_err(ApiError::internal)?;
+    let answer = Answer::created(&order);
     let event = Event::new(
         EventType::OrderCreated,
         order.created_at,
@@ -140,8 +140,8 @@ pub async fn create(
         current_traceparent(),
     );
     let envelope = event.to_envelope();
-    let content = (customer_id, body);
-    state.orders.writer.create(|reply| CreateJob { event, envelope, content, answer, claim, reply }).await
+    let order = event.data.order.into_value();
+    state.orders.writer.create(|reply| CreateJob { order, event: envelope, answer, claim, reply }).await
 }
 
 async fn new_order(command: Command, state: &AppState) -> Result<Order, ApiError> {

@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
-    order::{Changes, CustomerId, OrderId},
+    order::{ChangedFields, CustomerId, OrderId},
     timestamp,
 };
 use time::OffsetDateTime;
@@ -41,7 +41,7 @@ pub struct HistoryEntry {
     #[schema(pattern = "^(CREATED|UPDATED|DELETED)$")]
     action: String,
     /// Each changed field before and after.
-    #[schema(value_type = Changes)]
+    #[schema(value_type = ChangedFields)]
     changes: Box<RawValue>,
     /// Who did it.
     performed_by: CustomerId,

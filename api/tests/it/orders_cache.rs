@@ -57,14 +57,7 @@ async fn a_hit_needs_no_postgresql_and_a_miss_fills_the_cache() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
-    app.forget_cached(id).await;
-    let read = session.get(&path(id)).await.expect(StatusCode::OK);
-    let mut redis = app.redis_connection().await;
-    let key = format!("cache:order:{id}");
-    eventually("the entry is back", async || {
-        redis::cmd("EXISTS").arg(&key).query_async::<bool>(&mut redis).await == Ok(true)
-    })
-    .await;
+    let read = app.read_into_cache(&session, id).await;
     app.close_database().await;
     let hit = without_database(async || session.get(&path(id)).await).await;
     assert_eq!(hit.expect(StatusCode::OK).bytes, read.bytes);
@@ -109,7 +102,7 @@ async fn a_stale_entry_is_not_served_by_the_replica_that_knows_and_corrected_whe
     let (app, proxy) = behind_a_proxy().await;
     let session = app.login(1).await;
     let (changed, deleted) = (session.place(&order()).await, session.place(&order()).await);
-    let before = session.get(&path(changed)).await;
+    let before = app.read_into_cache(&session, changed).await;
     proxy.freeze();
     session.put(&path(changed), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
     session.delete(&path(deleted)).await.expect(StatusCode::NO_CONTENT);
@@ -144,6 +137,7 @@ async fn with_postgresql_gone_cached_orders_are_shown_and_writes_are_503() {
     let app = TestApp::start_with(options, database, testbed::redis().await).await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
+    app.read_into_cache(&session, id).await;
     let answers = async |session: &Session| {
         let (read, written) = tokio::join!(async { session.get(&path(id)).await.status }, async {
             session.post("/api/v1/orders", &order()).await.status

@@ -75,6 +75,7 @@ async fn a_version_at_hand_is_304_from_the_cache_without_postgresql() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
+    app.read_into_cache(&session, id).await;
     app.close_database().await;
     for (value, status) in [
         ("\"1\"", 304),

@@ -79,6 +79,18 @@ impl TestApp {
         let _removed: i64 = redis::cmd("DEL").arg(key).query_async(&mut redis).await.expect("Redis answers");
     }
 
+    /// Reads an order, and waits for the entry that its first reader brings to the cache after it was answered.
+    pub(crate) async fn read_into_cache(&self, session: &Session, id: i64) -> Answer {
+        let read = session.get(&path(id)).await.expect(StatusCode::OK);
+        let mut redis = self.redis_connection().await;
+        let key = format!("{}{id}", shared::cache::KEY_PREFIX);
+        eventually("it is cached", async || {
+            redis::cmd("EXISTS").arg(&key).query_async::<bool>(&mut redis).await == Ok(true)
+        })
+        .await;
+        read
+    }
+
     /// A connection to the test's own Redis.
     pub(crate) async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.redis.url()).expect("an address");

@@ -9,6 +9,7 @@ use sqlx::{Executor, PgPool};
 
 use super::{About, Sample, alternate};
 use crate::bench::Bench;
+use crate::cpu::Costs;
 use crate::pgbench::Length;
 use crate::programs;
 use crate::report::Outcome;
@@ -41,6 +42,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     let script = script()?;
     let events = bench.plan.events;
     let mut next = 1;
+    let mut notes = Vec::new();
     let rounds = alternate(
         bench,
         "consume",
@@ -50,7 +52,8 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
             bench.servers.flush().await?;
             publish(bench, next).await?;
             next += events;
-            let rate = consume(bench, &system).await?;
+            let (rate, costs) = consume(bench, &system).await?;
+            notes = costs.note("an event").into_iter().collect();
             verify(bench, &db).await?;
             Ok(Sample { rate, latency: latencies() })
         },
@@ -65,7 +68,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     .await?;
     db.close().await;
     reference_db.close().await;
-    Ok(rounds.outcome(ABOUT, Vec::new()))
+    Ok(rounds.outcome(ABOUT, notes))
 }
 
 /// Fills the stream by the sink that the relay uses.
@@ -87,19 +90,22 @@ async fn publish(bench: &Bench, first: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a worker and gives its rate, from the first events acknowledged to the last.
-async fn consume(bench: &Bench, database: &str) -> anyhow::Result<f64> {
+/// Starts a worker and gives its rate, from the first events acknowledged to the last, and what it took.
+async fn consume(bench: &Bench, database: &str) -> anyhow::Result<(f64, Costs)> {
     let mut redis = bench.servers.redis().await?;
     let all = u64::try_from(bench.plan.events)?;
     let mut worker = programs::worker(&bench.environment(database), bench.servers.folder()).await?;
+    let mut costs = bench.servers.costs("the worker", &worker);
+    costs.begin();
     let mut first = None;
     loop {
         let (done, now) = (acknowledged(&mut redis, all).await?, Instant::now());
         match first {
             None if done > 0 => first = Some((done, now)),
             Some((before, since)) if done >= all => {
+                costs.end(all);
                 worker.stop().await?;
-                return Ok(float(all - before) / now.duration_since(since).as_secs_f64());
+                return Ok((float(all - before) / now.duration_since(since).as_secs_f64(), costs));
             }
             _ => {}
         }
@@ -134,7 +140,7 @@ async fn verify(bench: &Bench, db: &PgPool) -> anyhow::Result<()> {
 /// A statement of 100 rows with the same contents.
 fn script() -> anyhow::Result<String> {
     let event = events::created(4_242_424_242)?;
-    let changes = crate::pgbench::literal(&serde_json::to_string(&event.data.changes)?);
+    let changes = crate::pgbench::literal(event.data.changes.json());
     let last = ROWS - 1;
     Ok(format!(
         "\\set at :at + {ROWS}

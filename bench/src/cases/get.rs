@@ -48,12 +48,15 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     let requests = requests(bench.plan.cached)?;
     bench.wrk.run(&api.url, &requests, bench.plan.warm_up).await?;
     bench.wrk.run(&bare.url, &requests, bench.plan.warm_up).await?;
+    let mut costs = bench.servers.costs("API", &api);
     let rounds = alternate(
         bench,
         "get",
         bench.plan.rounds,
         async |_| {
+            costs.begin();
             let run = bench.wrk.run(&api.url, &requests, bench.plan.seconds).await?;
+            costs.end(run.requests);
             Ok(Sample { rate: run.rate, latency: run.latency })
         },
         async |_| {
@@ -64,7 +67,8 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     .await?;
     api.stop().await?;
     drop(bare);
-    Ok(rounds.outcome(ABOUT, Vec::new()))
+    let notes = costs.note("a read").into_iter().collect();
+    Ok(rounds.outcome(ABOUT, notes))
 }
 
 /// A read of each order by its owner.

@@ -1,6 +1,6 @@
 //! Changing the status of orders.
 
-use super::create::published;
+use super::create::{published, recorded};
 use super::{About, Sample, alternate};
 use crate::bench::Bench;
 use crate::pgbench::Length;
@@ -40,14 +40,19 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     let mut answered = bench.wrk.run(&api.url, &requests(plan.rounds)?, plan.warm_up).await?.requests;
     bench.pgbench.run(&seeded.reference, &script, CLIENTS, Length::Seconds(plan.warm_up)).await?;
     published(&db).await?;
+    let mut costs = bench.servers.costs("API", &api);
     let rounds = alternate(
         bench,
         "update",
         plan.rounds,
         async |round| {
-            let run = bench.wrk.run(&api.url, &requests(round)?, plan.seconds).await?;
+            let requests = requests(round)?;
+            costs.begin();
+            let run = bench.wrk.run(&api.url, &requests, plan.seconds).await?;
             answered += run.requests;
             published(&db).await?;
+            costs.end(run.requests);
+            recorded(&db).await?;
             Ok(Sample { rate: run.rate, latency: run.latency })
         },
         async |_| {
@@ -64,7 +69,8 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     );
     db.close().await;
     api.stop().await?;
-    Ok(rounds.outcome(ABOUT, Vec::new()))
+    let notes = costs.note("an update and its event").into_iter().collect();
+    Ok(rounds.outcome(ABOUT, notes))
 }
 
 /// The way of `count` orders from the `first` on, spread over all of them: each is confirmed, then each shipped, then

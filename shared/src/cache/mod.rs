@@ -161,9 +161,40 @@ impl Cache {
         }
     }
 
-    /// Writes entries that are newer than what is held, in one round trip, and says which were.
+    /// Writes entries that are newer than what is held, and says which were. No two of them may be of one order.
     pub async fn put(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
-        self.compare_and_set(writes, |write| if write.may_create { "1" } else { "0" }).await
+        let mut written = self.create(writes).await?;
+        let (places, others): (Vec<_>, Vec<_>) =
+            writes.iter().enumerate().filter(|(place, _)| !written[*place]).unzip();
+        let set = self.compare_and_set(&others, |write| if write.may_create { "1" } else { "0" }).await?;
+        for (place, set) in places.into_iter().zip(set) {
+            written[place] = set;
+        }
+        Ok(written)
+    }
+
+    /// Writes those that are first versions where nothing is there. Nothing is older than these, so there is nothing to
+    /// compare, and what a reader is about to bring cannot be wrong for them. It costs Redis a third of the script.
+    async fn create(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
+        let mut written = vec![false; writes.len()];
+        let mut pipeline = redis::pipe();
+        let mut places = Vec::with_capacity(writes.len());
+        for (place, write) in writes.iter().enumerate() {
+            if write.version == 1 && write.may_create && write.content.is_some() {
+                let set = pipeline.cmd("SET").arg(entry::key(write.id)).arg(entry::encode(write));
+                set.arg("NX").arg("PX").arg(self.jittered_ttl());
+                places.push(place);
+            }
+        }
+        if places.is_empty() {
+            return Ok(written);
+        }
+        let set: Vec<Option<()>> =
+            self.run(async |mut connection| pipeline.query_async(&mut connection).await).await?;
+        for (place, set) in places.into_iter().zip(set) {
+            written[place] = set.is_some();
+        }
+        Ok(written)
     }
 
     /// Announces that these orders, which [`Cache::get`] missed, are now read from the database.
@@ -181,7 +212,7 @@ impl Cache {
     /// Stores what was read after [`Cache::begin_fill`]. What somebody wrote meanwhile is left alone, even where it
     /// has been evicted already, because then what was read may be older than what was answered elsewhere.
     pub async fn fill(&self, pass: &FillPass, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
-        self.compare_and_set(writes, |_| &pass.0).await
+        self.compare_and_set(&writes.iter().collect::<Vec<_>>(), |_| &pass.0).await
     }
 
     /// Removes an entry, whatever its version.
@@ -253,7 +284,7 @@ impl Cache {
 
     async fn compare_and_set<'a>(
         &'a self,
-        writes: &'a [CacheWrite],
+        writes: &[&CacheWrite],
         create: impl Fn(&CacheWrite) -> &'a str,
     ) -> Result<Vec<bool>, CacheError> {
         if writes.is_empty() {

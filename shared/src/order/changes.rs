@@ -1,12 +1,21 @@
 //! What a change changed: each field with its value before and after.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, IgnoredAny},
+    ser::SerializeMap,
+};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
+use time::Date;
 use utoipa::ToSchema;
 
 use super::Order;
+use crate::timestamp;
 
 /// One field before and after. `null` stands for "there was none": `from` at creation, `to` at deletion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -18,30 +27,128 @@ pub struct FieldChange {
 }
 
 /// The changed fields by name.
-pub type Changes = BTreeMap<String, FieldChange>;
+pub type ChangedFields = BTreeMap<String, FieldChange>;
+
+/// The changed fields by name, as JSON: it is written once and then handed on, seldom looked into.
+#[derive(Clone, Debug)]
+pub struct Changes(Box<RawValue>);
+
+impl Changes {
+    /// The JSON, of the shape of [`ChangedFields`].
+    pub fn json(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The fields.
+    pub fn fields(&self) -> ChangedFields {
+        // The shape was checked when it was read.
+        serde_json::from_str(self.json()).unwrap_or_default()
+    }
+}
+
+/// By value: the same may be written in several ways.
+impl PartialEq for Changes {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json() || self.fields() == other.fields()
+    }
+}
+
+impl Eq for Changes {}
+
+impl Serialize for Changes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Changes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        let shape = if json.get().contains(r"\u") {
+            // JSON's grammar lets half a surrogate pair through, which nobody can read later.
+            serde_json::from_str::<ChangedFields>(json.get()).err()
+        } else {
+            serde_json::from_str::<BTreeMap<Name<'_>, Sides<IgnoredAny>>>(json.get()).err()
+        };
+        shape.map_or(Ok(Self(json)), |error| Err(D::Error::custom(error)))
+    }
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Order {
     /// The fields that differ between two versions, either of which may be missing.
     ///
     /// The id never changes, and `version`, `created_at` and `updated_at` tell nothing beyond the record itself.
-    pub fn changes(before: Option<&Self>, after: Option<&Self>) -> Changes {
-        let (before, after) = (fields(before), fields(after));
-        before
-            .into_iter()
-            .zip(after)
-            .filter(|((_, from), (_, to))| from != to)
-            .map(|((name, from), (_, to))| (name.to_owned(), FieldChange { from, to }))
-            .collect()
+    pub fn changes(before: Option<&Self>, after: Option<&Self>) -> Result<Changes, serde_json::Error> {
+        to_raw_value(&Difference { before, after }).map(Changes)
     }
 }
 
-fn fields(order: Option<&Order>) -> [(&'static str, Value); 5] {
-    let field = |value: fn(&Order) -> Value| order.map_or(Value::Null, value);
-    [
-        ("customer_id", field(|order| order.customer_id.get().into())),
-        ("order_date", field(|order| crate::timestamp::format_date(order.order_date).into())),
-        ("status", field(|order| order.status.as_str().into())),
-        ("total_amount", field(|order| order.total_amount.to_string().into())),
-        ("lines", field(|order| serde_json::to_value(&order.lines).unwrap_or(Value::Null))),
-    ]
+/// A [`FieldChange`] of whatever type the field has.
+#[derive(Serialize, Deserialize)]
+struct Sides<T> {
+    from: T,
+    to: T,
+}
+
+/// Two versions of an order, written as the fields in which they differ.
+struct Difference<'a> {
+    before: Option<&'a Order>,
+    after: Option<&'a Order>,
+}
+
+impl Difference<'_> {
+    fn field<'a, M: SerializeMap, T: PartialEq + Serialize>(
+        &'a self,
+        map: &mut M,
+        name: &'static str,
+        value: impl Fn(&'a Order) -> T,
+    ) -> Result<(), M::Error> {
+        let change = Sides { from: self.before.map(&value), to: self.after.map(&value) };
+        if change.from == change.to { Ok(()) } else { map.serialize_entry(name, &change) }
+    }
+}
+
+impl Serialize for Difference<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.field(&mut map, "customer_id", |order| order.customer_id)?;
+        self.field(&mut map, "lines", |order| &order.lines)?;
+        self.field(&mut map, "order_date", |order| Day(order.order_date))?;
+        self.field(&mut map, "status", |order| order.status)?;
+        self.field(&mut map, "total_amount", |order| order.total_amount)?;
+        map.end()
+    }
+}
+
+#[derive(PartialEq, Serialize)]
+struct Day(#[serde(with = "timestamp::date")] Date);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_keep_their_text_and_have_the_shape_they_say() {
+        let text = r#"{ "status" : {"from": "PENDING", "to": "SHIPPED"}, "lines": {"from": null, "to": [{"id": 1e3}]} }"#;
+        let changes: Changes = serde_json::from_str(text).unwrap();
+        assert_eq!(changes.json(), text);
+        assert_eq!(serde_json::to_string(&changes).unwrap(), text);
+        assert_eq!(changes.fields()["status"], FieldChange { from: "PENDING".into(), to: "SHIPPED".into() });
+        assert_eq!(changes, serde_json::from_str::<Changes>(&text.replace(' ', "")).unwrap());
+        for wrong in [
+            "null",
+            "[]",
+            r#""status""#,
+            r#"{"status": null}"#,
+            r#"{"status": {"from": 1}}"#,
+            r#"{"status": {"from": 1, "to": "\ud800"}}"#,
+            r#"{"status": {"from": 1, "to": [{"\udc00": 1}]}}"#,
+            r#"{"status": {"from": 1, "to": 2}} x"#,
+        ] {
+            assert!(serde_json::from_str::<Changes>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

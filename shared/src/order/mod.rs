@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
-pub use changes::{Changes, FieldChange};
+pub use changes::{ChangedFields, Changes, FieldChange};
 pub use ids::{CustomerId, LineId, NotPositive, OrderId, ProductId};
 pub use money::{Money, MoneyError, parse_decimal};
 pub use status::{MOVES, OrderStatus, UnknownStatus};

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::{
     Consumer,
     guard::{Failure, Verdict},
-    observe::{self, Outcome},
+    observe::{self, Meters, Outcome},
 };
 use crate::{
     dead_letters::NewDeadLetter,
@@ -57,6 +57,7 @@ impl Consumer {
         }
         let started = Instant::now();
         let received_at = self.clock.now();
+        let meters = Meters::of(self.source.system());
         observe::received(self.source.system(), &deliveries);
         let mut items: Vec<Item> = deliveries.into_iter().map(read).collect();
         self.handle(&mut items, received_at).await;
@@ -83,7 +84,7 @@ impl Consumer {
                     Outcome::Retried
                 }
             };
-            self.tell(&item.delivery, item.event.as_deref(), &item.verdict, outcome, started);
+            self.tell(&item.delivery, item.event.as_deref(), &item.verdict, outcome, started, &meters);
             match outcome {
                 Outcome::Handled => settlements.push(item.delivery.ack()),
                 Outcome::Retried => {
@@ -98,7 +99,7 @@ impl Consumer {
         for (delivery, event, failure) in dead {
             let set_aside = self.set_aside(&delivery, event.as_deref(), &failure).await;
             let outcome = if set_aside { Outcome::DeadLettered } else { Outcome::HandedBack };
-            self.tell(&delivery, event.as_deref(), &Verdict::Failed(failure), outcome, started);
+            self.tell(&delivery, event.as_deref(), &Verdict::Failed(failure), outcome, started, &meters);
             if set_aside {
                 summary.dead_lettered += 1;
                 self.settle(vec![delivery.ack()]).await;
@@ -187,6 +188,7 @@ impl Consumer {
         verdict: &Verdict,
         outcome: Outcome,
         started: Instant,
+        meters: &Meters,
     ) {
         let failure = match verdict {
             Verdict::Failed(failure) => Some(failure),
@@ -201,7 +203,7 @@ impl Consumer {
             duration: started.elapsed(),
             now: self.clock.now(),
         }
-        .tell();
+        .tell(meters);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc, time::Duration};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::{
     broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem},
     event::Event,
@@ -45,15 +45,36 @@ pub(super) struct Finished<'a> {
     pub(super) now: OffsetDateTime,
 }
 
+/// Where events of a batch are counted: looked up once for all of them.
+pub(super) struct Meters {
+    handled: Counter,
+    lag: Histogram,
+}
+
+impl Meters {
+    pub(super) fn of(system: EventSystem) -> Self {
+        let lag = histogram!("worker_event_lag_seconds", "broker" => system.as_str());
+        Self { handled: ended(system, Outcome::Handled), lag }
+    }
+}
+
+fn ended(system: EventSystem, outcome: Outcome) -> Counter {
+    counter!("worker_events_total", "broker" => system.as_str(), "outcome" => outcome.as_str())
+}
+
 impl Finished<'_> {
     /// Counts it and writes its line.
-    pub(super) fn tell(&self) {
+    pub(super) fn tell(&self, meters: &Meters) {
         let broker = self.system.as_str();
         let outcome = self.outcome.as_str();
-        counter!("worker_events_total", "broker" => broker, "outcome" => outcome).increment(1);
         let lag = self.event.map(|event| Duration::try_from(self.now - event.time).unwrap_or_default());
-        if let (Outcome::Handled, Some(lag)) = (self.outcome, lag) {
-            histogram!("worker_event_lag_seconds", "broker" => broker).record(lag);
+        if self.outcome == Outcome::Handled {
+            meters.handled.increment(1);
+            if let Some(lag) = lag {
+                meters.lag.record(lag);
+            }
+        } else {
+            ended(self.system, self.outcome).increment(1);
         }
         let (source, reason) = self.failure.unzip();
         // Why a body cannot be read may quote from it, which belongs into the dead letter only.

@@ -41,7 +41,7 @@ impl CacheHandler {
     }
 
     /// The writes of a batch: the newest version of each order.
-    fn writes(&self, batch: &[HandlerEvent]) -> Result<Vec<CacheWrite>, HandlerError> {
+    fn writes(&self, batch: &[HandlerEvent]) -> Vec<CacheWrite> {
         let mut newest: HashMap<OrderId, (&Event, bool)> = HashMap::with_capacity(batch.len());
         for item in batch {
             let event = item.event.as_ref();
@@ -61,17 +61,16 @@ impl CacheHandler {
     }
 }
 
-fn write(event: &Event, may_create: bool) -> Result<CacheWrite, HandlerError> {
+fn write(event: &Event, may_create: bool) -> CacheWrite {
     let data = &event.data;
     let content = match event.event_type {
         EventType::OrderDeleted => None,
         EventType::OrderCreated | EventType::OrderUpdated => {
-            let body =
-                serde_json::to_vec(&data.order).map_err(|error| HandlerError::Permanent(error.into()))?;
-            Some((data.customer_id, Bytes::from(body)))
+            let body = Bytes::copy_from_slice(data.order.json().as_bytes());
+            Some((data.customer_id, body))
         }
     };
-    Ok(CacheWrite { id: data.order_id, version: data.version, content, may_create })
+    CacheWrite { id: data.order_id, version: data.version, content, may_create }
 }
 
 #[async_trait]
@@ -81,7 +80,7 @@ impl EventHandler for CacheHandler {
     }
 
     async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
-        let writes = self.writes(batch)?;
+        let writes = self.writes(batch);
         let Err(error) = self.cache.put(&writes).await else { return Ok(()) };
         tracing::debug!(error = chain(&error), orders = writes.len(), "cache entries are owed");
         let mut debts: Vec<_> = writes.iter().map(|write| (write.id, write.version)).collect();

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
     let mut rows = Rows::default();
     for event in events {
-        rows.push(event)?;
+        rows.push(event);
     }
     let done = sqlx::query!(
         "INSERT INTO order_history
@@ -19,8 +19,8 @@ pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::R
          ON CONFLICT (order_id, version) DO NOTHING",
         &rows.order_ids,
         &rows.versions,
-        &rows.actions,
-        &rows.changes,
+        &rows.actions as _,
+        &rows.changes as _,
         &rows.customer_ids,
         &rows.performed_by,
         &rows.event_ids,
@@ -60,29 +60,27 @@ pub async fn count(connection: &mut PgConnection, versions: &[(OrderId, i64)]) -
 
 /// A batch by columns, as `unnest` takes it.
 #[derive(Default)]
-struct Rows {
+struct Rows<'a> {
     order_ids: Vec<i64>,
     versions: Vec<i64>,
-    actions: Vec<String>,
-    changes: Vec<String>,
+    actions: Vec<&'static str>,
+    changes: Vec<&'a str>,
     customer_ids: Vec<i64>,
     performed_by: Vec<i64>,
     event_ids: Vec<uuid::Uuid>,
     occurred_at: Vec<time::OffsetDateTime>,
 }
 
-impl Rows {
-    fn push(&mut self, event: &Event) -> sqlx::Result<()> {
+impl<'a> Rows<'a> {
+    fn push(&mut self, event: &'a Event) {
         let data = &event.data;
         self.order_ids.push(data.order_id.get());
         self.versions.push(data.version);
-        self.actions.push(event.event_type.action().to_owned());
-        self.changes
-            .push(serde_json::to_string(&data.changes).map_err(|error| sqlx::Error::Encode(error.into()))?);
+        self.actions.push(event.event_type.action());
+        self.changes.push(data.changes.json());
         self.customer_ids.push(data.customer_id.get());
         self.performed_by.push(data.performed_by.get());
         self.event_ids.push(event.id);
         self.occurred_at.push(event.time);
-        Ok(())
     }
 }

@@ -4,12 +4,13 @@ use shared::{
     cache::CacheWrite,
     event::{Envelope, Event, EventType},
     order::{LineId, Order, OrderId},
+    written::Written,
 };
 use time::OffsetDateTime;
 
 use super::{
     super::{
-        answer::{Answer, Asked, written},
+        answer::{Answer, Asked, content, written},
         decide::{self, Refusal, Update},
         preconditions::Preconditions,
     },
@@ -104,36 +105,47 @@ impl ChangeJob {
         let current =
             current.filter(|order| self.caller.may_access(order.customer_id)).ok_or(Refusal::NotFound)?;
         decide::check(current, &self.preconditions)?;
-        match &self.command {
-            Command::Delete => Ok(self.prepared(current, None, now)),
-            Command::Update(update, spare) => match decide::update(current, update, now, spare)? {
-                Some(next) => Ok(self.prepared(current, Some(next), now)),
-                None => Ok(Decision::Answer(
-                    written(current).map(|(_, body)| Answer::found(current.version, body)),
-                )),
-            },
-        }
+        let after = match &self.command {
+            Command::Delete => None,
+            Command::Update(update, spare) => {
+                let Some(next) = decide::update(current, update, now, spare)? else {
+                    let answer = written(current).map(|(_, body)| Answer::found(current.version, body));
+                    return Ok(Decision::Answer(answer));
+                };
+                Some(next)
+            }
+        };
+        Ok(match self.prepare(current, after, now) {
+            Ok(prepared) => Decision::Write(Box::new(prepared)),
+            Err(error) => Decision::Answer(Err(ApiError::internal(error))),
+        })
     }
 
-    fn prepared(&self, before: &Order, after: Option<Order>, now: OffsetDateTime) -> Decision {
+    fn prepare(
+        &self,
+        before: &Order,
+        after: Option<Order>,
+        now: OffsetDateTime,
+    ) -> Result<Prepared, serde_json::Error> {
         let version = before.version + 1;
-        let (content, answer) = match after.as_ref().map(written) {
-            None => (None, Answer::deleted()),
-            Some(Ok(content)) => (Some(content.clone()), Answer::found(version, content.1)),
-            Some(Err(error)) => return Decision::Answer(Err(error)),
+        let is_deletion = after.is_none();
+        let changes = Order::changes(Some(before), after.as_ref())?;
+        let order = Written::new(after.unwrap_or_else(|| before.clone()))?;
+        let (event_type, content, answer) = if is_deletion {
+            (EventType::OrderDeleted, None, Answer::deleted())
+        } else {
+            let content = content(&order);
+            (EventType::OrderUpdated, Some(content.clone()), Answer::found(version, content.1))
         };
-        let event_type = if after.is_some() { EventType::OrderUpdated } else { EventType::OrderDeleted };
-        let event = Event::new(
-            event_type,
-            now.max(before.updated_at),
-            self.caller.customer_id,
-            version,
-            Order::changes(Some(before), after.as_ref()),
-            after.as_ref().unwrap_or(before).clone(),
-            self.traceparent.clone(),
-        );
-        let cache = CacheWrite { id: before.id, version, content, may_create: true };
-        let event = event.to_envelope();
-        Decision::Write(Box::new(Prepared { before: before.clone(), after, event, answer, cache }))
+        let at = now.max(before.updated_at);
+        let traceparent = self.traceparent.clone();
+        let event = Event::new(event_type, at, self.caller.customer_id, version, changes, order, traceparent);
+        Ok(Prepared {
+            before: before.clone(),
+            event: event.to_envelope(),
+            after: (!is_deletion).then(|| event.data.order.into_value()),
+            answer,
+            cache: CacheWrite { id: before.id, version, content, may_create: true },
+        })
     }
 }

@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use shared::{
-    cache::CacheWrite,
-    event::{Envelope, Event},
-    order::CustomerId,
-};
+use shared::{event::Envelope, order::Order};
 use sqlx::PgPool;
 
 use super::{
@@ -16,7 +11,7 @@ use super::{
         lanes::Work,
         session::{self, GaveUp},
     },
-    Committed, Keyed, Reply, Tools, in_progress, one_per_key, send,
+    Keyed, Reply, Tools, in_progress, one_per_key, send,
 };
 use crate::{
     error::ApiError,
@@ -25,9 +20,8 @@ use crate::{
 
 /// An order to create, with everything that is written and answered ready.
 pub(in crate::orders) struct CreateJob {
-    pub(in crate::orders) event: Event,
-    pub(in crate::orders) envelope: Envelope,
-    pub(in crate::orders) content: (CustomerId, Bytes),
+    pub(in crate::orders) order: Order,
+    pub(in crate::orders) event: Envelope,
     pub(in crate::orders) answer: Answer,
     pub(in crate::orders) claim: Option<Claim>,
     pub(in crate::orders) reply: Reply,
@@ -70,21 +64,19 @@ impl Work<CreateJob> for Creates {
     }
 }
 
-/// For each job, whether it was written; otherwise its key is taken.
-type Written = Vec<bool>;
-
 impl Creates {
     /// `db` has a connection for each lane.
     pub(super) fn new(db: PgPool, tools: &Arc<Tools>) -> Self {
         Self { db, tools: Arc::clone(tools) }
     }
 
-    async fn write(&self, batch: &[CreateJob], in_doubt: bool) -> Result<Written, GaveUp> {
+    /// Tells for each job whether it was written; otherwise its key is taken.
+    async fn write(&self, batch: &[CreateJob], in_doubt: bool) -> Result<Vec<bool>, GaveUp> {
         let new: Vec<NewOrder<'_>> = batch
             .iter()
             .map(|job| NewOrder {
-                order: &job.event.data.order,
-                event: &job.envelope,
+                order: &job.order,
+                event: &job.event,
                 claim: job.claim.as_ref().map(|claim| (claim, job.answer.kept())),
             })
             .collect();
@@ -102,7 +94,7 @@ impl Creates {
             Ok(written) => self.settle(batch, &written),
             // Its id is its own: the attempt whose outcome was unknown has written it.
             Err(GaveUp::Refused { error, in_doubt: true }) if session::violates(&error, "orders_pkey") => {
-                self.settle(batch, &vec![true])
+                self.settle(batch, &[true])
             }
             Err(failure) => {
                 for job in batch {
@@ -117,24 +109,19 @@ impl Creates {
         }
     }
 
-    /// Has those that were written answered, and gives back those whose key is taken.
-    fn settle(&self, batch: Vec<CreateJob>, written: &Written) -> Vec<CreateJob> {
-        let (mut committed, mut taken) = (Vec::with_capacity(batch.len()), Vec::new());
+    /// Answers those that were written, and gives back those whose key is taken.
+    ///
+    /// The cache is left to the worker: it holds nothing of a new order that could be wrong, and so nobody writes twice.
+    fn settle(&self, batch: Vec<CreateJob>, written: &[bool]) -> Vec<CreateJob> {
+        self.tools.wake.wake();
+        let mut taken = Vec::new();
         for (job, written) in batch.into_iter().zip(written) {
             if *written {
-                let order = &job.event.data.order;
-                let cache = CacheWrite {
-                    id: order.id,
-                    version: order.version,
-                    content: Some(job.content),
-                    may_create: true,
-                };
-                committed.push(Committed { cache, reply: job.reply, answer: job.answer });
+                send(job.reply, Ok(job.answer));
             } else {
                 taken.push(job);
             }
         }
-        self.tools.publish(committed);
         taken
     }
 }

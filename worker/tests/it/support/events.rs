@@ -6,6 +6,7 @@ use shared::{
     clock::Clock,
     event::{Event, EventType},
     order::{CustomerId, LineId, Money, Order, OrderLine, OrderStatus, ProductId},
+    written::Written,
 };
 use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
@@ -50,20 +51,37 @@ pub(crate) fn event(id: i64, version: i64) -> Event {
 pub(crate) fn event_at(id: i64, version: i64, time: OffsetDateTime) -> Event {
     let order = order(id, version);
     if version == 1 {
-        let changes = Order::changes(None, Some(&order));
-        Event::new(EventType::OrderCreated, time, customer(), version, changes, order, None)
+        let changes = Order::changes(None, Some(&order)).unwrap();
+        Event::new(
+            EventType::OrderCreated,
+            time,
+            customer(),
+            version,
+            changes,
+            Written::new(order).unwrap(),
+            None,
+        )
     } else {
         let mut before = order.clone();
         before.status = OrderStatus::Pending;
-        let changes = Order::changes(Some(&before), Some(&order));
-        Event::new(EventType::OrderUpdated, time, customer(), version, changes, order, None)
+        let changes = Order::changes(Some(&before), Some(&order)).unwrap();
+        Event::new(
+            EventType::OrderUpdated,
+            time,
+            customer(),
+            version,
+            changes,
+            Written::new(order).unwrap(),
+            None,
+        )
     }
 }
 
 /// The event of a deletion.
 pub(crate) fn deletion(id: i64, version: i64) -> Event {
     let last = order(id, version - 1);
-    let changes = Order::changes(Some(&last), None);
+    let changes = Order::changes(Some(&last), None).unwrap();
+    let last = Written::new(last).unwrap();
     Event::new(EventType::OrderDeleted, Clock::System.now(), customer(), version, changes, last, None)
 }
 
