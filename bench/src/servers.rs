@@ -16,9 +16,10 @@ use crate::programs::Running;
 const CONNECTIONS: u32 = 8;
 
 /// Beyond the defaults, which survive a power cut (`fsync` and `synchronous_commit` are on):
-/// commit times are what the lag is measured by, and fewer checkpoints make rounds alike. For case and reference alike.
+/// commit times are what the lag is measured by; fewer checkpoints, and no vacuuming of what one case has left while
+/// another one is measured, make rounds alike. For case and reference alike.
 const SETTINGS: &[&str] =
-    &["track_commit_timestamp = on", "max_wal_size = '4GB'", "shared_buffers = '512MB'"];
+    &["track_commit_timestamp = on", "max_wal_size = '4GB'", "shared_buffers = '512MB'", "autovacuum = off"];
 
 /// The same for Redis: its append-only file is not written anew in the middle of a round.
 const REDIS_SETTINGS: &[(&str, &str)] = &[("auto-aof-rewrite-percentage", "0")];

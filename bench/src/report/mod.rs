@@ -124,10 +124,10 @@ fn cells(row: &Row) -> [String; 7] {
 
 /// Three digits that mean something, with thousands apart.
 pub fn number(value: f64) -> String {
-    if value.abs() < 1.0 {
+    if value != 0.0 && value.abs() < 1.0 {
         return format!("{value:.3}");
     }
-    if value.abs() < 100.0 {
+    if value != 0.0 && value.abs() < 100.0 {
         return format!("{value:.1}");
     }
     let digits = format!("{value:.0}");
@@ -149,6 +149,7 @@ mod tests {
     #[test]
     fn numbers_are_short_and_grouped() {
         let cases = [
+            (0.0, "0"),
             (0.1234, "0.123"),
             (12.34, "12.3"),
             (999.6, "1,000"),
