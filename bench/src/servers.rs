@@ -117,11 +117,17 @@ impl Servers {
         Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
     }
 
-    /// Empties Redis.
+    /// Empties Redis, and its append-only file.
     pub async fn flush(&self) -> anyhow::Result<()> {
         let mut connection = self.redis().await?;
         redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
-        Ok(())
+        redis::cmd("BGREWRITEAOF").exec_async(&mut connection).await?;
+        crate::wait::until("Redis has emptied its append-only file", async || {
+            let info: String =
+                redis::cmd("INFO").arg("persistence").query_async(&mut connection.clone()).await?;
+            Ok(info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0"))
+        })
+        .await
     }
 
     async fn create(&self, name: &str, template: &str) -> anyhow::Result<()> {
