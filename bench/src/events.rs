@@ -1,9 +1,9 @@
 //! Events as the API writes them.
 
 use shared::clock::Clock;
-use shared::event::{Event, EventType};
+use shared::event::{Event, Happened};
 use shared::order::{CustomerId, LineId, Money, Order, OrderId, OrderLine, OrderStatus, ProductId};
-use shared::written::Written;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Any trace: events carry one.
@@ -32,9 +32,7 @@ pub fn created(id: i64) -> anyhow::Result<Event> {
         updated_at: now,
         lines: vec![line(2 * id - 1, 1001, 2, "25.50")?, line(2 * id, 1002, 1, "15.00")?],
     };
-    let changes = Order::changes(None, Some(&order))?;
-    let trace = Some(TRACE.to_owned());
-    Ok(Event::new(EventType::OrderCreated, now, customer, 1, changes, Written::new(order)?, trace))
+    Ok(Event::created(order, happened(now, customer))?)
 }
 
 /// The same with a nil event id, for SQL to fill in.
@@ -48,15 +46,10 @@ pub fn template(id: i64) -> anyhow::Result<Event> {
 pub fn updated(id: i64) -> anyhow::Result<Event> {
     let before = created(id)?.data.order.into_value();
     let after = Order { status: OrderStatus::Confirmed, version: 2, ..before.clone() };
-    let changes = Order::changes(Some(&before), Some(&after))?;
-    let (at, customer) = (after.updated_at, after.customer_id);
-    Ok(Event::new(
-        EventType::OrderUpdated,
-        at,
-        customer,
-        2,
-        changes,
-        Written::new(after)?,
-        Some(TRACE.to_owned()),
-    ))
+    let happened = happened(after.updated_at, after.customer_id);
+    Ok(Event::updated(&before, after, happened)?)
+}
+
+fn happened(time: OffsetDateTime, performed_by: CustomerId) -> Happened {
+    Happened { time, performed_by, traceparent: Some(TRACE.to_owned()) }
 }

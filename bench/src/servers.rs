@@ -48,11 +48,12 @@ impl Servers {
         // Two of them are read at start only.
         postgres.stop().await?;
         postgres.start().await?;
-        let mut connection = redis::Client::open(redis.url())?.get_multiplexed_async_connection().await?;
+        let servers = Self { postgres, redis, folder };
+        let mut connection = servers.redis().await?;
         for (name, value) in REDIS_SETTINGS {
             redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec_async(&mut connection).await?;
         }
-        Ok(Self { postgres, redis, folder })
+        Ok(servers)
     }
 
     /// Stops both.

@@ -92,6 +92,17 @@ pub struct Event {
     pub data: EventData,
 }
 
+/// When it happened, who did it, and in which trace.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// When.
+    pub time: OffsetDateTime,
+    /// Who.
+    pub performed_by: CustomerId,
+    /// The W3C trace that caused it.
+    pub traceparent: Option<String>,
+}
+
 /// The facts of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventData {
@@ -113,17 +124,30 @@ pub struct EventData {
 }
 
 impl Event {
-    /// Announces `order` as changed by `performed_by`.
-    ///
-    /// `version` is the order's own except for a deletion, which is one version beyond the order as it last was.
-    pub fn new(
+    /// Announces a new order.
+    pub fn created(order: Order, happened: Happened) -> Result<Self, serde_json::Error> {
+        let changes = Order::changes(None, Some(&order))?;
+        Ok(Self::new(EventType::OrderCreated, order.version, changes, Written::new(order)?, happened))
+    }
+
+    /// Announces `order` as what has become of `before`.
+    pub fn updated(before: &Order, order: Order, happened: Happened) -> Result<Self, serde_json::Error> {
+        let changes = Order::changes(Some(before), Some(&order))?;
+        Ok(Self::new(EventType::OrderUpdated, order.version, changes, Written::new(order)?, happened))
+    }
+
+    /// Announces that an order is gone, one version beyond `last`, as which it last was.
+    pub fn deleted(last: Order, happened: Happened) -> Result<Self, serde_json::Error> {
+        let changes = Order::changes(Some(&last), None)?;
+        Ok(Self::new(EventType::OrderDeleted, last.version + 1, changes, Written::new(last)?, happened))
+    }
+
+    fn new(
         event_type: EventType,
-        time: OffsetDateTime,
-        performed_by: CustomerId,
         version: i64,
         changes: Changes,
         order: Written<Order>,
-        traceparent: Option<String>,
+        Happened { time, performed_by, traceparent }: Happened,
     ) -> Self {
         Self {
             specversion: "1.0".into(),

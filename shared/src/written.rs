@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -23,6 +24,11 @@ impl<T> Written<T> {
     /// Its JSON.
     pub fn json(&self) -> &str {
         self.json.get()
+    }
+
+    /// A copy of its JSON, to be shared.
+    pub fn to_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.json().as_bytes())
     }
 
     /// The value alone.

@@ -39,7 +39,7 @@ impl Answer {
     /// 201 with where the order is.
     pub fn created(order: &Written<Order>) -> Self {
         let location = (LOCATION, format!("/api/v1/orders/{}", order.id));
-        let mut answer = Self::found(order.version, content(order).1);
+        let mut answer = Self::found(order.version, order.to_bytes());
         answer.kept.status = 201;
         answer.kept.headers.push(location);
         answer
@@ -94,12 +94,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// An order's body as it is answered and cached, with its owner.
-pub(super) fn content(order: &Written<Order>) -> (CustomerId, Bytes) {
-    (order.customer_id, Bytes::copy_from_slice(order.json().as_bytes()))
-}
-
-/// The same of an order that nobody else needs written.
+/// An order's body as it is answered and cached, with its owner; for an order that is not written yet.
 pub(super) fn written(order: &Order) -> Result<(CustomerId, Bytes), ApiError> {
     // Room for an order of a few lines.
     let mut body = Vec::with_capacity(512);

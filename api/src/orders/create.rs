@@ -6,10 +6,9 @@ use axum::{
 };
 use serde::Serialize;
 use shared::{
-    event::{Event, EventType},
+    event::{Event, Happened},
     order::{CustomerId, Order, OrderLine, OrderStatus},
     telemetry::current_traceparent,
-    written::Written,
 };
 use time::Date;
 use utoipa::ToSchema;
@@ -127,18 +126,13 @@ pub async fn create(
     let claim = key::claim(&headers, caller.customer_id, "POST", ROUTE, uri.path(), &command)?;
     let order = new_order(command, &state).await?;
 
-    let changes = Order::changes(None, Some(&order)).map_err(ApiError::internal)?;
-    let order = Written::new(order).map_err(ApiError::internal)?;
-    let answer = Answer::created(&order);
-    let event = Event::new(
-        EventType::OrderCreated,
-        order.created_at,
-        caller.customer_id,
-        order.version,
-        changes,
-        order,
-        current_traceparent(),
-    );
+    let happened = Happened {
+        time: order.created_at,
+        performed_by: caller.customer_id,
+        traceparent: current_traceparent(),
+    };
+    let event = Event::created(order, happened).map_err(ApiError::internal)?;
+    let answer = Answer::created(&event.data.order);
     let envelope = event.to_envelope();
     let order = event.data.order.into_value();
     state.orders.writer.create(|reply| CreateJob { order, event: envelope, answer, claim, reply }).await

@@ -69,7 +69,8 @@ async fn with_redis_frozen_or_refusing_reads_and_writes_go_on() {
     let (app, proxy) = behind_a_proxy().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
-    assert_eq!(status_of(&session, id).await, "PENDING");
+    let placed = app.read_into_cache(&session, id).await;
+    assert_eq!(placed.json["status"], "PENDING");
 
     proxy.freeze();
     session.put(&path(id), &json!({"status": "CONFIRMED"})).await.expect(StatusCode::OK);
@@ -103,6 +104,7 @@ async fn a_stale_entry_is_not_served_by_the_replica_that_knows_and_corrected_whe
     let session = app.login(1).await;
     let (changed, deleted) = (session.place(&order()).await, session.place(&order()).await);
     let before = app.read_into_cache(&session, changed).await;
+    app.read_into_cache(&session, deleted).await;
     proxy.freeze();
     session.put(&path(changed), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
     session.delete(&path(deleted)).await.expect(StatusCode::NO_CONTENT);

@@ -124,10 +124,13 @@ fn cells(row: &Row) -> [String; 7] {
 
 /// Three digits that mean something, with thousands apart.
 pub fn number(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1.0 {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if value.abs() < 1.0 {
         return format!("{value:.3}");
     }
-    if value != 0.0 && value.abs() < 100.0 {
+    if value.abs() < 100.0 {
         return format!("{value:.1}");
     }
     let digits = format!("{value:.0}");

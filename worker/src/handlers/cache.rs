@@ -3,7 +3,6 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use shared::{
     cache::{Cache, CacheWrite},
     event::{Event, EventType},
@@ -65,10 +64,7 @@ fn write(event: &Event, may_create: bool) -> CacheWrite {
     let data = &event.data;
     let content = match event.event_type {
         EventType::OrderDeleted => None,
-        EventType::OrderCreated | EventType::OrderUpdated => {
-            let body = Bytes::copy_from_slice(data.order.json().as_bytes());
-            Some((data.customer_id, body))
-        }
+        EventType::OrderCreated | EventType::OrderUpdated => Some((data.customer_id, data.order.to_bytes())),
     };
     CacheWrite { id: data.order_id, version: data.version, content, may_create }
 }

@@ -2,15 +2,14 @@
 
 use shared::{
     cache::CacheWrite,
-    event::{Envelope, Event, EventType},
+    event::{Envelope, Event, Happened},
     order::{LineId, Order, OrderId},
-    written::Written,
 };
 use time::OffsetDateTime;
 
 use super::{
     super::{
-        answer::{Answer, Asked, content, written},
+        answer::{Answer, Asked, written},
         decide::{self, Refusal, Update},
         preconditions::Preconditions,
     },
@@ -127,19 +126,23 @@ impl ChangeJob {
         after: Option<Order>,
         now: OffsetDateTime,
     ) -> Result<Prepared, serde_json::Error> {
-        let version = before.version + 1;
-        let is_deletion = after.is_none();
-        let changes = Order::changes(Some(before), after.as_ref())?;
-        let order = Written::new(after.unwrap_or_else(|| before.clone()))?;
-        let (event_type, content, answer) = if is_deletion {
-            (EventType::OrderDeleted, None, Answer::deleted())
-        } else {
-            let content = content(&order);
-            (EventType::OrderUpdated, Some(content.clone()), Answer::found(version, content.1))
+        let happened = Happened {
+            time: now.max(before.updated_at),
+            performed_by: self.caller.customer_id,
+            traceparent: self.traceparent.clone(),
         };
-        let at = now.max(before.updated_at);
-        let traceparent = self.traceparent.clone();
-        let event = Event::new(event_type, at, self.caller.customer_id, version, changes, order, traceparent);
+        let is_deletion = after.is_none();
+        let event = match after {
+            Some(after) => Event::updated(before, after, happened)?,
+            None => Event::deleted(before.clone(), happened)?,
+        };
+        let (version, order) = (event.data.version, &event.data.order);
+        let (content, answer) = if is_deletion {
+            (None, Answer::deleted())
+        } else {
+            let body = order.to_bytes();
+            (Some((order.customer_id, body.clone())), Answer::found(version, body))
+        };
         Ok(Prepared {
             before: before.clone(),
             event: event.to_envelope(),

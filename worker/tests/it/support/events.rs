@@ -4,9 +4,8 @@ use bytes::Bytes;
 use shared::{
     cache::CacheWrite,
     clock::Clock,
-    event::{Event, EventType},
+    event::{Event, EventType, Happened},
     order::{CustomerId, LineId, Money, Order, OrderLine, OrderStatus, ProductId},
-    written::Written,
 };
 use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
@@ -51,38 +50,20 @@ pub(crate) fn event(id: i64, version: i64) -> Event {
 pub(crate) fn event_at(id: i64, version: i64, time: OffsetDateTime) -> Event {
     let order = order(id, version);
     if version == 1 {
-        let changes = Order::changes(None, Some(&order)).unwrap();
-        Event::new(
-            EventType::OrderCreated,
-            time,
-            customer(),
-            version,
-            changes,
-            Written::new(order).unwrap(),
-            None,
-        )
+        Event::created(order, happened(time)).unwrap()
     } else {
-        let mut before = order.clone();
-        before.status = OrderStatus::Pending;
-        let changes = Order::changes(Some(&before), Some(&order)).unwrap();
-        Event::new(
-            EventType::OrderUpdated,
-            time,
-            customer(),
-            version,
-            changes,
-            Written::new(order).unwrap(),
-            None,
-        )
+        let before = Order { status: OrderStatus::Pending, ..order.clone() };
+        Event::updated(&before, order, happened(time)).unwrap()
     }
 }
 
 /// The event of a deletion.
 pub(crate) fn deletion(id: i64, version: i64) -> Event {
-    let last = order(id, version - 1);
-    let changes = Order::changes(Some(&last), None).unwrap();
-    let last = Written::new(last).unwrap();
-    Event::new(EventType::OrderDeleted, Clock::System.now(), customer(), version, changes, last, None)
+    Event::deleted(order(id, version - 1), happened(Clock::System.now())).unwrap()
+}
+
+fn happened(time: OffsetDateTime) -> Happened {
+    Happened { time, performed_by: customer(), traceparent: None }
 }
 
 /// As a handler gets it, on its first attempt and at once.
