@@ -126,14 +126,12 @@ async fn a_stop_during_an_outage_hands_the_batch_to_another_worker() {
     let (db, proxy) = behind_proxy(&world).await;
     proxy.refuse().await;
     let shutdown = Shutdown::new();
-    let consumer = world.consumer_on(db.clone(), history(&db), shutdown.clone()).await;
-    let source = world.source().await;
+    let held = Watched::new(Arc::new(HistoryHandler::new(db.clone())));
+    let handlers = vec![Arc::clone(&held) as Arc<dyn EventHandler>];
+    let consumer = world.consumer_on(db, handlers, shutdown.clone()).await;
     world.publish(&[event(1, 1), event(2, 1)]).await;
     let running = tokio::spawn(async move { consumer.run().await });
-    testbed::eventually("nothing new waits", async || {
-        source.receive(10, Duration::from_millis(50)).await.is_ok_and(|batch| batch.is_empty())
-    })
-    .await;
+    testbed::eventually("a batch is held", async || held.outages.load(Ordering::SeqCst) >= 1).await;
     shutdown.begin();
     tokio::time::timeout(Duration::from_secs(10), running)
         .await
