@@ -4,7 +4,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use shared::{broker::EventSink, clock::Clock, db, service, shutdown::Shutdown};
+use shared::{
+    broker::EventSink,
+    clock::Clock,
+    db::{self, Connections},
+    service,
+    shutdown::Shutdown,
+};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -70,6 +76,7 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let db = db::pool(&config.database_url, connections, "api").context("DATABASE_URL")?;
     let read_db =
         db::pool(&config.database_read_url, connections, "api-read").context("DATABASE_READ_URL")?;
+    let most = usize::try_from(connections).unwrap_or(usize::MAX);
     let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
     let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
     let wake = Wake::default();
@@ -77,12 +84,12 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
         limits: Limits::new(config.http.rate_limits, redis.clone()),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
         health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
-        orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,
+        orders: Orders::start(&config, &Connections::new(db.clone(), most / 2), &clock, &wake, shutdown)?,
         wake,
         config,
         clock,
         db,
-        read_db,
+        read_db: Connections::new(read_db, most),
         redis,
         sink,
     }))

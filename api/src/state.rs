@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use shared::{broker::EventSink, clock::Clock};
+use shared::{broker::EventSink, clock::Clock, db::Connections};
 use sqlx::PgPool;
 
 use crate::{
@@ -22,7 +22,7 @@ pub struct State {
     /// PostgreSQL, current.
     pub db: PgPool,
     /// PostgreSQL for list and history.
-    pub read_db: PgPool,
+    pub read_db: Connections,
     /// Redis for sessions and limits; the order cache has a connection of its own.
     pub redis: Redis,
     /// Where the relay sends events.

@@ -2,8 +2,7 @@
 
 use std::time::Duration as StdDuration;
 
-use shared::{clock::Clock, shutdown::Shutdown};
-use sqlx::PgPool;
+use shared::{clock::Clock, db::Connections, shutdown::Shutdown};
 use time::Duration;
 
 use super::session;
@@ -17,7 +16,7 @@ const BATCH: i64 = 500;
 const PAUSE: StdDuration = StdDuration::from_mins(1);
 
 /// Removes expired answers until the shutdown begins.
-pub(super) async fn keep_expiring(db: PgPool, clock: Clock, shutdown: Shutdown) {
+pub(super) async fn keep_expiring(db: Connections, clock: Clock, shutdown: Shutdown) {
     loop {
         let full = match expire_once(&db, &clock).await {
             Ok(removed) => i64::try_from(removed).unwrap_or(i64::MAX) >= BATCH,
@@ -36,7 +35,7 @@ pub(super) async fn keep_expiring(db: PgPool, clock: Clock, shutdown: Shutdown) 
 }
 
 /// Removes one batch, and gives its size.
-pub async fn expire_once(db: &PgPool, clock: &Clock) -> Result<u64, ExpiryError> {
+pub async fn expire_once(db: &Connections, clock: &Clock) -> Result<u64, ExpiryError> {
     let before = clock.now() - KEY_LIFETIME;
     let removed =
         session::read(db, |mut db| async move { store::expire(&mut db, before, BATCH).await }).await?;

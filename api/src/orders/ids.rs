@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-use shared::order::{LineId, OrderId};
-use sqlx::PgPool;
+use shared::{
+    db::Connections,
+    order::{LineId, OrderId},
+};
 use tokio::sync::Mutex;
 
 use super::session;
@@ -18,7 +20,7 @@ const LINES_PER_ORDER: i32 = 4;
 
 /// Blocks of ids. They are handed out in ascending order; what a process has not used at its end is lost.
 pub(super) struct IdSource {
-    db: PgPool,
+    db: Connections,
     blocks: Mutex<Blocks>,
 }
 
@@ -29,7 +31,7 @@ struct Blocks {
 }
 
 impl IdSource {
-    pub(super) fn new(db: PgPool) -> Self {
+    pub(super) fn new(db: Connections) -> Self {
         let blocks = Blocks { orders: VecDeque::new(), lines: VecDeque::new(), next: FIRST_BLOCK };
         Self { db, blocks: Mutex::new(blocks) }
     }

@@ -8,10 +8,10 @@ use std::{
 use metrics::Counter;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, Lookup},
+    db::Connections,
     order::OrderId,
     shutdown::Shutdown,
 };
-use sqlx::PgPool;
 use tokio::sync::oneshot;
 
 use super::{
@@ -39,7 +39,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn start(db: PgPool, cache: Cache, stale: Arc<Stale>, shutdown: &Shutdown) -> Self {
+    pub(super) fn start(db: Connections, cache: Cache, stale: Arc<Stale>, shutdown: &Shutdown) -> Self {
         let loading =
             Loading { db, cache: cache.clone(), stale: Arc::clone(&stale), shutdown: shutdown.clone() };
         Self {
@@ -79,7 +79,7 @@ struct Load {
 }
 
 struct Loading {
-    db: PgPool,
+    db: Connections,
     cache: Cache,
     stale: Arc<Stale>,
     shutdown: Shutdown,

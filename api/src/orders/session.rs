@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use shared::order::{Order, OrderId};
-use sqlx::{PgConnection, PgPool, Postgres, error::DatabaseError, pool::PoolConnection};
+use shared::{
+    db::{Connections, Held},
+    order::{Order, OrderId},
+};
+use sqlx::{PgConnection, error::DatabaseError};
 
 use crate::{
     error::{ApiError, Code, is_outage},
@@ -38,8 +41,8 @@ pub(super) enum Failure {
 ///
 /// Lent by value, because the compiler cannot tell yet that work on a borrowed connection may move between threads.
 pub(super) struct Lent {
-    connection: Option<PoolConnection<Postgres>>,
-    home: Arc<Mutex<Option<PoolConnection<Postgres>>>>,
+    connection: Option<Held>,
+    home: Arc<Mutex<Option<Held>>>,
 }
 
 impl Deref for Lent {
@@ -63,24 +66,29 @@ impl Drop for Lent {
 }
 
 /// Does a piece of work on a connection.
-pub(super) async fn run<T, F>(pool: &PgPool, work: impl FnOnce(Lent) -> F) -> Result<T, Failure>
+pub(super) async fn run<T, F>(db: &Connections, work: impl FnOnce(Lent) -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
-    let home = Arc::default();
-    let connection = Some(pool.acquire().await.map_err(Failure::Unavailable)?);
+    let home: Arc<Mutex<Option<Held>>> = Arc::default();
+    let back = || home.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let connection = Some(db.take().await.map_err(Failure::Unavailable)?);
     let lent = Lent { connection, home: Arc::clone(&home) };
     let error = match tokio::time::timeout(DEADLINE, work(lent)).await {
-        Ok(Ok(done)) => return Ok(done),
+        Ok(Ok(done)) => {
+            if let Some(connection) = back() {
+                db.keep(connection);
+            }
+            return Ok(done);
+        }
         Ok(Err(error)) => error,
         Err(_) => sqlx::Error::Io(io::ErrorKind::TimedOut.into()),
     };
     let failure = classify(error);
     if matches!(failure, Failure::InDoubt(_))
-        && let Some(connection) = home.lock().unwrap_or_else(PoisonError::into_inner).take()
+        && let Some(connection) = back()
     {
-        // Not back into the pool: nobody knows in which state it is.
-        drop(connection.detach());
+        connection.discard();
     }
     Err(failure)
 }
@@ -89,7 +97,7 @@ where
 ///
 /// Also says whether it was repeated. A write recognises by its ids what an earlier attempt has done.
 pub(super) async fn run_again<T, F>(
-    pool: &PgPool,
+    db: &Connections,
     mut in_doubt: bool,
     mut work: impl FnMut(Lent) -> F,
 ) -> Result<(T, bool), GaveUp>
@@ -98,7 +106,7 @@ where
 {
     let mut pause = PAUSE;
     for attempt in 1.. {
-        let cause = match run(pool, &mut work).await {
+        let cause = match run(db, &mut work).await {
             Ok(done) => return Ok((done, in_doubt)),
             Err(Failure::Refused(error)) => return Err(GaveUp::Refused { error, in_doubt }),
             Err(Failure::Unavailable(error)) if !in_doubt && !is_broken(&error) => {
@@ -122,14 +130,14 @@ where
 }
 
 /// Reads, on another connection where the first was broken.
-pub(super) async fn read<T, F>(pool: &PgPool, mut work: impl FnMut(Lent) -> F) -> Result<T, GaveUp>
+pub(super) async fn read<T, F>(db: &Connections, mut work: impl FnMut(Lent) -> F) -> Result<T, GaveUp>
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
     let mut last = None;
     // A server that was restarted leaves as many broken connections as the pool has.
-    for _ in 0..pool.options().get_max_connections() {
-        match run(pool, &mut work).await {
+    for _ in 0..db.pool().options().get_max_connections() {
+        match run(db, &mut work).await {
             Ok(done) => return Ok(done),
             Err(Failure::Unavailable(error) | Failure::InDoubt(error)) if is_broken(&error) => {
                 last = Some(error);
@@ -145,8 +153,8 @@ where
 }
 
 /// The orders with these ids that exist.
-pub(super) async fn orders(pool: &PgPool, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, GaveUp> {
-    let orders = read(pool, |mut db| async move { store::orders(&mut db, ids).await }).await?;
+pub(super) async fn orders(db: &Connections, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, GaveUp> {
+    let orders = read(db, |mut db| async move { store::orders(&mut db, ids).await }).await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 

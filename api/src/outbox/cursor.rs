@@ -1,6 +1,6 @@
 //! Where the relay stands in the log, and what comes next.
 
-use shared::event::Envelope;
+use shared::{db::Connections, event::Envelope};
 use sqlx::PgPool;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -119,14 +119,15 @@ impl Cursor {
     /// Opens a window where there is none. Empty: there is nothing more in the window, or nothing new at all.
     pub(super) async fn page(
         &mut self,
-        pool: &PgPool,
+        connections: &Connections,
         after: Option<i64>,
         most: i32,
     ) -> Result<Vec<Logged>, sqlx::Error> {
         if self.window.is_none() {
-            self.open(pool).await?;
+            self.open(connections).await?;
         }
         let Some(window) = &self.window else { return Ok(Vec::new()) };
+        let mut connection = connections.take().await?;
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id!", event_id AS "event_id!", event_type AS "event_type!", order_id AS "order_id!",
@@ -142,13 +143,15 @@ impl Cursor {
             most,
             &window.late
         )
-        .fetch_all(pool)
+        .fetch_all(&mut *connection)
         .await?;
+        connections.keep(connection);
         Ok(logged(rows))
     }
 
     /// Opens the window between what is published and now, where there is something in it.
-    async fn open(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    async fn open(&mut self, connections: &Connections) -> Result<(), sqlx::Error> {
+        let mut connection = connections.take().await?;
         let row = sqlx::query!(
             r#"SELECT s.upto::text AS "upto!", w.events AS "events!", w.low, w.high,
                       w.late::text[] AS "late!"
@@ -157,8 +160,9 @@ impl Cursor {
             self.published,
             self.restored
         )
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await?;
+        connections.keep(connection);
         if row.events == 0 {
             // Not saved: it is found out again, and an idle relay writes nothing.
             self.published = row.upto;
@@ -189,8 +193,9 @@ impl Cursor {
     }
 
     /// Saves the position under the current epoch, which prolongs the lease too.
-    pub(super) async fn save(&self, pool: &PgPool, lease: &Lease) -> Result<(), OutboxError> {
+    pub(super) async fn save(&self, connections: &Connections, lease: &Lease) -> Result<(), OutboxError> {
         let asked = Instant::now();
+        let mut connection = connections.take().await?;
         let (end, last) = self.window.as_ref().map(|window| (window.end.as_str(), window.last)).unzip();
         let saved = sqlx::query!(
             "UPDATE relay
@@ -204,8 +209,9 @@ impl Cursor {
             last,
             lease.lifetime().as_secs_f64()
         )
-        .execute(pool)
+        .execute(&mut *connection)
         .await?;
+        connections.keep(connection);
         lease.prolonged(self.epoch, asked, saved.rows_affected())
     }
 }

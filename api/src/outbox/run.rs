@@ -13,7 +13,7 @@ use super::{
 
 /// The shortest time between two batches that are not full: lets some events gather, so that a busy relay costs the
 /// database tens of statements a second and not thousands.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(25);
 /// The longest time between two looks at an idle log, for what other replicas commit.
 const IDLE: Duration = Duration::from_millis(250);
 /// How often a standby asks for the lease.
@@ -71,7 +71,7 @@ async fn supervise(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
     if let Err(error) = relay.release().await {
         tracing::warn!(error = %error, "the relay's lease could not be given back: it will run out");
     }
-    relay.pool.close().await;
+    relay.connections.close().await;
     measures::held(false);
 }
 

@@ -1,10 +1,10 @@
 //! What a change changed: each field with its value before and after.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error as _, IgnoredAny},
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
     ser::SerializeMap,
 };
 use serde_json::{
@@ -68,14 +68,35 @@ impl<'de> Deserialize<'de> for Changes {
             // JSON's grammar lets half a surrogate pair through, which nobody can read later.
             serde_json::from_str::<ChangedFields>(json.get()).err()
         } else {
-            serde_json::from_str::<BTreeMap<Name<'_>, Sides<IgnoredAny>>>(json.get()).err()
+            serde_json::from_str::<Shape>(json.get()).err()
         };
         shape.map_or(Ok(Self(json)), |error| Err(D::Error::custom(error)))
     }
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// Fields by name, each with its two sides, whatever they hold.
+struct Shape;
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ShapeVisitor)
+    }
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fields by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Shape, A::Error> {
+        while fields.next_entry::<IgnoredAny, Sides<IgnoredAny>>()?.is_some() {}
+        Ok(Shape)
+    }
+}
 
 impl Order {
     /// The fields that differ between two versions, either of which may be missing.

@@ -3,7 +3,10 @@
 use std::{fmt, iter::Sum, str::FromStr};
 
 use rust_decimal::Decimal;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
 
 /// An amount with two decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -57,8 +60,30 @@ impl FromStr for Money {
 
     /// Reads a JSON number's text (`25.5`, `1e2`, `-0`) exactly.
     fn from_str(text: &str) -> Result<Self, MoneyError> {
-        Self::new(parse_decimal(text).ok_or(MoneyError::NotANumber)?)
+        match hundredths(text) {
+            Some(hundredths) => Ok(Self(Decimal::new(hundredths, 2))),
+            None => Self::new(parse_decimal(text).ok_or(MoneyError::NotANumber)?),
+        }
     }
+}
+
+/// What an amount of the common form comes to, `25`, `25.5` or `25.50`; everything else is left to [`parse_decimal`].
+fn hundredths(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "00"));
+    let scale = match fraction.len() {
+        1 => 10,
+        2 => 1,
+        _ => return None,
+    };
+    // So many digits fit in any case.
+    if whole.is_empty() || whole.len() > 15 {
+        return None;
+    }
+    let digits = whole.bytes().chain(fraction.bytes());
+    let number = digits
+        .map(|digit| char::from(digit).to_digit(10))
+        .try_fold(0, |number, digit| Some(number * 10 + i64::from(digit?)));
+    Some(number? * scale)
 }
 
 /// The exact value of a number in JSON's grammar, where 28 digits can hold it.
@@ -119,7 +144,21 @@ impl Serialize for Money {
 impl<'de> Deserialize<'de> for Money {
     /// Reads what [`Money`] serialises to; requests are read by the API's own decoder.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        std::borrow::Cow::<str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        deserializer.deserialize_str(AmountVisitor)
+    }
+}
+
+struct AmountVisitor;
+
+impl Visitor<'_> for AmountVisitor {
+    type Value = Money;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an amount as text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Money, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -156,6 +195,14 @@ mod tests {
             ["", "-", ".", "1.", ".5", "1_000", "+1", "0x10", "NaN", "inf", "1e400", "1e", "1e2.5", "٣", " 1"]
         {
             assert_eq!(read(text), Err(MoneyError::NotANumber), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_common_form_is_read_as_any_other(text in r"-?[0-9]{0,18}(\.[0-9]{0,3})?") {
+            let slowly = parse_decimal(&text).ok_or(MoneyError::NotANumber).and_then(Money::new);
+            proptest::prop_assert_eq!(text.parse::<Money>(), slowly);
         }
     }
 

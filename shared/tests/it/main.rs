@@ -1,3 +1,4 @@
 //! What is shared, against real servers.
 
 mod cache;
+mod db;

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     broker::{BrokerError, Delivery, EventSource},
     clock::Clock,
+    db::Connections,
     shutdown::Shutdown,
 };
 use sqlx::PgPool;
@@ -76,7 +77,7 @@ pub struct Consumer {
     source: Arc<dyn EventSource>,
     handlers: Arc<[Arc<dyn EventHandler>]>,
     /// Where dead letters go.
-    db: PgPool,
+    db: Connections,
     clock: Clock,
     settings: ConsumerSettings,
     shutdown: Shutdown,
@@ -92,6 +93,7 @@ impl Consumer {
         settings: ConsumerSettings,
         shutdown: Shutdown,
     ) -> Self {
+        let db = Connections::new(db, 0);
         Self { source, handlers: handlers.into(), db, clock, settings, shutdown }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 use shared::{
     cache::{Cache, CacheWrite},
+    db::Connections,
     event::{Event, EventType},
     order::OrderId,
 };
@@ -28,7 +29,7 @@ const LATE: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub struct CacheHandler {
     cache: Cache,
-    db: PgPool,
+    db: Connections,
     late: Duration,
 }
 
@@ -36,7 +37,7 @@ impl CacheHandler {
     /// Writes to `cache`, whose entries live for `ttl`, and notes debts in `db`.
     pub fn new(cache: Cache, db: PgPool, ttl: Duration) -> Self {
         // With short lives a newer entry could expire within a minute; half a life stays clear of their jitter.
-        Self { cache, db, late: LATE.min(ttl / 2) }
+        Self { cache, db: Connections::new(db, 0), late: LATE.min(ttl / 2) }
     }
 
     /// The writes of a batch: the newest version of each order.

@@ -1,6 +1,7 @@
 //! Records every version of every order.
 
 use async_trait::async_trait;
+use shared::db::Connections;
 use sqlx::PgPool;
 
 use super::{EventHandler, HandlerError, HandlerEvent};
@@ -9,13 +10,14 @@ use crate::store::{Session, bounded, history};
 /// Writes a batch's rows in one statement. A version that is recorded already stays as it is.
 #[derive(Debug)]
 pub struct HistoryHandler {
-    db: PgPool,
+    db: Connections,
 }
 
 impl HistoryHandler {
     /// Records into `db`.
     pub fn new(db: PgPool) -> Self {
-        Self { db }
+        let half = usize::try_from(db.options().get_max_connections() / 2).unwrap_or(usize::MAX);
+        Self { db: Connections::new(db, half) }
     }
 }
 

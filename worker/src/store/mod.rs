@@ -12,10 +12,14 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use shared::db::{Connections, Held};
+use sqlx::PgConnection;
 
 /// How long a statement of a handler may take. Beyond it the server counts as unavailable.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a session has its connection.
+const HERE: &str = "only the end of a session takes its connection";
 
 /// PostgreSQL did not do what was asked, and whose fault that is.
 #[derive(Debug, thiserror::Error)]
@@ -58,47 +62,50 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// A pooled connection that goes back to the pool only after [`Session::release`].
+/// A connection that is used again only after [`Session::release`].
 ///
 /// One whose statement failed, timed out or was cancelled is closed instead: after a restart or a fail-over it is dead,
 /// and on a silent network the pool would wait for its answer.
 #[derive(Debug)]
-pub struct Session {
-    connection: PoolConnection<Postgres>,
-    sound: bool,
+pub struct Session<'a> {
+    connections: &'a Connections,
+    /// Here until the end.
+    connection: Option<Held>,
 }
 
-impl Session {
-    /// Takes a connection from the pool.
-    pub async fn open(pool: &PgPool) -> Result<Self, StoreError> {
-        Ok(Self { connection: pool.acquire().await?, sound: false })
+impl<'a> Session<'a> {
+    /// Takes a connection.
+    pub async fn open(connections: &'a Connections) -> Result<Self, StoreError> {
+        Ok(Self { connections, connection: Some(connections.take().await?) })
     }
 
     /// Gives the connection back: all its statements have succeeded.
     pub fn release(mut self) {
-        self.sound = true;
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if !self.sound {
-            self.connection.close_on_drop();
+        if let Some(connection) = self.connection.take() {
+            self.connections.keep(connection);
         }
     }
 }
 
-impl Deref for Session {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.connection
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.discard();
+        }
     }
 }
 
-impl DerefMut for Session {
+impl Deref for Session<'_> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.connection.as_ref().expect(HERE)
+    }
+}
+
+impl DerefMut for Session<'_> {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
+        self.connection.as_mut().expect(HERE)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::{event::Envelope, order::Order};
-use sqlx::PgPool;
+use shared::{db::Connections, event::Envelope, order::Order};
 
 use super::{
     super::{
@@ -38,7 +37,7 @@ impl Keyed for CreateJob {
 }
 
 pub(super) struct Creates {
-    db: PgPool,
+    db: Connections,
     tools: Arc<Tools>,
 }
 
@@ -66,7 +65,7 @@ impl Work<CreateJob> for Creates {
 
 impl Creates {
     /// `db` has a connection for each lane.
-    pub(super) fn new(db: PgPool, tools: &Arc<Tools>) -> Self {
+    pub(super) fn new(db: Connections, tools: &Arc<Tools>) -> Self {
         Self { db, tools: Arc::clone(tools) }
     }
 

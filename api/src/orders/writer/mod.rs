@@ -8,7 +8,7 @@ mod locked;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::http::{HeaderValue, header};
-use shared::{cache::CacheWrite, clock::Clock, order::CustomerId, shutdown::Shutdown};
+use shared::{cache::CacheWrite, clock::Clock, db::Connections, order::CustomerId, shutdown::Shutdown};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -47,7 +47,7 @@ pub(super) struct Writer {
 
 /// What all lanes use.
 pub(super) struct Tools {
-    pub(super) db: PgPool,
+    pub(super) db: Connections,
     pub(super) clock: Clock,
     pub(super) wake: Wake,
     pub(super) stale: Arc<Stale>,
@@ -67,7 +67,7 @@ impl Writer {
         shutdown: &Shutdown,
     ) -> Self {
         let tools = Arc::new(Tools {
-            db: pool(db, CHANGES.lanes + WAITING_FOR_LOCKS),
+            db: connections(db, CHANGES.lanes, WAITING_FOR_LOCKS),
             clock,
             wake,
             stale,
@@ -75,7 +75,7 @@ impl Writer {
             waiting_for_locks: Semaphore::new(WAITING_FOR_LOCKS),
         });
         Self {
-            creates: Lanes::start(CREATES, Creates::new(pool(db, CREATES.lanes), &tools), shutdown),
+            creates: Lanes::start(CREATES, Creates::new(connections(db, CREATES.lanes, 0), &tools), shutdown),
             changes: Lanes::start(CHANGES, Changes(tools), shutdown),
         }
     }
@@ -95,9 +95,9 @@ impl Writer {
 
 /// Connections of the writer's own, so that reads never keep a commit waiting. New orders have theirs apart: a pool hands
 /// out its connections in turn, and a server process that does the same every time does it faster.
-fn pool(db: &PgPool, connections: usize) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
+fn connections(db: &PgPool, lanes: usize, more: usize) -> Connections {
+    let pool = PgPoolOptions::new()
+        .max_connections(u32::try_from(lanes + more).unwrap_or(u32::MAX))
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .after_connect(|connection, _| {
@@ -113,7 +113,8 @@ fn pool(db: &PgPool, connections: usize) -> PgPool {
                 Ok(())
             })
         })
-        .connect_lazy_with((*db.connect_options()).clone())
+        .connect_lazy_with((*db.connect_options()).clone());
+    Connections::new(pool, lanes)
 }
 
 async fn answer(answered: oneshot::Receiver<Result<Answer, ApiError>>) -> Result<Answer, ApiError> {
