@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod event;
+pub mod lanes;
 pub mod order;
 pub mod service;
 pub mod shutdown;

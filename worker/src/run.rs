@@ -53,7 +53,7 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).run(shutdown.clone()));
         shutdown.spawn(report_backlog(Arc::clone(&connected), BACKLOG_EVERY, shutdown.clone()));
         let handlers: Vec<Arc<dyn EventHandler>> = vec![
-            Arc::new(HistoryHandler::new(db.clone())),
+            Arc::new(HistoryHandler::new(db.clone(), &shutdown)),
             Arc::new(CacheHandler::new(cache, db.clone(), config.cache_ttl)),
         ];
         let settings = ConsumerSettings {
@@ -62,7 +62,9 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
             max_attempts: config.max_attempts,
             ..ConsumerSettings::default()
         };
-        Consumer::new(connected, handlers, db, Clock::System, settings, shutdown.clone()).run().await;
+        let consumer = Consumer::new(connected, handlers, db, Clock::System, settings, shutdown.clone());
+        // Among the threads that its answers come to, and not on the main one, which would have to be woken each time.
+        tokio::spawn(async move { consumer.run().await }).await.context("the consumer ended unexpectedly")?;
     }
     if !shutdown.drained(DRAIN_DEADLINE).await {
         tracing::warn!("ending although some tasks still run");

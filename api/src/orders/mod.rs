@@ -16,7 +16,6 @@ pub mod get;
 pub mod history;
 mod ids;
 pub mod key;
-mod lanes;
 pub mod list;
 pub mod preconditions;
 mod reader;

@@ -9,18 +9,13 @@ use metrics::Counter;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, Lookup},
     db::Connections,
+    lanes::{Lanes, Size, Work},
     order::OrderId,
     shutdown::Shutdown,
 };
 use tokio::sync::oneshot;
 
-use super::{
-    Stale,
-    answer::written,
-    lanes::{Lanes, Size, Work},
-    session,
-    writer::overloaded,
-};
+use super::{Stale, answer::written, session, writer::overloaded};
 use crate::error::ApiError;
 
 /// Readers on PostgreSQL at once, however many clients miss the cache: this is what stands behind Redis when it is

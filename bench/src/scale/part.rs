@@ -68,7 +68,7 @@ pub async fn consume() -> anyhow::Result<()> {
     let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE)?;
     let source: Arc<dyn EventSource> = Arc::from(connect_source(&config.broker, &config.consumer).await?);
     let handlers: Vec<Arc<dyn EventHandler>> = vec![
-        Arc::new(Slow(HistoryHandler::new(db.clone()))),
+        Arc::new(Slow(HistoryHandler::new(db.clone(), &shutdown))),
         Arc::new(Slow(CacheHandler::new(cache, db.clone(), config.cache_ttl))),
     ];
     let settings = ConsumerSettings {

@@ -49,7 +49,8 @@ pub struct ConsumerSettings {
     /// How long one receive waits for events; a stop is noticed this late.
     pub wait: Duration,
     /// A handler that takes longer for a call hangs. Longer than any bound inside of handlers, so that a dependency
-    /// that does not answer is never taken for a handler that hangs.
+    /// that does not answer is never taken for a handler that hangs: the history may have to wait for a statement before
+    /// its own, and each of both for a connection, a refused batch, and its parts alone.
     pub handler_deadline: Duration,
     /// Before an event's next attempt.
     pub retry: Backoff,
@@ -64,7 +65,7 @@ impl Default for ConsumerSettings {
             concurrency: 8,
             max_attempts: 5,
             wait: Duration::from_secs(1),
-            handler_deadline: Duration::from_secs(20),
+            handler_deadline: Duration::from_secs(40),
             retry: Backoff::new(Duration::from_secs(1), Duration::from_mins(1)),
             hold: Backoff::new(Duration::from_millis(100), Duration::from_secs(3)),
         }

@@ -1,23 +1,34 @@
 //! Records every version of every order.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use shared::db::Connections;
+use futures_util::future::join_all;
+use shared::{
+    db::Connections,
+    event::Event,
+    lanes::{Lanes, Size, Work},
+    shutdown::Shutdown,
+};
 use sqlx::PgPool;
+use tokio::sync::oneshot;
 
 use super::{EventHandler, HandlerError, HandlerEvent};
-use crate::store::{Session, bounded, history};
+use crate::store::{Session, StoreError, bounded, history};
 
-/// Writes a batch's rows in one statement. A version that is recorded already stays as it is.
-#[derive(Debug)]
+/// One statement at a time, of what came while the one before it was written: it costs a few large commits instead of
+/// many small ones. Few batches, so that a statement stays well below its time limit also where batches are large.
+const SIZE: Size = Size { lanes: 1, waiting: 10_000, batch: 4 };
+
+/// Writes the rows of the batches that wait in one statement. A version that is recorded already stays as it is.
 pub struct HistoryHandler {
-    db: Connections,
+    lanes: Lanes<Batch>,
 }
 
 impl HistoryHandler {
-    /// Records into `db`.
-    pub fn new(db: PgPool) -> Self {
-        let half = usize::try_from(db.options().get_max_connections() / 2).unwrap_or(usize::MAX);
-        Self { db: Connections::new(db, half) }
+    /// Records into `db`, until it is dropped.
+    pub fn new(db: PgPool, shutdown: &Shutdown) -> Self {
+        Self { lanes: Lanes::start(SIZE, Recorder { db: Connections::new(db, SIZE.lanes) }, shutdown) }
     }
 }
 
@@ -28,7 +39,49 @@ impl EventHandler for HistoryHandler {
     }
 
     async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
-        let mut events: Vec<_> = batch.iter().map(|item| item.event.as_ref()).collect();
+        let events = batch.iter().map(|item| Arc::clone(&item.event)).collect();
+        let (reply, recorded) = oneshot::channel();
+        let unavailable = |error| HandlerError::Unavailable(error);
+        self.lanes.submit(Batch { events, reply }).map_err(|error| unavailable(error.into()))?;
+        recorded.await.map_err(|_| HandlerError::Transient("a statement ended without an outcome".into()))?
+    }
+}
+
+/// A batch to record.
+struct Batch {
+    events: Vec<Arc<Event>>,
+    reply: oneshot::Sender<Result<(), HandlerError>>,
+}
+
+struct Recorder {
+    db: Connections,
+}
+
+impl Work<Batch> for Recorder {
+    async fn run(&self, batches: Vec<Batch>) -> Vec<Batch> {
+        match self.record(batches.iter().flat_map(|batch| &batch.events)).await {
+            Err(StoreError::Conflict(_) | StoreError::Refused(_)) if batches.len() > 1 => {
+                // Some batch is at fault: each by itself, all at once, so that nobody waits for long.
+                join_all(batches.into_iter().map(async |batch| {
+                    let done = self.record(&batch.events).await;
+                    answer(batch, done.map_err(HandlerError::from));
+                }))
+                .await;
+            }
+            done => {
+                let done = done.map_err(Arc::new);
+                for batch in batches {
+                    answer(batch, done.clone().map_err(HandlerError::from));
+                }
+            }
+        }
+        Vec::new()
+    }
+}
+
+impl Recorder {
+    async fn record<'a>(&self, events: impl IntoIterator<Item = &'a Arc<Event>>) -> Result<(), StoreError> {
+        let mut events: Vec<_> = events.into_iter().map(Arc::as_ref).collect();
         // One order of locking for all workers: two that got the same events cannot wait for each other.
         events.sort_unstable_by_key(|event| (event.data.order_id, event.data.version));
         let mut session = Session::open(&self.db).await?;
@@ -37,4 +90,8 @@ impl EventHandler for HistoryHandler {
         metrics::counter!("worker_history_rows_total").increment(inserted);
         Ok(())
     }
+}
+
+fn answer(batch: Batch, done: Result<(), HandlerError>) {
+    let _given_up = batch.reply.send(done);
 }

@@ -58,7 +58,14 @@ pub enum HandlerError {
 
 impl From<StoreError> for HandlerError {
     fn from(error: StoreError) -> Self {
-        match error {
+        Arc::new(error).into()
+    }
+}
+
+/// Of a failure that several share.
+impl From<Arc<StoreError>> for HandlerError {
+    fn from(error: Arc<StoreError>) -> Self {
+        match *error {
             StoreError::Unavailable(_) | StoreError::TimedOut(_) => Self::Unavailable(error.into()),
             StoreError::Conflict(_) => Self::Transient(error.into()),
             StoreError::Refused(_) => Self::Permanent(error.into()),

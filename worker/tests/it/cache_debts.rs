@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shared::cache::Lookup;
+use shared::shutdown::Shutdown;
 use testbed::Proxy;
 use worker::{
     cache_debts::CacheDebts,
@@ -37,7 +38,7 @@ async fn without_redis_the_history_goes_on_and_the_entries_are_owed_until_it_is_
 
     world.publish(&events).await;
     let handlers: Vec<Arc<dyn EventHandler>> = vec![
-        Arc::new(HistoryHandler::new(world.db.clone())),
+        Arc::new(HistoryHandler::new(world.db.clone(), &Shutdown::new())),
         Arc::new(CacheHandler::new(cache.clone(), world.db.clone(), TTL)),
     ];
     let consumer = world.consumer(handlers).await;

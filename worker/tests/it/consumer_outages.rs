@@ -34,7 +34,7 @@ async fn behind_proxy(world: &World) -> (PgPool, Proxy) {
 }
 
 fn history(db: &PgPool) -> Vec<Arc<dyn EventHandler>> {
-    vec![Arc::new(HistoryHandler::new(db.clone()))]
+    vec![Arc::new(HistoryHandler::new(db.clone(), &Shutdown::new()))]
 }
 
 /// Runs a consumer behind a proxy to PostgreSQL through an outage of so many failed calls, with events before, during and
@@ -43,7 +43,7 @@ async fn survives(failed_calls: usize, outage: impl AsyncFn(&Proxy), end: impl A
     let world = World::new().await;
     let (db, proxy) = behind_proxy(&world).await;
     let shutdown = Shutdown::new();
-    let history = Watched::new(Arc::new(HistoryHandler::new(db.clone())));
+    let history = Watched::new(Arc::new(HistoryHandler::new(db.clone(), &Shutdown::new())));
     let settings = ConsumerSettings {
         max_attempts: 1,
         handler_deadline: ConsumerSettings::default().handler_deadline,
@@ -126,7 +126,7 @@ async fn a_stop_during_an_outage_hands_the_batch_to_another_worker() {
     let (db, proxy) = behind_proxy(&world).await;
     proxy.refuse().await;
     let shutdown = Shutdown::new();
-    let held = Watched::new(Arc::new(HistoryHandler::new(db.clone())));
+    let held = Watched::new(Arc::new(HistoryHandler::new(db.clone(), &Shutdown::new())));
     let handlers = vec![Arc::clone(&held) as Arc<dyn EventHandler>];
     let consumer = world.consumer_on(db, handlers, shutdown.clone()).await;
     world.publish(&[event(1, 1), event(2, 1)]).await;
@@ -156,7 +156,7 @@ async fn a_missing_table_is_an_outage_and_what_a_trigger_refuses_is_an_events_ow
     .execute(&world.db)
     .await
     .unwrap();
-    let watched = Watched::new(Arc::new(HistoryHandler::new(world.db.clone())));
+    let watched = Watched::new(Arc::new(HistoryHandler::new(world.db.clone(), &Shutdown::new())));
     let consumer = world.consumer(vec![Arc::clone(&watched) as Arc<dyn EventHandler>]).await;
     world.publish(&[event(1, 1), event(2, 1)]).await;
     let (summary, ()) = tokio::join!(consume(&consumer, 2), async {

@@ -1,6 +1,7 @@
 //! What the history handler records.
 
 use serde_json::json;
+use shared::shutdown::Shutdown;
 use worker::handlers::{EventHandler as _, HandlerEvent, history::HistoryHandler};
 
 use crate::support::{
@@ -13,7 +14,7 @@ async fn each_version_is_recorded_with_what_its_event_says() {
     let world = World::new().await;
     let events = [event(1, 1), event(1, 2), deletion(1, 3)];
     let items: Vec<HandlerEvent> = events.iter().cloned().map(fresh).collect();
-    HistoryHandler::new(world.db.clone()).handle(&items).await.unwrap();
+    HistoryHandler::new(world.db.clone(), &Shutdown::new()).handle(&items).await.unwrap();
 
     let rows: Vec<(i64, String, serde_json::Value, i64, i64, uuid::Uuid, time::OffsetDateTime)> =
         sqlx::query_as(
@@ -35,7 +36,7 @@ async fn each_version_is_recorded_with_what_its_event_says() {
 #[tokio::test]
 async fn a_version_is_recorded_once_however_often_and_in_whatever_order_its_event_comes() {
     let world = World::new().await;
-    let handler = HistoryHandler::new(world.db.clone());
+    let handler = HistoryHandler::new(world.db.clone(), &Shutdown::new());
     let (first, second) = (fresh(event(1, 1)), fresh(event(1, 2)));
     handler.handle(&[second.clone(), first.clone(), second.clone()]).await.unwrap();
     let recorded_at = "SELECT max(recorded_at) FROM order_history";
@@ -55,7 +56,7 @@ async fn workers_that_record_the_same_events_at_once_do_not_wait_for_each_other_
     for _ in 0..10 {
         sqlx::query("DELETE FROM order_history").execute(&world.db).await.unwrap();
         let tasks = (0..4).map(|worker| {
-            let handler = HistoryHandler::new(world.db.clone());
+            let handler = HistoryHandler::new(world.db.clone(), &Shutdown::new());
             let batch = if worker % 2 == 0 { forwards.clone() } else { events.clone() };
             tokio::spawn(async move { handler.handle(&batch).await })
         });

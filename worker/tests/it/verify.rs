@@ -1,5 +1,6 @@
 //! `worker verify` finds each kind of difference, and `--repair` mends what can be mended.
 
+use shared::shutdown::Shutdown;
 use shared::{cache::CacheWrite, event::Event};
 use worker::handlers::{EventHandler as _, cache::CacheHandler, history::HistoryHandler};
 
@@ -19,7 +20,7 @@ async fn in_harmony() -> (World, Vec<Event>) {
     events.push(deletion(10, 3));
     store(&world.db, &events).await;
     let items: Vec<_> = events.iter().cloned().map(fresh).collect();
-    HistoryHandler::new(world.db.clone()).handle(&items).await.unwrap();
+    HistoryHandler::new(world.db.clone(), &Shutdown::new()).handle(&items).await.unwrap();
     CacheHandler::new(world.cache.clone(), world.db.clone(), TTL).handle(&items).await.unwrap();
     (world, events)
 }
@@ -60,7 +61,7 @@ async fn in_harmony_there_is_no_difference_and_log_and_history_have_one_digest()
     // The same set in another order.
     sql(&world, "DELETE FROM order_history").await;
     let items: Vec<_> = events.iter().rev().cloned().map(fresh).collect();
-    HistoryHandler::new(world.db.clone()).handle(&items).await.unwrap();
+    HistoryHandler::new(world.db.clone(), &Shutdown::new()).handle(&items).await.unwrap();
     let again = world.worker(&["verify"]).await.ok();
     for name in ["orders", "log", "history", "cache"] {
         assert_eq!(digest(&out, name), digest(&again, name), "{name}");

@@ -6,13 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use shared::order::OrderId;
+use shared::{lanes::Work, order::OrderId};
 use time::OffsetDateTime;
 
 use super::{
     super::{
         answer::Answer,
-        lanes::Work,
         session::{self, GaveUp},
     },
     Keyed as _, Tools,

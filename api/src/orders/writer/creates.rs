@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use shared::{db::Connections, event::Envelope, order::Order};
+use shared::{db::Connections, event::Envelope, lanes::Work, order::Order};
 
 use super::{
     super::{
         answer::Answer,
-        lanes::Work,
         session::{self, GaveUp},
     },
     Keyed, Reply, Tools, in_progress, one_per_key, send,

@@ -8,7 +8,14 @@ mod locked;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::http::{HeaderValue, header};
-use shared::{cache::CacheWrite, clock::Clock, db::Connections, order::CustomerId, shutdown::Shutdown};
+use shared::{
+    cache::CacheWrite,
+    clock::Clock,
+    db::Connections,
+    lanes::{Lanes, Overloaded, Size},
+    order::CustomerId,
+    shutdown::Shutdown,
+};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -17,12 +24,7 @@ pub(super) use self::{
     creates::CreateJob,
 };
 use self::{changes::Changes, creates::Creates};
-use super::{
-    Stale,
-    answer::Answer,
-    lanes::{Lanes, Overloaded, Size},
-    session,
-};
+use super::{Stale, answer::Answer, session};
 use crate::{
     error::{ApiError, Code},
     outbox::Wake,

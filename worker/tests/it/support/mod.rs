@@ -58,7 +58,7 @@ impl World {
     /// The handlers of `worker run`.
     pub(crate) fn handlers(&self) -> Vec<Arc<dyn EventHandler>> {
         vec![
-            Arc::new(HistoryHandler::new(self.db.clone())),
+            Arc::new(HistoryHandler::new(self.db.clone(), &Shutdown::new())),
             Arc::new(CacheHandler::new(self.cache.clone(), self.db.clone(), TTL)),
         ]
     }

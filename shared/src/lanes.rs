@@ -4,35 +4,39 @@
 
 use std::{future::Future, sync::Arc};
 
-use shared::shutdown::Shutdown;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::shutdown::Shutdown;
+
 /// What lanes do with a batch.
-pub(super) trait Work<J>: Send + Sync + 'static {
+pub trait Work<J>: Send + Sync + 'static {
     /// Does all of them, and gives back those that must wait for the next batch, for example because they concern
     /// the same order as another one of this batch. They come first then.
     fn run(&self, batch: Vec<J>) -> impl Future<Output = Vec<J>> + Send;
 }
 
 /// A bounded queue, and the lanes that empty it. The lanes end when this is dropped.
-pub(super) struct Lanes<J>(mpsc::Sender<J>);
+pub struct Lanes<J>(mpsc::Sender<J>);
 
 /// How many lanes, how much may wait, and how much may go at once.
-#[derive(Clone, Copy)]
-pub(super) struct Size {
-    pub(super) lanes: usize,
-    pub(super) waiting: usize,
-    pub(super) batch: usize,
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Batches at a time.
+    pub lanes: usize,
+    /// Jobs that may wait.
+    pub waiting: usize,
+    /// Jobs of one batch, at most.
+    pub batch: usize,
 }
 
 /// Too much waits already.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("more requests wait than can be served in time")]
-pub(super) struct Overloaded;
+pub struct Overloaded;
 
 impl<J: Send + 'static> Lanes<J> {
     /// Starts the lanes. A batch once begun is finished also while the process shuts down.
-    pub(super) fn start<W: Work<J>>(size: Size, work: W, shutdown: &Shutdown) -> Self {
+    pub fn start<W: Work<J>>(size: Size, work: W, shutdown: &Shutdown) -> Self {
         let (sender, receiver) = mpsc::channel(size.waiting);
         let (receiver, work) = (Arc::new(Mutex::new(receiver)), Arc::new(work));
         for _ in 0..size.lanes {
@@ -42,7 +46,7 @@ impl<J: Send + 'static> Lanes<J> {
     }
 
     /// Takes a job in, or refuses it at once.
-    pub(super) fn submit(&self, job: J) -> Result<(), Overloaded> {
+    pub fn submit(&self, job: J) -> Result<(), Overloaded> {
         self.0.try_send(job).map_err(|_| Overloaded)
     }
 }
