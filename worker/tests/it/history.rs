@@ -1,8 +1,9 @@
 //! What the history handler records.
 
+use futures_util::future::join_all;
 use serde_json::json;
 use shared::shutdown::Shutdown;
-use worker::handlers::{EventHandler as _, HandlerEvent, history::HistoryHandler};
+use worker::handlers::{EventHandler as _, HandlerError, HandlerEvent, history::HistoryHandler};
 
 use crate::support::{
     World,
@@ -60,9 +61,62 @@ async fn workers_that_record_the_same_events_at_once_do_not_wait_for_each_other_
             let batch = if worker % 2 == 0 { forwards.clone() } else { events.clone() };
             tokio::spawn(async move { handler.handle(&batch).await })
         });
-        for task in futures_util::future::join_all(tasks).await {
+        for task in join_all(tasks).await {
             task.unwrap().unwrap();
         }
         assert_eq!(world.recorded().await.len(), 200);
     }
+}
+
+/// Gives a handler these batches, all of which but the first wait until the first is written.
+async fn at_once(world: &World, batches: &[Vec<HandlerEvent>]) -> Vec<Result<(), HandlerError>> {
+    let handler = HistoryHandler::new(world.db.clone(), &Shutdown::new());
+    let mut lock = world.db.begin().await.unwrap();
+    sqlx::query("LOCK TABLE order_history IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let (first, others) = batches.split_first().unwrap();
+    let release = async {
+        testbed::eventually("the first waits for the table", async || {
+            let waiting = "SELECT count(*) FROM pg_stat_activity
+                           WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.db).await.unwrap() == 1
+        })
+        .await;
+        // Given when they are looked at for the first time, which comes before the lock is released.
+        let others = join_all(others.iter().map(|batch| handler.handle(batch)));
+        let (others, done) = tokio::join!(others, lock.commit());
+        done.unwrap();
+        others
+    };
+    let (first, others) = tokio::join!(handler.handle(first), release);
+    std::iter::once(first).chain(others).collect()
+}
+
+#[tokio::test]
+async fn batches_that_wait_share_a_statement() {
+    let world = World::new().await;
+    let batches: Vec<Vec<HandlerEvent>> = (1..=5).map(|id| vec![fresh(event(id, 1))]).collect();
+    for done in at_once(&world, &batches).await {
+        done.unwrap();
+    }
+    assert_eq!(world.recorded().await, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM order_history";
+    assert_eq!(sqlx::query_scalar::<_, i64>(transactions).fetch_one(&world.db).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_costs_its_neighbours_nothing() {
+    let world = World::new().await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on my watch'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON order_history FOR EACH ROW WHEN (NEW.order_id = 3)
+         EXECUTE FUNCTION refuse()",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let batches: Vec<Vec<HandlerEvent>> = (1..=5).map(|id| vec![fresh(event(id, 1))]).collect();
+    let done = at_once(&world, &batches).await;
+    let refused: Vec<bool> = done.iter().map(Result::is_err).collect();
+    assert_eq!(refused, [false, false, true, false, false]);
+    assert_eq!(world.recorded().await, [(1, 1), (2, 1), (4, 1), (5, 1)]);
 }
