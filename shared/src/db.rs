@@ -41,7 +41,14 @@ pub fn pool(url: &SecretString, max_connections: u32, application: &str) -> Resu
 pub struct Connections {
     pool: PgPool,
     most: usize,
-    kept: Arc<Mutex<Vec<Held>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    kept: Vec<Held>,
+    /// Who waits for the pool, because nothing was kept.
+    waiting: usize,
 }
 
 /// A connection taken from [`Connections`]. Dropped, it goes back to its pool.
@@ -55,34 +62,41 @@ pub struct Held {
 impl Connections {
     /// Keeps at most this many connections, which others who use the pool must be able to do without.
     pub fn new(pool: PgPool, most: usize) -> Self {
-        Self { pool, most, kept: Arc::default() }
+        Self { pool, most, state: Arc::default() }
     }
 
     /// A connection that was kept, or one of the pool's.
     pub async fn take(&self) -> Result<Held, sqlx::Error> {
-        while let Some(held) = self.last_kept() {
+        let waiting = loop {
+            let mut state = self.state();
+            let Some(held) = state.kept.pop() else {
+                state.waiting += 1;
+                break Waiting(self);
+            };
+            drop(state);
             if steady(held.taken.elapsed(), held.used.elapsed()) {
                 return Ok(held);
             }
-        }
+        };
         let connection = self.pool.acquire().await?;
+        drop(waiting);
         let now = Instant::now();
         Ok(Held { connection, taken: now, used: now })
     }
 
-    /// Keeps a connection for the next piece of work, after all its statements have succeeded.
+    /// Keeps a connection for the next piece of work, after all its statements have succeeded. Where somebody waits for
+    /// the pool, the pool gets it.
     pub fn keep(&self, mut held: Held) {
-        let mut kept = self.kept();
-        if kept.len() < self.most {
+        let mut state = self.state();
+        if state.waiting == 0 && state.kept.len() < self.most {
             held.used = Instant::now();
-            kept.push(held);
+            state.kept.push(held);
         }
     }
 
     /// Closes the pool, with what is kept of it.
     pub async fn close(&self) {
-        let kept = std::mem::take(&mut *self.kept());
-        drop(kept);
+        self.state().kept.clear();
         self.pool.close().await;
     }
 
@@ -91,12 +105,17 @@ impl Connections {
         &self.pool
     }
 
-    fn last_kept(&self) -> Option<Held> {
-        self.kept().pop()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn kept(&self) -> MutexGuard<'_, Vec<Held>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+/// Somebody who waits for the pool, until it is dropped.
+struct Waiting<'a>(&'a Connections);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
     }
 }
 

@@ -76,3 +76,41 @@ async fn a_discarded_connection_makes_room_for_another() {
     let mut held = connections.take().await.unwrap();
     assert_ne!(process(&mut held).await, first);
 }
+
+#[tokio::test]
+async fn who_waits_for_the_pool_gets_what_others_would_keep() {
+    let database = testbed::empty_postgres().await;
+    let (pool, _) = pool(&database, 1).await;
+    let connections = Connections::new(pool, 1);
+    for _ in 0..3 {
+        let held = connections.take().await.unwrap();
+        // The one who waits has looked before the connection is kept.
+        let (waited, ()) = tokio::join!(connections.take(), async { connections.keep(held) });
+        connections.keep(waited.unwrap());
+    }
+    // Nor is one forgotten who gave up.
+    let held = connections.take().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(10), connections.take()).await.is_err());
+    connections.keep(held);
+    assert!(tokio::time::timeout(Duration::from_secs(30), connections.take()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_share_few_connections_and_nobody_starves() {
+    let database = testbed::empty_postgres().await;
+    let (pool, _) = pool(&database, 3).await;
+    let connections = Connections::new(pool, 3);
+    let tasks = (0..32).map(|_| {
+        let connections = connections.clone();
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                let mut held = connections.take().await.expect("its turn comes");
+                process(&mut held).await;
+                connections.keep(held);
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}
