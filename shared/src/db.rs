@@ -84,8 +84,8 @@ impl Connections {
         Ok(Held { connection, taken: now, used: now })
     }
 
-    /// Keeps a connection for the next piece of work, after all its statements have succeeded. Where somebody waits for
-    /// the pool, the pool gets it.
+    /// Keeps a connection for the next piece of work, after all its statements have succeeded and its transactions have
+    /// ended: one that was dropped would stay open until then. Where somebody waits for the pool, the pool gets it.
     pub fn keep(&self, mut held: Held) {
         let mut state = self.state();
         if state.waiting == 0 && state.kept.len() < self.most {

@@ -286,3 +286,34 @@ async fn an_order_locked_elsewhere_waits_alone_and_is_changed_when_it_is_free() 
     assert_eq!(session.get(&path(held)).await.json["version"], 2);
     app.drain().await;
 }
+
+#[tokio::test]
+async fn a_change_that_waited_for_a_lock_in_vain_holds_none_when_it_is_answered() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    let mut transaction = app.db.begin().await.unwrap();
+    sqlx::query("UPDATE orders SET status = 'CANCELLED', version = 2 WHERE id = $1")
+        .bind(id)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let waiting = tokio::spawn({
+        let session = session.clone();
+        async move { session.put(&path(id), &json!({"status": "SHIPPED"})).await }
+    });
+    eventually("it waits for the lock", async || {
+        app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+            .await
+            > 0
+    })
+    .await;
+    transaction.commit().await.unwrap();
+    waiting.await.unwrap().expect_problem(StatusCode::CONFLICT, "illegal_transition");
+    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE NOWAIT")
+        .bind(id)
+        .execute(&app.db)
+        .await
+        .expect("nobody holds it");
+    app.drain().await;
+}

@@ -68,7 +68,11 @@ async fn decide_locked(
     // Read after the lock, by a statement of its own: one that waited would show the lines as they were before.
     let current = store::orders(&mut transaction, &[job.id]).await?;
     let prepared = match job.decide(current.first(), now) {
-        Decision::Answer(answer) => return Ok(Locked::Answer(answer)),
+        Decision::Answer(answer) => {
+            // Dropped, it would end, and let the order go, only with the connection's next use.
+            transaction.rollback().await?;
+            return Ok(Locked::Answer(answer));
+        }
         Decision::Write(prepared) => prepared,
     };
     let outcomes = store::change(&mut transaction, &[prepared.as_change(job)], now).await?;
