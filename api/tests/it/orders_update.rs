@@ -241,6 +241,15 @@ async fn a_hundred_updates_of_one_order_at_once_all_take_effect_in_order() {
     app.drain().await;
 }
 
+async fn somebody_waits_for_a_lock(app: &TestApp) {
+    eventually("it waits for the lock", async || {
+        app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+            .await
+            > 0
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_order_locked_elsewhere_waits_alone_and_is_changed_when_it_is_free() {
     let app = TestApp::start().await;
@@ -262,12 +271,7 @@ async fn an_order_locked_elsewhere_waits_alone_and_is_changed_when_it_is_free() 
         let session = session.clone();
         async move { session.put(&path(held), &json!({"status": "SHIPPED"})).await }
     });
-    eventually("it waits for the lock", async || {
-        app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-            .await
-            > 0
-    })
-    .await;
+    somebody_waits_for_a_lock(&app).await;
     session.put(&path(neighbour), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
     transaction.rollback().await.unwrap();
     assert_eq!(waiting.await.unwrap().expect(StatusCode::OK).json["version"], 2);
@@ -302,12 +306,7 @@ async fn a_change_that_waited_for_a_lock_in_vain_holds_none_when_it_is_answered(
         let session = session.clone();
         async move { session.put(&path(id), &json!({"status": "SHIPPED"})).await }
     });
-    eventually("it waits for the lock", async || {
-        app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-            .await
-            > 0
-    })
-    .await;
+    somebody_waits_for_a_lock(&app).await;
     transaction.commit().await.unwrap();
     waiting.await.unwrap().expect_problem(StatusCode::CONFLICT, "illegal_transition");
     sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE NOWAIT")

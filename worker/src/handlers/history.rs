@@ -41,8 +41,9 @@ impl EventHandler for HistoryHandler {
     async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
         let events = batch.iter().map(|item| Arc::clone(&item.event)).collect();
         let (reply, recorded) = oneshot::channel();
-        let unavailable = |error| HandlerError::Unavailable(error);
-        self.lanes.submit(Batch { events, reply }).map_err(|error| unavailable(error.into()))?;
+        self.lanes
+            .submit(Batch { events, reply })
+            .map_err(|error| HandlerError::Unavailable(error.into()))?;
         recorded.await.map_err(|_| HandlerError::Transient("a statement ended without an outcome".into()))?
     }
 }
