@@ -1,6 +1,11 @@
 //! RFC 3339 in UTC with six decimals and a `Z`, and plain dates: the one way times are written here.
 
-use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+use std::fmt;
+
+use serde::{
+    Deserializer, Serializer,
+    de::{self, Unexpected, Visitor},
+};
 use time::{
     OffsetDateTime, UtcOffset,
     format_description::{StaticFormatDescription, well_known::Rfc3339},
@@ -63,13 +68,31 @@ pub fn serialize<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S:
 
 /// Reads any RFC 3339 time.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
-    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-    OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)
+    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    deserializer.deserialize_str(Text { parse, expected: "a time as RFC 3339 writes it" })
+}
+
+/// Reads a text where it stands, without a copy.
+struct Text<F> {
+    parse: F,
+    expected: &'static str,
+}
+
+impl<T, F: Fn(&str) -> Option<T>> Visitor<'_> for Text<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
 }
 
 /// The same for dates, as `#[serde(with = "timestamp::date")]`.
 pub mod date {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+    use serde::{Deserializer, Serializer};
 
     /// Serialises as `YYYY-MM-DD`.
     pub fn serialize<S: Serializer>(date: &time::Date, serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,8 +101,7 @@ pub mod date {
 
     /// Reads `YYYY-MM-DD`.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<time::Date, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        super::parse_date(&text).ok_or_else(|| D::Error::custom("a date is written YYYY-MM-DD"))
+        deserializer.deserialize_str(super::Text { parse: super::parse_date, expected: "a date, YYYY-MM-DD" })
     }
 }
 

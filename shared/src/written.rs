@@ -3,32 +3,39 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use serde_json::value::{RawValue, to_raw_value};
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
-/// A value together with its JSON text, written or read once: whoever sends it on copies the text.
+/// A value together with its JSON text, written or read once: whoever sends it on shares the text.
 #[derive(Clone, Debug)]
 pub struct Written<T> {
     value: T,
-    json: Box<RawValue>,
+    json: ByteString,
 }
 
 impl<T: Serialize> Written<T> {
     /// Writes it out.
     pub fn new(value: T) -> Result<Self, serde_json::Error> {
-        Ok(Self { json: to_raw_value(&value)?, value })
+        Ok(Self { json: serde_json::to_string(&value)?.into(), value })
+    }
+}
+
+impl<T: for<'a> Deserialize<'a>> Written<T> {
+    /// Reads it from its JSON, which is kept as it is.
+    pub fn read(json: ByteString) -> Result<Self, serde_json::Error> {
+        Ok(Self { value: serde_json::from_str(&json)?, json })
     }
 }
 
 impl<T> Written<T> {
     /// Its JSON.
     pub fn json(&self) -> &str {
-        self.json.get()
+        &self.json
     }
 
-    /// A copy of its JSON, to be shared.
+    /// Its JSON, shared.
     pub fn to_bytes(&self) -> Bytes {
-        Bytes::copy_from_slice(self.json().as_bytes())
+        self.json.as_bytes().clone()
     }
 
     /// The value alone.
@@ -54,30 +61,16 @@ impl<T: PartialEq> PartialEq for Written<T> {
 
 impl<T: Eq> Eq for Written<T> {}
 
-impl<T> Serialize for Written<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.json.serialize(serializer)
-    }
-}
-
-impl<'de, T: for<'a> Deserialize<'a>> Deserialize<'de> for Written<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = Box::<RawValue>::deserialize(deserializer)?;
-        let value = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
-        Ok(Self { value, json })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_text_is_kept_as_it_came_and_the_value_is_checked() {
-        let read: Written<Vec<i32>> = serde_json::from_str("[1, 2]").unwrap();
+        let read: Written<Vec<i32>> = Written::read("[1, 2]".into()).unwrap();
         assert_eq!((read.json(), read.len()), ("[1, 2]", 2));
-        assert_eq!(serde_json::to_string(&read).unwrap(), "[1, 2]");
+        assert_eq!(read.to_bytes(), "[1, 2]");
         assert_eq!(read, Written::new(vec![1, 2]).unwrap());
-        assert!(serde_json::from_str::<Written<Vec<i32>>>("[1, true]").is_err());
+        assert!(Written::<Vec<i32>>::read("[1, true]".into()).is_err());
     }
 }

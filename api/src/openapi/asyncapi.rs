@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use shared::event::{Event, EventType};
+use shared::event::{Document, EventType};
 use utoipa::{PartialSchema as _, ToSchema as _};
 
 /// The document.
@@ -66,8 +66,8 @@ fn message(kind: EventType) -> Value {
 
 /// The schema of an event and of everything in it, from the types themselves.
 fn schemas() -> Value {
-    let mut schemas = vec![(Event::name().into_owned(), Event::schema())];
-    Event::schemas(&mut schemas);
+    let mut schemas = vec![(Document::name().into_owned(), Document::schema())];
+    Document::schemas(&mut schemas);
     let by_name: BTreeMap<_, _> = schemas.into_iter().collect();
     serde_json::to_value(by_name).unwrap_or_default()
 }

@@ -39,7 +39,7 @@ async fn an_order_is_answered_stored_and_announced() {
 
     let payload: String =
         sqlx::query_scalar("SELECT payload::text FROM outbox").fetch_one(&app.db).await.unwrap();
-    let event = Event::from_slice(payload.as_bytes()).unwrap();
+    let event = Event::read(&payload.clone().into()).unwrap();
     assert_eq!(event.data.version, 1);
     assert_eq!(event.data.performed_by.get(), 123);
     let event: Value = serde_json::from_str(&payload).unwrap();

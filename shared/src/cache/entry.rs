@@ -1,5 +1,7 @@
 //! The layout of an entry: version, owner, body.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 
 use super::{CacheWrite, CachedOrder, KEY_PREFIX, Lookup};
@@ -28,7 +30,8 @@ pub(super) fn encode(write: &CacheWrite) -> Vec<u8> {
         Some((owner, body)) => (owner.get(), body.as_ref()),
         None => (0, [].as_slice()),
     };
-    let mut entry = format!("{:0NUMBER$}{owner:0NUMBER$}", write.version).into_bytes();
+    let mut entry = Vec::with_capacity(2 * NUMBER + body.len());
+    let _infallible = write!(entry, "{:0NUMBER$}{owner:0NUMBER$}", write.version);
     entry.extend_from_slice(body);
     entry
 }

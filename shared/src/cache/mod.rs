@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use rand::Rng as _;
-use redis::{RedisError, Script, aio::MultiplexedConnection};
+use redis::{Cmd, RedisError, Script, aio::MultiplexedConnection};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -181,8 +181,11 @@ impl Cache {
         let mut places = Vec::with_capacity(writes.len());
         for (place, write) in writes.iter().enumerate() {
             if write.version == 1 && write.may_create && write.content.is_some() {
-                let set = pipeline.cmd("SET").arg(entry::key(write.id)).arg(entry::encode(write));
+                let entry = entry::encode(write);
+                let mut set = Cmd::with_capacity(6, 128 + entry.len());
+                set.arg("SET").arg(entry::key(write.id)).arg(entry);
                 set.arg("NX").arg("PX").arg(self.jittered_ttl());
+                pipeline.add_command(set);
                 places.push(place);
             }
         }

@@ -46,6 +46,11 @@ fn line(event: &Event<'_>, at: &str) -> String {
     line.0
 }
 
+/// Whether JSON writes it as it is.
+fn plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+}
+
 struct Line(String);
 
 impl Line {
@@ -58,13 +63,17 @@ impl Line {
 
     fn text(&mut self, name: &str, text: &str) {
         self.name(name);
-        if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        if plain(text) {
             self.0.push('"');
             self.0.push_str(text);
             self.0.push('"');
         } else {
-            self.0.push_str(&serde_json::Value::from(text).to_string());
+            self.quote(text);
         }
+    }
+
+    fn quote(&mut self, text: &str) {
+        self.0.push_str(&serde_json::Value::from(text).to_string());
     }
 
     fn number(&mut self, name: &str, number: impl fmt::Display) {
@@ -99,7 +108,17 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field.name(), &format!("{value:?}"));
+        self.name(field.name());
+        self.0.push('"');
+        let start = self.0.len();
+        let _infallible = write!(self.0, "{value:?}");
+        if plain(&self.0[start..]) {
+            self.0.push('"');
+        } else {
+            let text = self.0.split_off(start);
+            self.0.pop();
+            self.quote(&text);
+        }
     }
 }
 

@@ -28,7 +28,13 @@ struct Inner {
     waiting: Mutex<Waiting>,
     changed: Condvar,
     /// Held while writing, so that lines keep their order.
-    output: Mutex<Box<dyn Write + Send>>,
+    output: Mutex<Output>,
+}
+
+struct Output {
+    to: Box<dyn Write + Send>,
+    /// Room for the next lines: what was written last, emptied.
+    spare: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -43,7 +49,7 @@ impl Lines {
         let lines = Self(Arc::new(Inner {
             waiting: Mutex::default(),
             changed: Condvar::new(),
-            output: Mutex::new(output),
+            output: Mutex::new(Output { to: output, spare: Vec::new() }),
         }));
         let inner = Arc::clone(&lines.0);
         thread::Builder::new().name("log".to_owned()).spawn(move || inner.keep_writing())?;
@@ -72,9 +78,12 @@ impl Inner {
 
     fn write(&self) {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let Waiting { bytes, .. } = mem::take(&mut *self.lock());
+        let empty = Waiting { bytes: mem::take(&mut output.spare), urgent: false };
+        let Waiting { mut bytes, .. } = mem::replace(&mut *self.lock(), empty);
         // Nobody can be told that the log cannot be written.
-        let _lost = output.write_all(&bytes).and_then(|()| output.flush());
+        let _lost = output.to.write_all(&bytes).and_then(|()| output.to.flush());
+        bytes.clear();
+        output.spare = bytes;
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

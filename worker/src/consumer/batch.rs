@@ -208,7 +208,7 @@ impl Consumer {
 }
 
 fn read(delivery: Delivery) -> Item {
-    let (event, verdict) = match Event::from_slice(&delivery.body) {
+    let (event, verdict) = match Event::read(&delivery.body) {
         Ok(event) => (Some(Arc::new(event)), Verdict::Done),
         Err(error) => (None, failed("parse", chain(&error))),
     };

@@ -61,8 +61,8 @@ pub struct ConsumerSettings {
 impl Default for ConsumerSettings {
     fn default() -> Self {
         Self {
-            batch_size: 100,
-            concurrency: 8,
+            batch_size: 250,
+            concurrency: 4,
             max_attempts: 5,
             wait: Duration::from_secs(1),
             handler_deadline: Duration::from_secs(40),

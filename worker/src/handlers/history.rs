@@ -1,6 +1,9 @@
 //! Records every version of every order.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -10,7 +13,7 @@ use shared::{
     lanes::{Lanes, Size, Work},
     shutdown::Shutdown,
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::oneshot;
 
 use super::{EventHandler, HandlerError, HandlerEvent};
@@ -20,6 +23,10 @@ use crate::store::{Session, StoreError, bounded, history};
 /// many small ones. Few batches, so that a statement stays well below its time limit also where batches are large.
 const SIZE: Size = Size { lanes: 1, waiting: 10_000, batch: 4 };
 
+/// How long after an event that had been recorded already each is looked for before it is recorded: repetitions come
+/// together, as in a replay.
+const CAREFUL: Duration = Duration::from_mins(1);
+
 /// Writes the rows of the batches that wait in one statement. A version that is recorded already stays as it is.
 pub struct HistoryHandler {
     lanes: Lanes<Batch>,
@@ -28,7 +35,7 @@ pub struct HistoryHandler {
 impl HistoryHandler {
     /// Records into `db`, until it is dropped.
     pub fn new(db: PgPool, shutdown: &Shutdown) -> Self {
-        Self { lanes: Lanes::start(SIZE, Recorder { db: Connections::new(db, SIZE.lanes) }, shutdown) }
+        Self { lanes: Lanes::start(SIZE, Recorder::new(Connections::new(db, SIZE.lanes)), shutdown) }
     }
 }
 
@@ -56,6 +63,8 @@ struct Batch {
 
 struct Recorder {
     db: Connections,
+    /// When an event came that had been recorded already.
+    repeated: Mutex<Option<Instant>>,
 }
 
 impl Work<Batch> for Recorder {
@@ -81,15 +90,35 @@ impl Work<Batch> for Recorder {
 }
 
 impl Recorder {
+    const fn new(db: Connections) -> Self {
+        Self { db, repeated: Mutex::new(None) }
+    }
+
     async fn record<'a>(&self, events: impl IntoIterator<Item = &'a Arc<Event>>) -> Result<(), StoreError> {
         let mut events: Vec<_> = events.into_iter().map(Arc::as_ref).collect();
         // One order of locking for all workers: two that got the same events cannot wait for each other.
-        events.sort_unstable_by_key(|event| (event.data.order_id, event.data.version));
+        let place = |event: &&Event| (event.data.order_id, event.data.version);
+        events.sort_unstable_by_key(place);
+        events.dedup_by_key(|event| place(event));
         let mut session = Session::open(&self.db).await?;
-        let inserted = bounded(history::insert(&mut session, &events)).await?;
+        let inserted = bounded(self.insert(&mut session, &events)).await?;
         session.release();
         metrics::counter!("worker_history_rows_total").increment(inserted);
         Ok(())
+    }
+
+    /// As if all were new, as nearly always, unless some were not lately.
+    async fn insert(&self, connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
+        let repeated = *self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        if repeated.is_none_or(|at| at.elapsed() > CAREFUL) {
+            match history::insert_new(connection, events).await {
+                Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                    *self.repeated.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
+                done => return done,
+            }
+        }
+        history::insert(connection, events).await
     }
 }
 

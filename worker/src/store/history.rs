@@ -5,10 +5,7 @@ use sqlx::PgConnection;
 
 /// Records versions in one statement and says how many were new. One that is recorded already stays as it is.
 pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
-    let mut rows = Rows::default();
-    for event in events {
-        rows.push(event);
-    }
+    let rows = Rows::of(events);
     let done = sqlx::query!(
         "INSERT INTO order_history
              (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
@@ -17,6 +14,31 @@ pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::R
                      $8::timestamptz[])
               AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
          ON CONFLICT (order_id, version) DO NOTHING",
+        &rows.order_ids,
+        &rows.versions,
+        &rows.actions as _,
+        &rows.changes as _,
+        &rows.customer_ids,
+        &rows.performed_by,
+        &rows.event_ids,
+        &rows.occurred_at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Records versions none of which is recorded yet; a unique violation where one is. It takes PostgreSQL two thirds of
+/// [`insert`], which looks for each version before it writes it and announces each row twice in the write-ahead log.
+pub async fn insert_new(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
+    let rows = Rows::of(events);
+    let done = sqlx::query!(
+        "INSERT INTO order_history
+             (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+         SELECT order_id, version, action, changes::json, customer_id, performed_by, event_id, occurred_at
+         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
+                     $8::timestamptz[])
+              AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)",
         &rows.order_ids,
         &rows.versions,
         &rows.actions as _,
@@ -72,6 +94,14 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    fn of(events: &[&'a Event]) -> Self {
+        let mut rows = Self::default();
+        for event in events {
+            rows.push(event);
+        }
+        rows
+    }
+
     fn push(&mut self, event: &'a Event) {
         let data = &event.data;
         self.order_ids.push(data.order_id.get());

@@ -54,7 +54,7 @@ async fn without_redis_the_history_goes_on_and_the_entries_are_owed_until_it_is_
     assert_eq!(debts.pay_once().await.unwrap(), 0);
 
     let Lookup::Found(found) = world.cache.get(order_id(1)).await.unwrap() else { panic!("no entry") };
-    assert_eq!((found.version, found.body), (2, serde_json::to_vec(&events[1].data.order).unwrap().into()));
+    assert_eq!((found.version, found.body), (2, events[1].data.order.to_bytes()));
     assert_eq!(world.cache.get(order_id(2)).await.unwrap(), Lookup::Deleted { version: 2 });
     // It was not in the cache, and what is owed is late.
     assert_eq!(world.cache.get(order_id(3)).await.unwrap(), Lookup::Miss);

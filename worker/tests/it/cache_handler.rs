@@ -17,9 +17,9 @@ async fn handled(world: &World, events: &[HandlerEvent]) {
 async fn an_entry_is_the_order_byte_for_byte_as_it_is_answered() {
     let world = World::new().await;
     let event = event(7, 1);
-    let answered = serde_json::to_vec(&event.data.order).unwrap();
+    let answered = event.data.order.to_bytes();
     // As it comes from a broker: through JSON.
-    let received = shared::event::Event::from_slice(event.to_envelope().body.as_bytes()).unwrap();
+    let received = shared::event::Event::read(&event.to_envelope().body.into()).unwrap();
     handled(&world, &[fresh(received)]).await;
     let Lookup::Found(found) = world.cache.get(order_id(7)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.body, answered);

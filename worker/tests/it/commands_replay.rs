@@ -63,5 +63,5 @@ async fn rebuild_cache_writes_every_order_as_it_is_and_replaces_nothing_newer() 
     assert_eq!((version(1).await, version(2).await, version(700).await), (2, 5, 1));
     assert_eq!(world.cache.get(order_id(3)).await.unwrap(), Lookup::Deleted { version: 2 });
     let Lookup::Found(found) = world.cache.get(order_id(700)).await.unwrap() else { panic!("no entry") };
-    assert_eq!(found.body, serde_json::to_vec(&orders[699].data.order).unwrap());
+    assert_eq!(found.body, orders[699].data.order.to_bytes());
 }

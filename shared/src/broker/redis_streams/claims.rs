@@ -7,11 +7,7 @@ use std::{
 
 use redis::RedisResult;
 
-use super::{
-    entries::Entry,
-    keeper,
-    source::{Reader, RedisStreamsSource},
-};
+use super::{entries::Entry, keeper, reader::Reader, source::RedisStreamsSource};
 use crate::broker::Delivery;
 
 impl RedisStreamsSource {

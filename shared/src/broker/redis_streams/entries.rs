@@ -1,14 +1,14 @@
 //! Entries of the stream as Redis answers them.
 
+use std::fmt;
+
 use bytes::Bytes;
 use redis::Value;
 use time::OffsetDateTime;
 
 use crate::broker::Delivery;
 
-/// The field with the event's id: for people and tools that look at the stream.
-pub(super) const ID: &str = "id";
-/// The field with the whole event.
+/// The one field, with the whole event.
 pub(super) const BODY: &str = "body";
 
 /// One entry.
@@ -21,16 +21,34 @@ pub(super) struct Entry {
 impl Entry {
     /// Hands it out as its `attempt`th attempt.
     pub(super) fn into_delivery(self, attempt: u32) -> Delivery {
-        let published_at = millis(&self.id).and_then(|millis| {
-            OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()
-        });
+        let published_at = EntryId::parse(&self.id).and_then(EntryId::time);
         Delivery { body: self.body, attempt, published_at, receipt: self.id }
     }
 }
 
-/// The time in an entry id: milliseconds of the server's clock since the Unix epoch.
-fn millis(id: &str) -> Option<u64> {
-    id.split_once('-')?.0.parse().ok()
+/// An entry's id: the milliseconds of the server's clock since the Unix epoch, and a number among those of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct EntryId {
+    millis: u64,
+    number: u64,
+}
+
+impl EntryId {
+    /// Reads what Redis writes, `1737367200123-7`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (millis, number) = text.split_once('-')?;
+        Some(Self { millis: millis.parse().ok()?, number: number.parse().ok()? })
+    }
+
+    fn time(self) -> Option<OffsetDateTime> {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.millis) * 1_000_000).ok()
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.number)
+    }
 }
 
 /// The entries in an answer of `XREADGROUP` to one stream. Nothing new is `Nil`.

@@ -5,36 +5,40 @@ use std::{
     time::Instant,
 };
 
+use super::entries::EntryId;
+
 /// Entries handed out and not settled, and entries held back until their next attempt.
 ///
 /// Entries that are pending under this consumer's name but not in here were on their way when a
 /// `receive` was cancelled or failed.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    in_flight: HashSet<String>,
-    held_back: HashMap<String, Instant>,
+    in_flight: HashSet<EntryId>,
+    held_back: HashMap<EntryId, Instant>,
     /// `held_back` by time.
-    schedule: BTreeSet<(Instant, String)>,
+    schedule: BTreeSet<(Instant, EntryId)>,
 }
 
 impl Ledger {
     /// These are handed out now.
     pub(super) fn hand_out<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) {
-        for id in ids {
+        for id in ids.into_iter().filter_map(EntryId::parse) {
             self.release(id);
-            self.in_flight.insert(id.to_owned());
+            self.in_flight.insert(id);
         }
     }
 
     /// This one is settled.
     pub(super) fn settle(&mut self, id: &str) {
-        self.in_flight.remove(id);
+        if let Some(id) = EntryId::parse(id) {
+            self.in_flight.remove(&id);
+        }
     }
 
     /// This one is to come again at `due`, where it is still held.
     pub(super) fn hold_back(&mut self, id: &str, due: Instant) {
-        if let Some(id) = self.in_flight.take(id) {
-            self.schedule.insert((due, id.clone()));
+        if let Some(id) = EntryId::parse(id).and_then(|id| self.in_flight.take(&id)) {
+            self.schedule.insert((due, id));
             self.held_back.insert(id, due);
         }
     }
@@ -46,35 +50,36 @@ impl Ledger {
 
     /// When `id` is due, where it is held back.
     pub(super) fn due_of(&self, id: &str) -> Option<Instant> {
-        self.held_back.get(id).copied()
+        self.held_back.get(&EntryId::parse(id)?).copied()
     }
 
     /// Up to `max` of those whose time has come, oldest first. They stay held back until they are handed out, so
     /// that nothing is lost where taking them fails.
     pub(super) fn due(&self, now: Instant, max: usize) -> Vec<String> {
-        self.schedule.iter().take_while(|(due, _)| *due <= now).take(max).map(|(_, id)| id.clone()).collect()
+        let due = self.schedule.iter().take_while(|(due, _)| *due <= now);
+        due.take(max).map(|(_, id)| id.to_string()).collect()
     }
 
     /// Whether this process holds it already.
     pub(super) fn holds(&self, id: &str) -> bool {
-        self.in_flight.contains(id) || self.held_back.contains_key(id)
+        EntryId::parse(id).is_some_and(|id| self.in_flight.contains(&id) || self.held_back.contains_key(&id))
     }
 
     /// Everything held.
     pub(super) fn all(&self) -> Vec<String> {
-        self.in_flight.iter().chain(self.held_back.keys()).cloned().collect()
+        self.in_flight.iter().chain(self.held_back.keys()).map(EntryId::to_string).collect()
     }
 
     /// These belong to another consumer by now, or are gone.
     pub(super) fn lose<'a>(&mut self, ids: impl IntoIterator<Item = &'a String>) {
-        for id in ids {
-            self.in_flight.remove(id);
+        for id in ids.into_iter().filter_map(|id| EntryId::parse(id)) {
+            self.in_flight.remove(&id);
             self.release(id);
         }
     }
 
-    fn release(&mut self, id: &str) {
-        if let Some((id, due)) = self.held_back.remove_entry(id) {
+    fn release(&mut self, id: EntryId) {
+        if let Some(due) = self.held_back.remove(&id) {
             self.schedule.remove(&(due, id));
         }
     }

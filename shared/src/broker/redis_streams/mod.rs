@@ -30,6 +30,7 @@ mod group;
 mod keeper;
 mod ledger;
 mod link;
+mod reader;
 mod sink;
 mod source;
 #[cfg(test)]

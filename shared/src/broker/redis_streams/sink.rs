@@ -1,7 +1,7 @@
 //! Publishing to the stream.
 
 use async_trait::async_trait;
-use redis::{Pipeline, RedisError, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 
 use super::{RedisStreamsOptions, SYSTEM, broker_error, entries, link::Link};
 use crate::{
@@ -36,13 +36,9 @@ impl RedisStreamsSink {
         let mut pipe = Pipeline::with_capacity(chunk.len() + 1);
         pipe.ignore_errors();
         for event in chunk.iter().filter(|event| too_large(event).is_none()) {
-            pipe.cmd("XADD")
-                .arg(&self.stream)
-                .arg("*")
-                .arg(entries::ID)
-                .arg(event.id.as_hyphenated().to_string())
-                .arg(entries::BODY)
-                .arg(&event.body);
+            let mut add = Cmd::with_capacity(5, 128 + event.body.len());
+            add.arg("XADD").arg(&self.stream).arg("*").arg(entries::BODY).arg(&event.body);
+            pipe.add_command(add);
         }
         let answers = if pipe.is_empty() { Ok(Answers::default()) } else { self.send(pipe).await };
         let connected = answers.is_ok();

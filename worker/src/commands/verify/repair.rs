@@ -86,7 +86,7 @@ async fn correct_history(stores: &Stores, wrong: &[(OrderId, i64)]) -> anyhow::R
     let mut connection = connection(&stores.db).await?;
     for versions in wrong.chunks(BATCH) {
         for logged in log::of_versions(&mut connection, versions).await? {
-            let event = Event::from_slice(logged.envelope.body.as_bytes())
+            let event = Event::read(&logged.envelope.body.into())
                 .with_context(|| format!("event {} of the log cannot be read", logged.envelope.id))?;
             let mut transaction = connection.begin().await?;
             history::correct(&mut transaction, &event).await?;

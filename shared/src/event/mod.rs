@@ -3,18 +3,23 @@
 //! [`Event`] is what handlers read. [`Envelope`] is what the outbox, the relay and the brokers carry:
 //! they know its id, its key and its sequence, and nothing of orders.
 
-use std::{borrow::Cow, fmt};
+mod document;
 
+use std::{fmt, str::Utf8Error};
+
+use bytes::Bytes;
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    order::{ChangedFields, Changes, CustomerId, Order, OrderId},
-    timestamp,
+    order::{Changes, CustomerId, Order, OrderId},
     written::Written,
 };
+
+pub use document::Document;
 
 /// The version of the layout of `data`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -59,35 +64,17 @@ impl fmt::Display for EventType {
     }
 }
 
-/// One version of one order, announced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// One version of one order, announced. On the wire it is a [`Document`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Always `1.0`.
-    specversion: Cow<'static, str>,
     /// The event's identity: the same on every delivery.
     pub id: Uuid,
-    /// Always `/orders`.
-    source: Cow<'static, str>,
     /// What happened.
-    #[serde(rename = "type")]
     pub event_type: EventType,
-    /// The order's id as text.
-    subject: String,
     /// When it happened.
-    #[serde(with = "timestamp")]
-    #[schema(value_type = String, format = DateTime)]
     pub time: OffsetDateTime,
-    /// Always `application/json`.
-    datacontenttype: Cow<'static, str>,
-    /// The version as text of twenty digits, so that text order is number order.
-    sequence: String,
-    /// Events of one key are in order by `sequence`: the order's id as text.
-    partitionkey: String,
     /// The W3C trace that caused it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// The version of the layout of `data`.
-    pub schemaversion: u32,
     /// The facts.
     pub data: EventData,
 }
@@ -104,22 +91,19 @@ pub struct Happened {
 }
 
 /// The facts of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventData {
     /// Which order.
     pub order_id: OrderId,
     /// Its version after the change.
-    #[schema(minimum = 1)]
     pub version: i64,
     /// Who it belongs to.
     pub customer_id: CustomerId,
     /// Who did it.
     pub performed_by: CustomerId,
     /// Each changed field before and after.
-    #[schema(value_type = ChangedFields)]
     pub changes: Changes,
     /// The order as answered; for `OrderDeleted`, as it last was.
-    #[schema(value_type = Order)]
     pub order: Written<Order>,
 }
 
@@ -149,27 +133,9 @@ impl Event {
         order: Written<Order>,
         Happened { time, performed_by, traceparent }: Happened,
     ) -> Self {
-        Self {
-            specversion: "1.0".into(),
-            id: Uuid::now_v7(),
-            source: "/orders".into(),
-            event_type,
-            subject: order.id.to_string(),
-            time,
-            datacontenttype: "application/json".into(),
-            sequence: format!("{version:020}"),
-            partitionkey: order.id.to_string(),
-            traceparent,
-            schemaversion: SCHEMA_VERSION,
-            data: EventData {
-                order_id: order.id,
-                version,
-                customer_id: order.customer_id,
-                performed_by,
-                changes,
-                order,
-            },
-        }
+        let (order_id, customer_id) = (order.id, order.customer_id);
+        let data = EventData { order_id, version, customer_id, performed_by, changes, order };
+        Self { id: Uuid::now_v7(), event_type, time, traceparent, data }
     }
 
     /// The event as it is stored and sent.
@@ -179,39 +145,28 @@ impl Event {
             event_type: self.event_type.to_string(),
             key: self.data.order_id.get(),
             sequence: self.data.version,
-            body: self.to_json(),
+            body: document::write(self),
         }
     }
 
-    fn to_json(&self) -> String {
-        // Most events fit, so that their text is not moved while it grows.
-        let mut json = Vec::with_capacity(2048);
-        let written = serde_json::to_writer(&mut json, self);
-        written.ok().and_then(|()| String::from_utf8(json).ok()).unwrap_or_default()
-    }
-
-    /// Reads a body from a broker.
-    pub fn from_slice(body: &[u8]) -> Result<Self, EventError> {
-        let event: Self = serde_json::from_slice(body)?;
-        if event.specversion != "1.0" {
-            return Err(EventError::Specversion(event.specversion.into_owned()));
-        }
-        if event.schemaversion != SCHEMA_VERSION {
-            return Err(EventError::SchemaVersion(event.schemaversion));
-        }
-        if event.data.version < 1 || event.data.order.id != event.data.order_id {
-            return Err(EventError::Inconsistent);
-        }
-        Ok(event)
+    /// Reads a body from a broker. What is kept of its text is not copied.
+    pub fn read(body: &Bytes) -> Result<Self, EventError> {
+        document::read(&ByteString::try_from(body.clone())?)
     }
 }
 
 /// Why a body is no event of ours. None of these heals by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
+    /// Not UTF-8.
+    #[error("not an event: {0}")]
+    NotText(#[from] Utf8Error),
     /// Not JSON, or not the shape of an event.
     #[error("not an event: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// Of something else.
+    #[error("an event of {0:?}, not of orders")]
+    Source(String),
     /// Another version of `CloudEvents`.
     #[error("unsupported specversion {0:?}")]
     Specversion(String),
