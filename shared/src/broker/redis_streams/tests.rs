@@ -1,5 +1,7 @@
 //! A Redis for each test, and what only this backend promises.
 
+mod reading_ahead;
+
 use std::time::Duration;
 
 use redis::{AsyncCommands as _, aio::MultiplexedConnection};
@@ -253,83 +255,6 @@ async fn many_entries_of_a_dead_consumer_are_taken_over_in_several_steps() {
         assert!(batch.len() <= 40);
         seen.extend(batch.into_iter().map(|delivery| delivery.receipt));
     }
-}
-
-/// Takes a full batch, and waits until others are read ahead of the next.
-async fn with_some_read_ahead(bench: &RedisBench) -> (RedisStreamsSource, Vec<Delivery>) {
-    let source = bench.redis_source("one").await;
-    bench.publish(300).await;
-    let first = source.receive(50, Duration::from_secs(5)).await.expect("received");
-    assert_eq!(first.len(), 50);
-    eventually("two batches are read ahead", async || source.shared.ledger().all().len() == 150).await;
-    (source, first)
-}
-
-fn keys(deliveries: &[Delivery]) -> Vec<i64> {
-    let key = |delivery: &Delivery| {
-        serde_json::from_slice::<serde_json::Value>(&delivery.body).unwrap()["key"].as_i64()
-    };
-    deliveries.iter().map(|delivery| key(delivery).unwrap()).collect()
-}
-
-#[tokio::test]
-async fn what_is_read_ahead_is_kept_from_others_and_handed_out_in_order() {
-    let bench = RedisBench::start().await;
-    let (source, mut taken) = with_some_read_ahead(&bench).await;
-    let other = bench.redis_source("two").await;
-    let theirs = take(&other, 150).await;
-    assert_eq!(keys(&theirs), (151..=300).collect::<Vec<_>>());
-    // Long enough for what has no heartbeat to be taken over.
-    assert!(other.receive(10, PATIENCE * 2).await.expect("received").is_empty());
-    while taken.len() < 150 {
-        taken.extend(source.receive(7, Duration::from_secs(5)).await.expect("received"));
-    }
-    assert_eq!(keys(&taken), (1..=150).collect::<Vec<_>>());
-    assert!(taken.iter().all(|delivery| delivery.attempt == 1));
-    assert!(source.receive(10, Duration::from_millis(10)).await.expect("received").is_empty());
-}
-
-#[tokio::test]
-async fn what_is_read_ahead_goes_to_others_when_its_consumer_closes_or_dies() {
-    for closes in [true, false] {
-        let bench = RedisBench::start().await;
-        let (source, taken) = with_some_read_ahead(&bench).await;
-        if closes {
-            source.close().await;
-        }
-        drop((source, taken));
-        let mut left = keys(&take(&bench.redis_source("two").await, 300).await);
-        left.sort_unstable();
-        assert_eq!(left, (1..=300).collect::<Vec<_>>());
-    }
-}
-
-#[tokio::test]
-async fn an_interrupted_receive_ends_the_reading_ahead_and_loses_nothing() {
-    let bench = RedisBench::start().await;
-    let (source, taken) = with_some_read_ahead(&bench).await;
-    source.reader.lock().await.interrupted = true;
-    let next = source.receive(50, Duration::from_secs(5)).await.expect("received");
-    assert_eq!(source.shared.ledger().all().len(), 150, "no more is read for it");
-    let mut seen = [keys(&taken), keys(&next), keys(&take(&source, 200).await)].concat();
-    seen.sort_unstable();
-    assert_eq!(seen, (1..=300).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_lost_connection_costs_none_of_what_is_read_ahead() {
-    let bench = RedisBench::start().await;
-    let (source, taken) = with_some_read_ahead(&bench).await;
-    bench.proxy().cut();
-    let mut seen = keys(&taken);
-    while seen.len() < 300 {
-        // Calls fail until there is a new connection.
-        if let Ok(batch) = source.receive(50, Duration::from_secs(1)).await {
-            seen.extend(keys(&batch));
-        }
-    }
-    seen.sort_unstable();
-    assert_eq!(seen, (1..=300).collect::<Vec<_>>());
 }
 
 #[tokio::test]
