@@ -3,54 +3,40 @@
 use shared::{event::Event, order::OrderId};
 use sqlx::PgConnection;
 
-/// Records versions in one statement and says how many were new. One that is recorded already stays as it is.
-pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
-    let rows = Rows::of(events);
-    let done = sqlx::query!(
-        "INSERT INTO order_history
-             (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-         SELECT order_id, version, action, changes::json, customer_id, performed_by, event_id, occurred_at
-         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
-                     $8::timestamptz[])
-              AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-         ON CONFLICT (order_id, version) DO NOTHING",
-        &rows.order_ids,
-        &rows.versions,
-        &rows.actions as _,
-        &rows.changes as _,
-        &rows.customer_ids,
-        &rows.performed_by,
-        &rows.event_ids,
-        &rows.occurred_at,
-    )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
+/// Inserts a row for each event, by one statement with this ending, and gives how many were inserted.
+macro_rules! insert_rows {
+    ($connection:expr, $events:expr, $($ending:tt)*) => {{
+        let rows = Rows::of($events);
+        let inserted = sqlx::query!(
+            "INSERT INTO order_history
+                 (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+             SELECT order_id, version, action, changes::json, customer_id, performed_by, event_id, occurred_at
+             FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
+                         $8::timestamptz[])
+                  AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)"
+                $($ending)*,
+            &rows.order_ids,
+            &rows.versions,
+            &rows.actions as _,
+            &rows.changes as _,
+            &rows.customer_ids,
+            &rows.performed_by,
+            &rows.event_ids,
+            &rows.occurred_at,
+        );
+        Ok(inserted.execute($connection).await?.rows_affected())
+    }};
 }
 
-/// Records versions none of which is recorded yet; a unique violation where one is. It takes PostgreSQL two thirds of
+/// Records versions in one statement and says how many were new. One that is recorded already stays as it is.
+pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
+    insert_rows!(connection, events, + " ON CONFLICT (order_id, version) DO NOTHING")
+}
+
+/// Records versions none of which is recorded yet; a unique violation where one is. It takes PostgreSQL three quarters of
 /// [`insert`], which looks for each version before it writes it and announces each row twice in the write-ahead log.
 pub async fn insert_new(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
-    let rows = Rows::of(events);
-    let done = sqlx::query!(
-        "INSERT INTO order_history
-             (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-         SELECT order_id, version, action, changes::json, customer_id, performed_by, event_id, occurred_at
-         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
-                     $8::timestamptz[])
-              AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)",
-        &rows.order_ids,
-        &rows.versions,
-        &rows.actions as _,
-        &rows.changes as _,
-        &rows.customer_ids,
-        &rows.performed_by,
-        &rows.event_ids,
-        &rows.occurred_at,
-    )
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
+    insert_rows!(connection, events,)
 }
 
 /// Makes a recorded version say what its event says, or records it. For repair only.
