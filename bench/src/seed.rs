@@ -54,7 +54,7 @@ pub async fn outbox(pool: &PgPool, first: i64, count: i64) -> anyhow::Result<()>
                  INSERT INTO outbox (event_id, event_type, order_id, version, payload)
                  SELECT event_id, 'OrderCreated', id, 1,
                         replace(replace('{payload}', '{ID}', id::text), '00000000-0000-0000-0000-000000000000',
-                                event_id::text)::json
+                                event_id::text)
                  FROM (SELECT id, gen_random_uuid() AS event_id FROM generate_series(at, least(at + 499, {last})) id) t;
                  COMMIT;
                  at := at + 500;

@@ -131,7 +131,7 @@ impl Cursor {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT id AS "id!", event_id AS "event_id!", event_type AS "event_type!", order_id AS "order_id!",
-                      version AS "version!", payload::text AS "payload!",
+                      version AS "version!", payload AS "payload!",
                       extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
                FROM outbox_page($1::text::pg_snapshot, $2::text::pg_snapshot, $7::text[]::xid8[],
                                 $3, $4, $5, $6)"#,
@@ -220,7 +220,7 @@ impl Cursor {
 pub(super) async fn by_ids(pool: &PgPool, ids: &[i64]) -> Result<Vec<Logged>, sqlx::Error> {
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT id, event_id, event_type, order_id, version, payload::text AS "payload!",
+        r#"SELECT id, event_id, event_type, order_id, version, payload,
                   extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
            FROM outbox WHERE id = ANY ($1) ORDER BY id"#,
         ids

@@ -43,7 +43,7 @@ WITH input AS MATERIALIZED (
         SET position = excluded.position, quantity = excluded.quantity, unit_price = excluded.unit_price
 ), announced AS (
     INSERT INTO outbox (event_id, event_type, order_id, version, payload)
-    SELECT event_id, event_type, id, version + 1, payload::json FROM allowed
+    SELECT event_id, event_type, id, version + 1, payload FROM allowed
 )
 SELECT i.id AS "id!", l.id IS NOT NULL AS "locked!", a.id IS NOT NULL AS "written!"
 FROM input i LEFT JOIN locked l USING (id) LEFT JOIN allowed a USING (id)

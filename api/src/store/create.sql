@@ -30,6 +30,6 @@ WITH input AS MATERIALIZED (
     WHERE order_id IN (SELECT id FROM allowed)
 ), announced AS (
     INSERT INTO outbox (event_id, event_type, order_id, version, payload)
-    SELECT event_id, event_type, id, 1, payload::json FROM allowed
+    SELECT event_id, event_type, id, 1, payload FROM allowed
 )
 SELECT id FROM allowed

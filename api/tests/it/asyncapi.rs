@@ -17,7 +17,7 @@ async fn every_event_of_an_order_matches_the_document() {
 
     let document = app.get("/asyncapi.json").await.expect(StatusCode::OK).json;
     assert_eq!(document["asyncapi"], "3.0.0");
-    let events: Vec<String> = sqlx::query_scalar("SELECT payload::text FROM outbox ORDER BY id")
+    let events: Vec<String> = sqlx::query_scalar("SELECT payload FROM outbox ORDER BY id")
         .fetch_all(&app.db)
         .await
         .expect("events");

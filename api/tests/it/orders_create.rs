@@ -37,8 +37,7 @@ async fn an_order_is_answered_stored_and_announced() {
     assert_eq!(found.bytes, created.bytes, "the answer is the same byte for byte");
     assert_eq!(found.header("etag"), Some("\"1\""));
 
-    let payload: String =
-        sqlx::query_scalar("SELECT payload::text FROM outbox").fetch_one(&app.db).await.unwrap();
+    let payload: String = sqlx::query_scalar("SELECT payload FROM outbox").fetch_one(&app.db).await.unwrap();
     let event = Event::read(&payload.clone().into()).unwrap();
     assert_eq!(event.data.version, 1);
     assert_eq!(event.data.performed_by.get(), 123);

@@ -27,10 +27,8 @@ async fn a_deleted_order_is_gone_with_its_lines_and_announced_as_it_last_was() {
     assert_eq!(app.count("SELECT count(*) FROM order_lines").await, 0);
     assert_eq!(app.events(id).await, ["OrderCreated 1", "OrderUpdated 2", "OrderDeleted 3"]);
 
-    let payload: String = sqlx::query_scalar("SELECT payload::text FROM outbox WHERE version = 3")
-        .fetch_one(&app.db)
-        .await
-        .unwrap();
+    let payload: String =
+        sqlx::query_scalar("SELECT payload FROM outbox WHERE version = 3").fetch_one(&app.db).await.unwrap();
     let event: Value = serde_json::from_str(&payload).unwrap();
     assert_eq!(event["data"]["version"], 3);
     assert_eq!(event["data"]["order"], last);

@@ -12,9 +12,9 @@ use crate::{
 async fn record(app: &TestApp, versions: &[i64]) {
     sqlx::query(
         "INSERT INTO order_history (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-         SELECT order_id, version, upper(substr(event_type, 6)), payload->'data'->'changes',
-                (payload->'data'->>'customer_id')::bigint, (payload->'data'->>'performed_by')::bigint,
-                event_id, (payload->>'time')::timestamptz
+         SELECT order_id, version, upper(substr(event_type, 6)), payload::json->'data'->'changes',
+                (payload::json->'data'->>'customer_id')::bigint, (payload::json->'data'->>'performed_by')::bigint,
+                event_id, (payload::json->>'time')::timestamptz
          FROM outbox WHERE version = ANY($1)",
     )
     .bind(versions)

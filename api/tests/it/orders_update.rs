@@ -93,7 +93,7 @@ async fn only_what_is_named_changes() {
     }
     assert_eq!(app.events(id).await, ["OrderCreated 1", "OrderUpdated 2", "OrderUpdated 3"]);
     let changes: Value = sqlx::query_scalar::<_, sqlx::types::Json<Value>>(
-        "SELECT payload->'data'->'changes' FROM outbox WHERE version = 3",
+        "SELECT payload::json->'data'->'changes' FROM outbox WHERE version = 3",
     )
     .fetch_one(&app.db)
     .await
@@ -209,8 +209,9 @@ async fn orders_of_others_are_not_there_and_an_administrator_sees_all() {
     assert_eq!(admin.get(&path(id)).await.expect(StatusCode::OK).json["customer_id"], 1);
     let shipped = admin.put(&path(id), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
     assert_eq!(shipped.json["customer_id"], 1);
-    let by: i64 =
-        app.count("SELECT (payload->'data'->>'performed_by')::bigint FROM outbox WHERE version = 2").await;
+    let by: i64 = app
+        .count("SELECT (payload::json->'data'->>'performed_by')::bigint FROM outbox WHERE version = 2")
+        .await;
     assert_eq!(by, 3);
     assert_eq!(owner.get(&path(id)).await.bytes, shipped.bytes);
     app.drain().await;

@@ -17,7 +17,7 @@ async fn an_event_is_sent_as_it_was_written() {
     let body = r#"{ "b": 1.50, "a":"Grüße", "traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" }"#;
     sqlx::query(
         "INSERT INTO outbox (event_id, event_type, order_id, version, payload)
-         VALUES ($1, 'OrderCreated', 7, 1, $2::json)",
+         VALUES ($1, 'OrderCreated', 7, 1, $2)",
     )
     .bind(id)
     .bind(body)
@@ -101,7 +101,7 @@ async fn a_rejected_event_is_a_dead_letter_and_the_log_goes_on() {
 
     let letters = sqlx::query(
         "SELECT d.order_id, d.version, d.source, d.reason, d.attempts, d.broker,
-                d.event_id = o.event_id AND d.event_type = o.event_type AND d.body = convert_to(o.payload::text, 'UTF8')
+                d.event_id = o.event_id AND d.event_type = o.event_type AND d.body = convert_to(o.payload, 'UTF8')
          FROM dead_letters d JOIN outbox o USING (order_id)",
     )
     .fetch_all(&log.db)

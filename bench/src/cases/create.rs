@@ -118,9 +118,8 @@ pub(super) async fn recorded(db: &PgPool) -> anyhow::Result<()> {
         "INSERT INTO order_history
              (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
          SELECT order_id, version, CASE event_type WHEN 'OrderCreated' THEN 'CREATED' ELSE 'UPDATED' END,
-                payload -> 'data' -> 'changes', (payload -> 'data' ->> 'customer_id')::bigint,
-                (payload -> 'data' ->> 'performed_by')::bigint, event_id, recorded_at
-         FROM outbox WHERE NOT EXISTS
+                data -> 'changes', (data ->> 'customer_id')::bigint, (data ->> 'performed_by')::bigint, event_id, recorded_at
+         FROM outbox, LATERAL (SELECT payload::json -> 'data' AS data) d WHERE NOT EXISTS
              (SELECT FROM order_history h WHERE h.order_id = outbox.order_id AND h.version = outbox.version)",
     )
     .execute(db)

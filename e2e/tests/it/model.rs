@@ -55,7 +55,7 @@ impl World {
 
     async fn events(&self, id: i64) -> Vec<Entry> {
         let rows: Vec<(String, i64, Value)> = sqlx::query_as(
-            "SELECT event_type, version, payload FROM outbox WHERE order_id = $1 ORDER BY version",
+            "SELECT event_type, version, payload::json FROM outbox WHERE order_id = $1 ORDER BY version",
         )
         .bind(id)
         .fetch_all(&self.db)

@@ -58,7 +58,7 @@ pub async fn page(
     let (from, order) = selection.parts();
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT id, event_id, event_type, order_id, version, payload::text AS "payload!" FROM outbox
+        r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
            WHERE id > $3 AND id <= $4
              AND ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
              AND ($2::bigint IS NULL OR order_id = $2)
@@ -83,7 +83,7 @@ pub async fn of_versions(
         versions.iter().map(|(order, version)| (order.get(), *version)).unzip();
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT id, event_id, event_type, order_id, version, payload::text AS "payload!" FROM outbox
+        r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
            JOIN unnest($1::bigint[], $2::bigint[]) AS wanted (order_id, version) USING (order_id, version)
            ORDER BY id"#,
         &order_ids,

@@ -125,7 +125,7 @@ pub(crate) async fn store(db: &PgPool, events: &[Event]) {
 pub(crate) async fn log(db: &PgPool, event: &Event) {
     let envelope = event.to_envelope();
     sqlx::query(
-        "INSERT INTO outbox (event_id, event_type, order_id, version, payload) VALUES ($1, $2, $3, $4, $5::json)",
+        "INSERT INTO outbox (event_id, event_type, order_id, version, payload) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(envelope.id)
     .bind(envelope.event_type)
