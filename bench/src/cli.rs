@@ -29,9 +29,9 @@ enum Command {
         /// Where to listen
         #[arg(long)]
         port: u16,
-        /// What to answer
+        /// A file with the headers and the body to answer
         #[arg(long)]
-        body: PathBuf,
+        answer: PathBuf,
     },
     /// A process of `bench scale`
     #[command(hide = true, subcommand)]
@@ -66,7 +66,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Stress(arguments) => stress::run(arguments).await,
         Command::ScalePart(ScalePart::Publish { events }) => scale::part::publish(events).await,
         Command::ScalePart(ScalePart::Consume) => scale::part::consume().await,
-        Command::Bare { port, body } => bare::serve(port, &body).await,
+        Command::Bare { port, answer } => bare::serve(port, &answer).await,
     }
 }
 

@@ -16,6 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Response {
     /// The status code.
     pub status: u16,
+    /// Its headers, in the order in which they came.
+    pub headers: Vec<(String, String)>,
     /// The body as text.
     pub body: String,
 }
@@ -98,7 +100,7 @@ impl Client {
         let first = self.line().await?;
         let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.with_context(|| format!("{} does not speak HTTP", self.host))?;
-        let (mut length, mut chunked) = (None, false);
+        let (mut length, mut chunked, mut headers) = (None, false, Vec::new());
         loop {
             let line = self.line().await?;
             let Some((name, value)) = line.split_once(':') else { break };
@@ -107,6 +109,7 @@ impl Client {
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 chunked = value.trim().eq_ignore_ascii_case("chunked");
             }
+            headers.push((name.to_owned(), value.trim().to_owned()));
         }
         let body = match length {
             _ if matches!(status, 204 | 304) => Vec::new(),
@@ -118,7 +121,7 @@ impl Client {
                 rest
             }
         };
-        Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Response { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
     async fn chunks(&mut self) -> anyhow::Result<Vec<u8>> {

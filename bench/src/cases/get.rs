@@ -8,7 +8,7 @@ use crate::bench::Bench;
 use crate::report::Outcome;
 use crate::seed::CUSTOMERS;
 use crate::wrk::Requests;
-use crate::{programs, tokens};
+use crate::{bare, programs, tokens};
 
 const ABOUT: About = About {
     case: "get",
@@ -16,7 +16,7 @@ const ABOUT: About = About {
     target: 0.6,
     text: "GET /api/v1/orders/{id} of ten thousand cached orders by their owners over 64 connections, each with a token \
            that is checked: one Redis round trip. The reference: a bare axum on the same machine that answers the same \
-           bytes from its own memory and checks nothing.",
+           bytes, headers and body, from its own memory and checks nothing.",
 };
 
 pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
@@ -35,11 +35,11 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     )
     .await?;
     ensure!(one.is_success(), "an order cannot be read: {} {}", one.status, one.body);
-    let body = folder.join("body");
-    std::fs::write(&body, &one.body)?;
+    let answer = folder.join("answer");
+    std::fs::write(&answer, bare::recorded(&one))?;
     let port = free_port();
     let bare = programs::this(
-        &["bare", "--port", &port.to_string(), "--body", &body.display().to_string()],
+        &["bare", "--port", &port.to_string(), "--answer", &answer.display().to_string()],
         port,
         folder,
     )
