@@ -80,7 +80,8 @@ async fn up(system: &System, args: &Args) -> anyhow::Result<()> {
         system.serve(Role::Redis, "Redis", source::redis(redis.as_deref(), storage)),
     )?;
 
-    say("2/4  Building the API and the worker; the first build takes minutes, later ones seconds");
+    let later = if args.release { "minutes, too" } else { "seconds" };
+    say(format!("2/4  Building the API and the worker; the first build takes minutes, later ones {later}"));
     let (events, ()) = tokio::try_join!(events(system, args.events), build(args.release))?;
     let mut variables = events;
     variables.insert("DATABASE_URL".into(), database.url);
