@@ -1,6 +1,6 @@
 //! RFC 3339 in UTC with six decimals and a `Z`, and plain dates: the one way times are written here.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use serde::{
     Deserializer, Serializer,
@@ -14,43 +14,63 @@ use time::{
 
 const DATE: StaticFormatDescription = format_description!("[year]-[month]-[day]");
 
-/// `2025-01-20T10:00:00.123456Z`. Written digit by digit, because every order has several of them.
-pub fn format(at: OffsetDateTime) -> String {
+/// A time or date as text, in place: every order has several of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digits<const N: usize>([u8; N]);
+
+impl<const N: usize> Digits<N> {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        // Digits and marks alone: always text.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Puts a number of as many digits as there is room for.
+    fn put(&mut self, places: Range<usize>, mut number: u32) {
+        for place in self.0[places].iter_mut().rev() {
+            *place = b"0123456789"[(number % 10) as usize];
+            number /= 10;
+        }
+    }
+}
+
+impl<const N: usize> AsRef<str> for Digits<N> {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl<const N: usize> fmt::Display for Digits<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// `2025-01-20T10:00:00.123456Z`.
+pub fn format(at: OffsetDateTime) -> Digits<27> {
     let at = at.to_offset(UtcOffset::UTC);
     let (hour, minute, second, micros) = at.time().as_hms_micro();
-    let mut text = String::with_capacity("2025-01-20T10:00:00.123456Z".len());
-    push_date(&mut text, at.date());
-    for (mark, number, digits) in
-        [('T', hour.into(), 2), (':', minute.into(), 2), (':', second.into(), 2), ('.', micros, 6)]
-    {
-        text.push(mark);
-        push_number(&mut text, number, digits);
-    }
-    text.push('Z');
+    let mut text = Digits(*b"0000-00-00T00:00:00.000000Z");
+    put_date(&mut text, at.date());
+    text.put(11..13, hour.into());
+    text.put(14..16, minute.into());
+    text.put(17..19, second.into());
+    text.put(20..26, micros);
     text
 }
 
 /// `2025-01-20`.
-pub fn format_date(date: time::Date) -> String {
-    let mut text = String::with_capacity("2025-01-20".len());
-    push_date(&mut text, date);
+pub fn format_date(date: time::Date) -> Digits<10> {
+    let mut text = Digits(*b"0000-00-00");
+    put_date(&mut text, date);
     text
 }
 
 /// Years are four digits here; what clients may send, and PostgreSQL's clock, stay within.
-fn push_date(text: &mut String, date: time::Date) {
-    push_number(text, date.year().unsigned_abs(), 4);
-    text.push('-');
-    push_number(text, u8::from(date.month()).into(), 2);
-    text.push('-');
-    push_number(text, date.day().into(), 2);
-}
-
-fn push_number(text: &mut String, number: u32, digits: u32) {
-    for place in (0..digits).rev() {
-        let digit = number / 10_u32.pow(place) % 10;
-        text.push(char::from_digit(digit, 10).unwrap_or('0'));
-    }
+fn put_date<const N: usize>(text: &mut Digits<N>, date: time::Date) {
+    text.put(0..4, date.year().unsigned_abs());
+    text.put(5..7, u8::from(date.month()).into());
+    text.put(8..10, date.day().into());
 }
 
 /// Reads `YYYY-MM-DD` with a four-digit year, and nothing else.
@@ -63,7 +83,7 @@ pub fn parse_date(text: &str) -> Option<time::Date> {
 
 /// Serialises a time with [`format`]; reads any RFC 3339 time.
 pub fn serialize<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format(*at))
+    serializer.serialize_str(format(*at).as_str())
 }
 
 /// Reads any RFC 3339 time.
@@ -96,7 +116,7 @@ pub mod date {
 
     /// Serialises as `YYYY-MM-DD`.
     pub fn serialize<S: Serializer>(date: &time::Date, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&super::format_date(*date))
+        serializer.serialize_str(super::format_date(*date).as_str())
     }
 
     /// Reads `YYYY-MM-DD`.
@@ -113,17 +133,23 @@ mod tests {
 
     #[test]
     fn times_and_dates_are_written_with_all_their_digits() {
-        assert_eq!(format(datetime!(2025-01-20 10:00:00.123456789 UTC)), "2025-01-20T10:00:00.123456Z");
-        assert_eq!(format(datetime!(0987-12-31 23:59:59.000001 +01:00)), "0987-12-31T22:59:59.000001Z");
-        assert_eq!(format_date(date!(2024 - 02 - 29)), "2024-02-29");
+        assert_eq!(
+            format(datetime!(2025-01-20 10:00:00.123456789 UTC)).as_str(),
+            "2025-01-20T10:00:00.123456Z"
+        );
+        assert_eq!(
+            format(datetime!(0987-12-31 23:59:59.000001 +01:00)).as_str(),
+            "0987-12-31T22:59:59.000001Z"
+        );
+        assert_eq!(format_date(date!(2024 - 02 - 29)).as_str(), "2024-02-29");
     }
 
     proptest::proptest! {
         #[test]
         fn a_time_reads_as_it_was_written(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
             let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
-            proptest::prop_assert_eq!(OffsetDateTime::parse(&format(at), &Rfc3339), Ok(at));
-            proptest::prop_assert_eq!(parse_date(&format_date(at.date())), Some(at.date()));
+            proptest::prop_assert_eq!(OffsetDateTime::parse(format(at).as_str(), &Rfc3339), Ok(at));
+            proptest::prop_assert_eq!(parse_date(format_date(at.date()).as_str()), Some(at.date()));
         }
     }
 }

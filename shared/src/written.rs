@@ -4,7 +4,9 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use crate::order::Order;
 
 /// A value together with its JSON text, written or read once: whoever sends it on shares the text.
 #[derive(Clone, Debug)]
@@ -13,10 +15,10 @@ pub struct Written<T> {
     json: ByteString,
 }
 
-impl<T: Serialize> Written<T> {
+impl Written<Order> {
     /// Writes it out.
-    pub fn new(value: T) -> Result<Self, serde_json::Error> {
-        Ok(Self { json: serde_json::to_string(&value)?.into(), value })
+    pub fn new(order: Order) -> Self {
+        Self { json: order.to_json().into(), value: order }
     }
 }
 
@@ -70,7 +72,7 @@ mod tests {
         let read: Written<Vec<i32>> = Written::read("[1, 2]".into()).unwrap();
         assert_eq!((read.json(), read.len()), ("[1, 2]", 2));
         assert_eq!(read.to_bytes(), "[1, 2]");
-        assert_eq!(read, Written::new(vec![1, 2]).unwrap());
+        assert_eq!(read, Written::read("[1,2]".into()).unwrap());
         assert!(Written::<Vec<i32>>::read("[1, true]".into()).is_err());
     }
 }

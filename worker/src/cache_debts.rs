@@ -38,9 +38,6 @@ pub enum DebtError {
     /// Redis is still away.
     #[error("the cache did not take the entries")]
     Cache(#[from] CacheError),
-    /// An order could not be written as JSON.
-    #[error("an order could not be written as JSON")]
-    Json(#[from] serde_json::Error),
 }
 
 impl CacheDebts {
@@ -59,14 +56,14 @@ impl CacheDebts {
         let ids: Vec<OrderId> = debts.iter().map(|(id, _)| *id).collect();
         let found = orders::by_ids(&mut transaction, &ids).await?;
         let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
-        let writes = debts
+        let writes: Vec<CacheWrite> = debts
             .iter()
             .map(|(id, version)| match found.get(id) {
                 Some(order) => current(order, false),
                 // Deleted. Its tombstone may be created: ids do not come again, so it is true for ever.
-                None => Ok(CacheWrite { id: *id, version: *version, content: None, may_create: true }),
+                None => CacheWrite { id: *id, version: *version, content: None, may_create: true },
             })
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect();
         self.cache.put(&writes).await?;
         cache_debts::strike(&mut transaction, &ids).await?;
         transaction.commit().await?;
@@ -105,12 +102,7 @@ impl CacheDebts {
 }
 
 /// The entry of an order as it is now, exactly as the API answers it.
-pub fn current(order: &Order, may_create: bool) -> Result<CacheWrite, serde_json::Error> {
-    let body = Bytes::from(serde_json::to_vec(order)?);
-    Ok(CacheWrite {
-        id: order.id,
-        version: order.version,
-        content: Some((order.customer_id, body)),
-        may_create,
-    })
+pub fn current(order: &Order, may_create: bool) -> CacheWrite {
+    let body = Bytes::from(order.to_json());
+    CacheWrite { id: order.id, version: order.version, content: Some((order.customer_id, body)), may_create }
 }

@@ -22,7 +22,8 @@ pub struct Value<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Value<'a> {
-    pub(super) fn new(raw: &'a RawValue, pointer: String) -> Self {
+    /// A value that stands at `pointer`.
+    pub(crate) fn new(raw: &'a RawValue, pointer: String) -> Self {
         Self { raw, pointer }
     }
 

@@ -95,9 +95,6 @@ impl IntoResponse for Answer {
 }
 
 /// An order's body as it is answered and cached, with its owner; for an order that is not written yet.
-pub(super) fn written(order: &Order) -> Result<(CustomerId, Bytes), ApiError> {
-    // Room for an order of a few lines.
-    let mut body = Vec::with_capacity(512);
-    serde_json::to_writer(&mut body, order).map_err(ApiError::internal)?;
-    Ok((order.customer_id, body.into()))
+pub(super) fn written(order: &Order) -> (CustomerId, Bytes) {
+    (order.customer_id, order.to_json().into())
 }

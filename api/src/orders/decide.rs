@@ -39,7 +39,8 @@ pub(super) struct Update {
 
 #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
 fn date<S: serde::Serializer>(date: &Option<Date>, serializer: S) -> Result<S::Ok, S::Error> {
-    date.map(shared::timestamp::format_date).serialize(serializer)
+    let date = date.map(shared::timestamp::format_date);
+    date.as_ref().map(AsRef::<str>::as_ref).serialize(serializer)
 }
 
 /// Why a change is refused, from the state of the order.

@@ -1,9 +1,13 @@
 //! The fields that creating and updating share: read from a body, checked, and described.
 
+use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr};
+
 use axum::{
     extract::{FromRequestParts, Path, rejection::PathRejection},
     http::request::Parts,
 };
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::value::RawValue;
 use shared::{
     order::{MAX_LINES, MAX_QUANTITY, Money, MoneyError, OrderId, ProductId},
     timestamp,
@@ -16,6 +20,9 @@ use crate::{
     error::{ApiError, Fault},
     extract::{Faults, Query, Value, fault},
 };
+
+/// Prices of one piece.
+const PRICES: RangeInclusive<Money> = Money::ZERO..=Money::MAX_UNIT_PRICE;
 
 /// The id in the path. What cannot be an id names no order: 404. No route with an id has parameters in its query.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +43,9 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
 }
 
 /// A line as it is ordered.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = LineInput)]
-#[expect(dead_code, reason = "describes the body; `line` reads it with all its faults")]
 pub(super) struct LineBody {
     /// What is ordered.
     product_id: ProductId,
@@ -47,8 +53,43 @@ pub(super) struct LineBody {
     #[schema(minimum = 1, maximum = 1000)]
     quantity: i32,
     /// The price of one: a number, or the same in a string, from 0 to 999999.99 with at most two decimals.
+    #[serde(deserialize_with = "amount")]
     #[schema(schema_with = super::described::amount)]
     unit_price: Money,
+}
+
+impl LineBody {
+    /// The line, where everything is within its bounds.
+    pub(super) fn checked(self) -> Option<LineInput> {
+        let Self { product_id, quantity, unit_price } = self;
+        let may_be = (1..=MAX_QUANTITY).contains(&quantity) && PRICES.contains(&unit_price);
+        may_be.then_some(LineInput { product_id, quantity, unit_price })
+    }
+}
+
+/// Reads a field that may be missing, but not `null`.
+pub(super) fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The same for a field that is a name; serde would also read `{"NAME": null}` as one.
+pub(super) fn present_text<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: FromStr<Err: Display>,
+    D: Deserializer<'de>,
+{
+    Cow::<str>::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// Reads an amount from a number, with every digit, or from the same in a string.
+fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    let text = Value::new(raw, String::new()).decimal().map_err(|_| D::Error::custom("not an amount"))?;
+    text.parse().map_err(D::Error::custom)
 }
 
 /// Reads `lines`.
@@ -67,10 +108,11 @@ fn line(value: &Value<'_>, faults: &mut Faults) -> Option<LineInput> {
 }
 
 fn unit_price(value: &Value<'_>) -> Result<Money, Fault> {
-    let out_of_range =
-        || value.fault(fault::OUT_OF_RANGE, format!("must be between 0.00 and {}", Money::MAX_UNIT_PRICE));
+    let out_of_range = || {
+        value.fault(fault::OUT_OF_RANGE, format!("must be between {} and {}", PRICES.start(), PRICES.end()))
+    };
     match money(&value.decimal()?) {
-        Ok(price) if (Money::ZERO..=Money::MAX_UNIT_PRICE).contains(&price) => Ok(price),
+        Ok(price) if PRICES.contains(&price) => Ok(price),
         Ok(_) | Err((fault::OUT_OF_RANGE, _)) => Err(out_of_range()),
         Err((code, detail)) => Err(value.fault(code, detail)),
     }

@@ -11,6 +11,13 @@ use crate::{
 
 /// The body of `POST /api/v1/orders` as it is understood, in JSON.
 pub fn create(body: &[u8], caller: Caller, latest: Date) -> Result<String, ApiError> {
+    if let Some(command) = create::Command::at_once(body, caller, latest) {
+        assert_eq!(
+            command,
+            create::Command::carefully(body, caller, latest)?,
+            "there is one way to understand a body"
+        );
+    }
     let command = create::Command::parse(body, caller, latest)?;
     serde_json::to_string(&command).map_err(ApiError::internal)
 }

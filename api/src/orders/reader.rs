@@ -88,16 +88,11 @@ impl Work<Load> for Loading {
         let pass = self.cache.begin_fill(&ids).await.ok();
         let loaded = session::orders(&self.db, &ids).await;
         let mut orders = HashMap::new();
-        let mut failure = None;
         match loaded {
             Ok(loaded) => {
                 for order in loaded.into_values() {
-                    match written(&order) {
-                        Ok((owner, body)) => {
-                            orders.insert(order.id, CachedOrder { version: order.version, owner, body });
-                        }
-                        Err(error) => failure = Some(error.to_string()),
-                    }
+                    let (owner, body) = written(&order);
+                    orders.insert(order.id, CachedOrder { version: order.version, owner, body });
                 }
             }
             Err(error) => {
@@ -106,9 +101,6 @@ impl Work<Load> for Loading {
                 }
                 return Vec::new();
             }
-        }
-        if let Some(error) = failure {
-            tracing::error!(error, "an order cannot be written out");
         }
         if let Some(pass) = pass {
             let fills: Vec<CacheWrite> = orders

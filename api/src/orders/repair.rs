@@ -126,18 +126,14 @@ impl Stale {
         }
         let ids: Vec<OrderId> = batch.iter().map(|(id, _)| *id).collect();
         let Ok(current) = session::orders(db, &ids).await else { return false };
-        let Ok(writes) = batch
+        let writes: Vec<CacheWrite> = batch
             .iter()
             .map(|(id, version)| {
                 let order = current.get(id);
-                let content = order.map(written).transpose()?;
                 let version = order.map_or(*version, |order| order.version);
-                Ok(CacheWrite { id: *id, version, content, may_create: true })
+                CacheWrite { id: *id, version, content: order.map(written), may_create: true }
             })
-            .collect::<Result<Vec<_>, crate::error::ApiError>>()
-        else {
-            return false;
-        };
+            .collect();
         if self.cache.put(&writes).await.is_err() {
             return false;
         }

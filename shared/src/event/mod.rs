@@ -109,21 +109,21 @@ pub struct EventData {
 
 impl Event {
     /// Announces a new order.
-    pub fn created(order: Order, happened: Happened) -> Result<Self, serde_json::Error> {
-        let changes = Order::changes(None, Some(&order))?;
-        Ok(Self::new(EventType::OrderCreated, order.version, changes, Written::new(order)?, happened))
+    pub fn created(order: Order, happened: Happened) -> Self {
+        let changes = Order::changes(None, Some(&order));
+        Self::new(EventType::OrderCreated, order.version, changes, Written::new(order), happened)
     }
 
     /// Announces `order` as what has become of `before`.
-    pub fn updated(before: &Order, order: Order, happened: Happened) -> Result<Self, serde_json::Error> {
-        let changes = Order::changes(Some(before), Some(&order))?;
-        Ok(Self::new(EventType::OrderUpdated, order.version, changes, Written::new(order)?, happened))
+    pub fn updated(before: &Order, order: Order, happened: Happened) -> Self {
+        let changes = Order::changes(Some(before), Some(&order));
+        Self::new(EventType::OrderUpdated, order.version, changes, Written::new(order), happened)
     }
 
     /// Announces that an order is gone, one version beyond `last`, as which it last was.
-    pub fn deleted(last: Order, happened: Happened) -> Result<Self, serde_json::Error> {
-        let changes = Order::changes(Some(&last), None)?;
-        Ok(Self::new(EventType::OrderDeleted, last.version + 1, changes, Written::new(last)?, happened))
+    pub fn deleted(last: Order, happened: Happened) -> Self {
+        let changes = Order::changes(Some(&last), None);
+        Self::new(EventType::OrderDeleted, last.version + 1, changes, Written::new(last), happened)
     }
 
     fn new(

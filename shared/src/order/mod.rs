@@ -2,10 +2,11 @@
 
 mod changes;
 mod ids;
+mod json;
 mod money;
 mod status;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
@@ -21,8 +22,8 @@ pub const MAX_LINES: usize = 50;
 /// Pieces of one line, at most.
 pub const MAX_QUANTITY: i32 = 1000;
 
-/// An order as it is answered, cached and announced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// An order as it is answered, cached and announced. [`Order::to_json`] writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct Order {
     /// Its number.
     pub id: OrderId,
@@ -54,7 +55,7 @@ pub struct Order {
 }
 
 /// One position of an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct OrderLine {
     /// Its number, unique over all orders.
     pub id: LineId,

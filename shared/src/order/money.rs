@@ -122,15 +122,32 @@ impl Sum for Money {
     }
 }
 
-impl fmt::Display for Money {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Money {
+    /// Appends the amount with its two decimals: `25.50`.
+    pub(super) fn push_to(self, text: &mut String) {
         // The scale is always two: what is left is to set the point.
         let hundredths = self.0.mantissa();
-        let sign = if hundredths < 0 { "-" } else { "" };
-        match u64::try_from(hundredths.unsigned_abs()) {
-            Ok(hundredths) => write!(f, "{sign}{}.{:02}", hundredths / 100, hundredths % 100),
-            Err(_) => write!(f, "{:.2}", self.0),
+        let Ok(amount) = u64::try_from(hundredths.unsigned_abs()) else {
+            text.push_str(&self.0.to_string());
+            return;
+        };
+        if hundredths < 0 {
+            text.push('-');
         }
+        text.push_str(itoa::Buffer::new().format(amount / 100));
+        text.push('.');
+        if amount % 100 < 10 {
+            text.push('0');
+        }
+        text.push_str(itoa::Buffer::new().format(amount % 100));
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.push_to(&mut text);
+        f.pad(&text)
     }
 }
 

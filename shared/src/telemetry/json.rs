@@ -30,7 +30,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        writer.write_str(&line(event, &timestamp::format(Clock::System.now())))
+        writer.write_str(&line(event, timestamp::format(Clock::System.now()).as_str()))
     }
 }
 
@@ -76,9 +76,9 @@ impl Line {
         self.0.push_str(&serde_json::Value::from(text).to_string());
     }
 
-    fn number(&mut self, name: &str, number: impl fmt::Display) {
+    fn number(&mut self, name: &str, number: &str) {
         self.name(name);
-        let _infallible = write!(self.0, "{number}");
+        self.0.push_str(number);
     }
 }
 
@@ -88,23 +88,24 @@ impl Visit for Line {
     }
 
     fn record_i64(&mut self, field: &Field, number: i64) {
-        self.number(field.name(), number);
+        self.number(field.name(), itoa::Buffer::new().format(number));
     }
 
     fn record_u64(&mut self, field: &Field, number: u64) {
-        self.number(field.name(), number);
+        self.number(field.name(), itoa::Buffer::new().format(number));
     }
 
     fn record_f64(&mut self, field: &Field, number: f64) {
+        self.name(field.name());
         if number.is_finite() {
-            self.number(field.name(), number);
+            let _infallible = write!(self.0, "{number}");
         } else {
-            self.number(field.name(), "null");
+            self.0.push_str("null");
         }
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.number(field.name(), value);
+        self.number(field.name(), if value { "true" } else { "false" });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

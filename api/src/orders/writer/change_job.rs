@@ -108,24 +108,16 @@ impl ChangeJob {
             Command::Delete => None,
             Command::Update(update, spare) => {
                 let Some(next) = decide::update(current, update, now, spare)? else {
-                    let answer = written(current).map(|(_, body)| Answer::found(current.version, body));
-                    return Ok(Decision::Answer(answer));
+                    let (_, body) = written(current);
+                    return Ok(Decision::Answer(Ok(Answer::found(current.version, body))));
                 };
                 Some(next)
             }
         };
-        Ok(match self.prepare(current, after, now) {
-            Ok(prepared) => Decision::Write(Box::new(prepared)),
-            Err(error) => Decision::Answer(Err(ApiError::internal(error))),
-        })
+        Ok(Decision::Write(Box::new(self.prepare(current, after, now))))
     }
 
-    fn prepare(
-        &self,
-        before: &Order,
-        after: Option<Order>,
-        now: OffsetDateTime,
-    ) -> Result<Prepared, serde_json::Error> {
+    fn prepare(&self, before: &Order, after: Option<Order>, now: OffsetDateTime) -> Prepared {
         let happened = Happened {
             time: now.max(before.updated_at),
             performed_by: self.caller.customer_id,
@@ -133,8 +125,8 @@ impl ChangeJob {
         };
         let is_deletion = after.is_none();
         let event = match after {
-            Some(after) => Event::updated(before, after, happened)?,
-            None => Event::deleted(before.clone(), happened)?,
+            Some(after) => Event::updated(before, after, happened),
+            None => Event::deleted(before.clone(), happened),
         };
         let (version, order) = (event.data.version, &event.data.order);
         let (content, answer) = if is_deletion {
@@ -143,12 +135,12 @@ impl ChangeJob {
             let body = order.to_bytes();
             (Some((order.customer_id, body.clone())), Answer::found(version, body))
         };
-        Ok(Prepared {
+        Prepared {
             before: before.clone(),
             event: event.to_envelope(),
             after: (!is_deletion).then(|| event.data.order.into_value()),
             answer,
             cache: CacheWrite { id: before.id, version, content, may_create: true },
-        })
+        }
     }
 }

@@ -44,7 +44,7 @@ fn row(letter: &DeadLetter) -> String {
     }
     line(
         &letter.id.to_string(),
-        &timestamp::format(letter.failed_at),
+        timestamp::format(letter.failed_at).as_str(),
         &letter.source,
         &letter.attempts.to_string(),
         letter.event_type.as_deref().unwrap_or("-"),

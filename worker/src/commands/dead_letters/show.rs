@@ -29,7 +29,10 @@ pub(in crate::commands) async fn show(db: &PgPool, show: &Show) -> anyhow::Resul
     say(&format!("attempts     {}", letter.attempts))?;
     say(&format!("broker       {}", letter.broker))?;
     say(&format!("failed at    {}", timestamp::format(letter.failed_at)))?;
-    say(&format!("redriven at  {}", or_none(letter.redriven_at.map(timestamp::format))))?;
+    say(&format!(
+        "redriven at  {}",
+        or_none(letter.redriven_at.map(|at| timestamp::format(at).to_string()))
+    ))?;
     say("body")?;
     let body = letter.to_json()["body"].take();
     match body {

@@ -60,7 +60,7 @@ async fn compare_these(
             let Some(entry) = entry else { continue };
             let raw = entry.as_bytes();
             digest.add(&[&id.get().to_be_bytes(), raw]);
-            if let Some(fault) = fault(&entry, found.get(id))? {
+            if let Some(fault) = fault(&entry, found.get(id)) {
                 findings.differences.push(Difference::Cache { order: *id, fault });
             }
         }
@@ -69,8 +69,8 @@ async fn compare_these(
 }
 
 /// What is wrong with an entry, given the order where it exists.
-pub(super) fn fault(entry: &Entry, order: Option<&Order>) -> Result<Option<CacheFault>, serde_json::Error> {
-    Ok(match (entry.lookup(), order) {
+pub(super) fn fault(entry: &Entry, order: Option<&Order>) -> Option<CacheFault> {
+    match (entry.lookup(), order) {
         (None | Some(Lookup::Miss), _) => Some(CacheFault::Unreadable),
         (Some(Lookup::Deleted { .. }), None) => None,
         (Some(Lookup::Deleted { version }), Some(_)) => Some(CacheFault::Tombstone { cached: version }),
@@ -81,11 +81,11 @@ pub(super) fn fault(entry: &Entry, order: Option<&Order>) -> Result<Option<Cache
                 Some(CacheFault::Behind { cached })
             } else if cached > order.version {
                 Some(CacheFault::Ahead { cached })
-            } else if found.owner != order.customer_id || found.body != serde_json::to_vec(order)? {
+            } else if found.owner != order.customer_id || found.body != order.to_json() {
                 Some(CacheFault::Differs { cached })
             } else {
                 None
             }
         }
-    })
+    }
 }

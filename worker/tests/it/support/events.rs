@@ -50,16 +50,16 @@ pub(crate) fn event(id: i64, version: i64) -> Event {
 pub(crate) fn event_at(id: i64, version: i64, time: OffsetDateTime) -> Event {
     let order = order(id, version);
     if version == 1 {
-        Event::created(order, happened(time)).unwrap()
+        Event::created(order, happened(time))
     } else {
         let before = Order { status: OrderStatus::Pending, ..order.clone() };
-        Event::updated(&before, order, happened(time)).unwrap()
+        Event::updated(&before, order, happened(time))
     }
 }
 
 /// The event of a deletion.
 pub(crate) fn deletion(id: i64, version: i64) -> Event {
-    Event::deleted(order(id, version - 1), happened(Clock::System.now())).unwrap()
+    Event::deleted(order(id, version - 1), happened(Clock::System.now()))
 }
 
 fn happened(time: OffsetDateTime) -> Happened {
@@ -81,7 +81,7 @@ pub(crate) fn entry(order: &Order) -> CacheWrite {
     CacheWrite {
         id: order.id,
         version: order.version,
-        content: Some((order.customer_id, Bytes::from(serde_json::to_vec(order).expect("JSON")))),
+        content: Some((order.customer_id, Bytes::from(order.to_json()))),
         may_create: true,
     }
 }
