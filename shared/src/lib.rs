@@ -5,6 +5,7 @@ pub mod broker;
 pub mod cache;
 pub mod clock;
 pub mod config;
+mod cursor;
 pub mod db;
 pub mod event;
 pub mod lanes;

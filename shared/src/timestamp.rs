@@ -6,13 +6,7 @@ use serde::{
     Deserializer, Serializer,
     de::{self, Unexpected, Visitor},
 };
-use time::{
-    OffsetDateTime, UtcOffset,
-    format_description::{StaticFormatDescription, well_known::Rfc3339},
-    macros::format_description,
-};
-
-const DATE: StaticFormatDescription = format_description!("[year]-[month]-[day]");
+use time::{Date, Month, OffsetDateTime, Time, UtcOffset, format_description::well_known::Rfc3339};
 
 /// A time or date as text, in place: every order has several of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,25 +54,47 @@ pub fn format(at: OffsetDateTime) -> Digits<27> {
 }
 
 /// `2025-01-20`.
-pub fn format_date(date: time::Date) -> Digits<10> {
+pub fn format_date(date: Date) -> Digits<10> {
     let mut text = Digits(*b"0000-00-00");
     put_date(&mut text, date);
     text
 }
 
 /// Years are four digits here; what clients may send, and PostgreSQL's clock, stay within.
-fn put_date<const N: usize>(text: &mut Digits<N>, date: time::Date) {
+fn put_date<const N: usize>(text: &mut Digits<N>, date: Date) {
     text.put(0..4, date.year().unsigned_abs());
     text.put(5..7, u8::from(date.month()).into());
     text.put(8..10, date.day().into());
 }
 
 /// Reads `YYYY-MM-DD` with a four-digit year, and nothing else.
-pub fn parse_date(text: &str) -> Option<time::Date> {
-    if text.len() != 10 || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+pub fn parse_date(text: &str) -> Option<Date> {
+    let [year @ .., b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else { return None };
+    if year.len() != 4 {
         return None;
     }
-    time::Date::parse(text, &DATE).ok()
+    let month = Month::try_from(u8::try_from(number(&[*m1, *m2])?).ok()?).ok()?;
+    let day = u8::try_from(number(&[*d1, *d2])?).ok()?;
+    Date::from_calendar_date(i32::try_from(number(year)?).ok()?, month, day).ok()
+}
+
+/// Reads what [`format`] writes, and nothing else.
+pub fn parse(text: &str) -> Option<OffsetDateTime> {
+    let (date, time) = text.split_at_checked(10)?;
+    let [b'T', h1, h2, b':', m1, m2, b':', s1, s2, b'.', micros @ .., b'Z'] = time.as_bytes() else {
+        return None;
+    };
+    if micros.len() != 6 {
+        return None;
+    }
+    let two = |tens: &u8, ones: &u8| u8::try_from(number(&[*tens, *ones])?).ok();
+    let time = Time::from_hms_micro(two(h1, h2)?, two(m1, m2)?, two(s1, s2)?, number(micros)?).ok()?;
+    Some(parse_date(date)?.with_time(time).assume_utc())
+}
+
+/// The number that a few digits stand for.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, digit| Some(number * 10 + char::from(*digit).to_digit(10)?))
 }
 
 /// Serialises a time with [`format`]; reads any RFC 3339 time.
@@ -144,11 +160,39 @@ mod tests {
         assert_eq!(format_date(date!(2024 - 02 - 29)).as_str(), "2024-02-29");
     }
 
+    #[test]
+    fn only_what_is_written_here_is_read_here() {
+        for wrong in [
+            "",
+            "2025-1-20",
+            "2025-02-30",
+            "2025-13-01",
+            "2025/01/20",
+            "+025-01-20",
+            "02025-01-20",
+            "2025-01-2٣",
+        ] {
+            assert_eq!(parse_date(wrong), None, "{wrong}");
+        }
+        for wrong in [
+            "2025-01-20T10:00:00Z",
+            "2025-01-20T10:00:00.1234567Z",
+            "2025-01-20T24:00:00.123456Z",
+            "2025-01-20T10:00:60.123456Z",
+            "2025-01-20 10:00:00.123456Z",
+            "2025-01-20T10:00:00.123456+00:00",
+            "2025-01-20T10:00:00.12345٣Z",
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn a_time_reads_as_it_was_written(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
             let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
             proptest::prop_assert_eq!(OffsetDateTime::parse(format(at).as_str(), &Rfc3339), Ok(at));
+            proptest::prop_assert_eq!(parse(format(at).as_str()), Some(at));
             proptest::prop_assert_eq!(parse_date(format_date(at.date()).as_str()), Some(at.date()));
         }
     }

@@ -30,6 +30,11 @@ impl<T: for<'a> Deserialize<'a>> Written<T> {
 }
 
 impl<T> Written<T> {
+    /// A value and the JSON it was read from.
+    pub(crate) fn known(value: T, json: ByteString) -> Self {
+        Self { value, json }
+    }
+
     /// Its JSON.
     pub fn json(&self) -> &str {
         &self.json

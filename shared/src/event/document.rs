@@ -1,4 +1,4 @@
-//! An event as JSON.
+//! An event as any JSON that says so.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ use crate::{
     written::Written,
 };
 
-const SPECVERSION: &str = "1.0";
-const SOURCE: &str = "/orders";
+pub(super) const SPECVERSION: &str = "1.0";
+pub(super) const SOURCE: &str = "/orders";
 
 /// The document that is an event.
 #[derive(Deserialize, ToSchema)]
@@ -84,7 +84,7 @@ struct Data<'a> {
     order: &'a RawValue,
 }
 
-/// Reads an event, whose parts share the memory of `text`.
+/// Reads an event from any JSON; its parts share the memory of `text`.
 pub(super) fn read(text: &ByteString) -> Result<Event, EventError> {
     let document: Document<'_> = serde_json::from_str(text)?;
     if document.specversion != SPECVERSION {
@@ -115,56 +115,6 @@ pub(super) fn read(text: &ByteString) -> Result<Event, EventError> {
         traceparent: document.traceparent,
         data: EventData { order_id, version, customer_id, performed_by, changes, order },
     })
-}
-
-/// Writes an event. By hand, because two of its parts are JSON already: a serialiser would have to read them.
-pub(super) fn write(event: &Event) -> String {
-    let Event { id, event_type, time, traceparent, data } = event;
-    let EventData { order_id, version, customer_id, performed_by, changes, order } = data;
-    let trace = traceparent.as_ref().map_or_else(String::new, |traceparent| {
-        format!(r#","traceparent":{}"#, serde_json::Value::from(traceparent.as_str()))
-    });
-    let (mut order_text, mut version_text) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let (order_id, version) = (order_text.format(order_id.get()), version_text.format(*version));
-    // So many digits that text order is number order.
-    let zeros = &"00000000000000000000"[version.len()..];
-    [
-        r#"{"specversion":""#,
-        SPECVERSION,
-        r#"","id":""#,
-        id.hyphenated().encode_lower(&mut Uuid::encode_buffer()),
-        r#"","source":""#,
-        SOURCE,
-        r#"","type":""#,
-        event_type.as_str(),
-        r#"","subject":""#,
-        order_id,
-        r#"","time":""#,
-        timestamp::format(*time).as_str(),
-        r#"","datacontenttype":"application/json","sequence":""#,
-        zeros,
-        version,
-        r#"","partitionkey":""#,
-        order_id,
-        r#"""#,
-        &trace,
-        r#","schemaversion":"#,
-        itoa::Buffer::new().format(SCHEMA_VERSION),
-        r#","data":{"order_id":"#,
-        order_id,
-        r#","version":"#,
-        version,
-        r#","customer_id":"#,
-        itoa::Buffer::new().format(customer_id.get()),
-        r#","performed_by":"#,
-        itoa::Buffer::new().format(performed_by.get()),
-        r#","changes":"#,
-        changes.json(),
-        r#","order":"#,
-        order.json(),
-        "}}",
-    ]
-    .concat()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! they know its id, its key and its sequence, and nothing of orders.
 
 mod document;
+mod written;
 
 use std::{fmt, str::Utf8Error};
 
@@ -145,13 +146,29 @@ impl Event {
             event_type: self.event_type.to_string(),
             key: self.data.order_id.get(),
             sequence: self.data.version,
-            body: document::write(self),
+            body: written::write(self),
         }
     }
 
     /// Reads a body from a broker. What is kept of its text is not copied.
     pub fn read(body: &Bytes) -> Result<Self, EventError> {
-        document::read(&ByteString::try_from(body.clone())?)
+        let text = ByteString::try_from(body.clone())?;
+        match written::read(&text) {
+            Some(event) => Ok(event),
+            None => document::read(&text),
+        }
+    }
+}
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+impl Event {
+    /// The event as the reader of our own writing takes it, and as the reader of any JSON does.
+    pub fn read_both_ways(body: &Bytes) -> (Option<Self>, Option<Self>) {
+        match ByteString::try_from(body.clone()) {
+            Ok(text) => (written::read(&text), document::read(&text).ok()),
+            Err(_) => (None, None),
+        }
     }
 }
 

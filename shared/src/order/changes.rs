@@ -39,8 +39,8 @@ impl Changes {
     }
 
     /// What [`super::Order::changes`] wrote.
-    pub(super) fn written(json: String) -> Self {
-        Self(json.into())
+    pub(crate) fn written(json: ByteString) -> Self {
+        Self(json)
     }
 
     /// The JSON.

@@ -2,7 +2,7 @@
 
 mod changes;
 mod ids;
-mod json;
+pub(crate) mod json;
 mod money;
 mod status;
 
