@@ -31,13 +31,21 @@ impl<'a> Cursor<'a> {
 
     /// Takes a whole number that fits 64 bits.
     pub(crate) fn number(&mut self) -> Option<i64> {
-        let sign = usize::from(self.0.starts_with('-'));
-        let digits = self.0.bytes().skip(sign).take_while(u8::is_ascii_digit).count();
+        let text = self.0.as_bytes();
+        let is_negative = text.first() == Some(&b'-');
+        let start = usize::from(is_negative);
+        // Counted below zero, where there is room for one more.
+        let (mut number, mut end) = (0_i64, start);
+        while let Some(digit @ b'0'..=b'9') = text.get(end) {
+            number = number.checked_mul(10)?.checked_sub(i64::from(digit - b'0'))?;
+            end += 1;
+        }
         // JSON knows no leading zeros.
-        if digits > 1 && self.0[sign..].starts_with('0') {
+        if end == start || (text[start] == b'0' && end > start + 1) {
             return None;
         }
-        self.take(sign + digits)?.parse().ok()
+        self.take(end)?;
+        if is_negative { Some(number) } else { number.checked_neg() }
     }
 
     /// Takes a string that is written without escapes, and gives what is between its quotes.

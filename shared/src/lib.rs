@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 mod cursor;
 pub mod db;
+pub mod digits;
 pub mod event;
 pub mod lanes;
 pub mod order;

@@ -1,6 +1,6 @@
 //! RFC 3339 in UTC with six decimals and a `Z`, and plain dates: the one way times are written here.
 
-use std::{fmt, ops::Range};
+use std::fmt;
 
 use serde::{
     Deserializer, Serializer,
@@ -8,61 +8,31 @@ use serde::{
 };
 use time::{Date, Month, OffsetDateTime, Time, UtcOffset, format_description::well_known::Rfc3339};
 
-/// A time or date as text, in place: every order has several of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digits<const N: usize>([u8; N]);
-
-impl<const N: usize> Digits<N> {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        // Digits and marks alone: always text.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// Puts a number of as many digits as there is room for.
-    fn put(&mut self, places: Range<usize>, mut number: u32) {
-        for place in self.0[places].iter_mut().rev() {
-            *place = b"0123456789"[(number % 10) as usize];
-            number /= 10;
-        }
-    }
-}
-
-impl<const N: usize> AsRef<str> for Digits<N> {
-    fn as_ref(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl<const N: usize> fmt::Display for Digits<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+use crate::digits::Digits;
 
 /// `2025-01-20T10:00:00.123456Z`.
 pub fn format(at: OffsetDateTime) -> Digits<27> {
     let at = at.to_offset(UtcOffset::UTC);
     let (hour, minute, second, micros) = at.time().as_hms_micro();
-    let mut text = Digits(*b"0000-00-00T00:00:00.000000Z");
+    let mut text = Digits::new(*b"0000-00-00T00:00:00.000000Z");
     put_date(&mut text, at.date());
     text.put(11..13, hour.into());
     text.put(14..16, minute.into());
     text.put(17..19, second.into());
-    text.put(20..26, micros);
+    text.put(20..26, micros.into());
     text
 }
 
 /// `2025-01-20`.
 pub fn format_date(date: Date) -> Digits<10> {
-    let mut text = Digits(*b"0000-00-00");
+    let mut text = Digits::new(*b"0000-00-00");
     put_date(&mut text, date);
     text
 }
 
 /// Years are four digits here; what clients may send, and PostgreSQL's clock, stay within.
 fn put_date<const N: usize>(text: &mut Digits<N>, date: Date) {
-    text.put(0..4, date.year().unsigned_abs());
+    text.put(0..4, date.year().unsigned_abs().into());
     text.put(5..7, u8::from(date.month()).into());
     text.put(8..10, date.day().into());
 }

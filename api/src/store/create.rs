@@ -26,9 +26,13 @@ pub struct NewOrder<'a> {
 ///
 /// Keys are claimed in their order, so that two batches never wait for each other in a circle.
 pub async fn write(db: &mut PgConnection, new: &[NewOrder<'_>]) -> Result<HashSet<OrderId>, sqlx::Error> {
-    let (mut ids, mut customers, mut dates) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut totals, mut times) = (Vec::new(), Vec::new());
-    let (mut event_ids, mut types, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
+    let count = new.len();
+    let (mut ids, mut customers) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut dates, mut totals) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut times, mut event_ids) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut types, mut payloads) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    // Where nobody has a key, `unnest` fills the empty columns up.
+    let has_keys = new.iter().any(|order| order.claim.is_some());
     let (mut lines, mut claims) = (LineColumns::default(), ClaimColumns::default());
     for NewOrder { order, event, claim } in new {
         ids.push(order.id.get());
@@ -40,7 +44,9 @@ pub async fn write(db: &mut PgConnection, new: &[NewOrder<'_>]) -> Result<HashSe
         types.push(event.event_type.as_str());
         payloads.push(event.body.as_str());
         lines.add(order);
-        claims.add(*claim);
+        if has_keys {
+            claims.add(*claim);
+        }
     }
     sqlx::query_file_scalar!(
         "src/store/create.sql",

@@ -32,7 +32,7 @@ pub struct Entry {
 /// Everything recorded of an order, oldest first.
 pub async fn history(db: &mut PgConnection, id: OrderId) -> Result<Vec<Entry>, sqlx::Error> {
     sqlx::query!(
-        r#"SELECT version, action, changes AS "changes: Json<Box<RawValue>>", customer_id, performed_by, event_id,
+        r#"SELECT version, action, changes::json AS "changes!: Json<Box<RawValue>>", customer_id, performed_by, event_id,
                   occurred_at, recorded_at
            FROM order_history WHERE order_id = $1 ORDER BY version"#,
         id.get(),

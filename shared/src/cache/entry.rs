@@ -1,18 +1,19 @@
 //! The layout of an entry: version, owner, body.
 
-use std::io::Write as _;
-
 use bytes::Bytes;
 
 use super::{CacheWrite, CachedOrder, KEY_PREFIX, Lookup};
-use crate::order::{CustomerId, OrderId};
+use crate::{
+    digits::Digits,
+    order::{CustomerId, OrderId},
+};
 
 /// Characters of the version, zero-padded, in front of an entry; the owner takes as many again.
 const NUMBER: usize = 20;
 
 /// The key of an order's entry.
 pub(super) fn key(id: OrderId) -> String {
-    format!("{KEY_PREFIX}{id}")
+    [KEY_PREFIX, itoa::Buffer::new().format(id.get())].concat()
 }
 
 /// The order that a key is of; `None` for the mark beside an entry.
@@ -30,10 +31,8 @@ pub(super) fn encode(write: &CacheWrite) -> Vec<u8> {
         Some((owner, body)) => (owner.get(), body.as_ref()),
         None => (0, [].as_slice()),
     };
-    let mut entry = Vec::with_capacity(2 * NUMBER + body.len());
-    let _infallible = write!(entry, "{:0NUMBER$}{owner:0NUMBER$}", write.version);
-    entry.extend_from_slice(body);
-    entry
+    let number = |number: i64| Digits::<NUMBER>::of(u64::try_from(number).unwrap_or_default());
+    [number(write.version).as_str().as_bytes(), number(owner).as_str().as_bytes(), body].concat()
 }
 
 /// `None` for what is not an entry of ours: treated as absent. The body is not copied.

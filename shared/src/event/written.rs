@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     cursor::Cursor,
+    digits::Digits,
     order::{Changes, json},
     timestamp,
     written::Written,
@@ -41,8 +42,7 @@ pub(super) fn write(event: &Event) -> String {
         r#"","time":""#,
         timestamp::format(*time).as_str(),
         r#"","datacontenttype":"application/json","sequence":""#,
-        &"0".repeat(SEQUENCE - version.len()),
-        version,
+        Digits::<SEQUENCE>::of(u64::try_from(data.version).unwrap_or_default()).as_str(),
         r#"","partitionkey":""#,
         order_id,
         r#"""#,

@@ -69,7 +69,8 @@ impl FromStr for Money {
 
 /// What an amount of the common form comes to, `25`, `25.5` or `25.50`; everything else is left to [`parse_decimal`].
 fn hundredths(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "00"));
+    let point = text.bytes().position(|byte| byte == b'.');
+    let (whole, fraction) = point.map_or((text, "00"), |point| (&text[..point], &text[point + 1..]));
     let scale = match fraction.len() {
         1 => 10,
         2 => 1,
@@ -79,11 +80,14 @@ fn hundredths(text: &str) -> Option<i64> {
     if whole.is_empty() || whole.len() > 15 {
         return None;
     }
-    let digits = whole.bytes().chain(fraction.bytes());
-    let number = digits
-        .map(|digit| char::from(digit).to_digit(10))
-        .try_fold(0, |number, digit| Some(number * 10 + i64::from(digit?)));
-    Some(number? * scale)
+    let mut number = 0;
+    for digit in whole.bytes().chain(fraction.bytes()) {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        number = number * 10 + i64::from(digit - b'0');
+    }
+    Some(number * scale)
 }
 
 /// The exact value of a number in JSON's grammar, where 28 digits can hold it.

@@ -96,12 +96,8 @@ impl Visit for Line {
     }
 
     fn record_f64(&mut self, field: &Field, number: f64) {
-        self.name(field.name());
-        if number.is_finite() {
-            let _infallible = write!(self.0, "{number}");
-        } else {
-            self.0.push_str("null");
-        }
+        let mut text = zmij::Buffer::new();
+        self.number(field.name(), if number.is_finite() { text.format_finite(number) } else { "null" });
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {

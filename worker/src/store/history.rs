@@ -10,7 +10,7 @@ macro_rules! insert_rows {
         let inserted = sqlx::query!(
             "INSERT INTO order_history
                  (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-             SELECT order_id, version, action, changes::json, customer_id, performed_by, event_id, occurred_at
+             SELECT order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at
              FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
                          $8::timestamptz[])
                   AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)"

@@ -18,7 +18,7 @@ async fn each_version_is_recorded_with_what_its_event_says() {
     HistoryHandler::new(world.db.clone(), &Shutdown::new()).handle(&items).await.unwrap();
 
     let rows: Vec<(i64, String, Value, i64, i64, uuid::Uuid, time::OffsetDateTime)> = sqlx::query_as(
-        "SELECT version, action, changes, customer_id, performed_by, event_id, occurred_at
+        "SELECT version, action, changes::json, customer_id, performed_by, event_id, occurred_at
          FROM order_history WHERE order_id = 1 ORDER BY version",
     )
     .fetch_all(&world.db)
