@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::{
     Consumer,
     guard::{Failure, Verdict},
-    observe::{self, Meters, Outcome},
+    observe::{self, Ended, Meters, Outcome},
 };
 use crate::{
     dead_letters::NewDeadLetter,
@@ -62,6 +62,7 @@ impl Consumer {
         let mut items: Vec<Item> = deliveries.into_iter().map(read).collect();
         self.handle(&mut items, received_at).await;
 
+        let ended = Ended { took: started.elapsed(), at: self.clock.now() };
         let mut settlements = Vec::with_capacity(items.len());
         let mut dead = Vec::new();
         for item in items {
@@ -84,7 +85,7 @@ impl Consumer {
                     Outcome::Retried
                 }
             };
-            self.tell(&item.delivery, item.event.as_deref(), &item.verdict, outcome, started, &meters);
+            self.tell(&item.delivery, item.event.as_deref(), &item.verdict, outcome, ended, &meters);
             match outcome {
                 Outcome::Handled => settlements.push(item.delivery.ack()),
                 Outcome::Retried => {
@@ -99,7 +100,8 @@ impl Consumer {
         for (delivery, event, failure) in dead {
             let set_aside = self.set_aside(&delivery, event.as_deref(), &failure).await;
             let outcome = if set_aside { Outcome::DeadLettered } else { Outcome::HandedBack };
-            self.tell(&delivery, event.as_deref(), &Verdict::Failed(failure), outcome, started, &meters);
+            let ended = Ended { took: started.elapsed(), at: self.clock.now() };
+            self.tell(&delivery, event.as_deref(), &Verdict::Failed(failure), outcome, ended, &meters);
             if set_aside {
                 summary.dead_lettered += 1;
                 self.settle(vec![delivery.ack()]).await;
@@ -187,7 +189,7 @@ impl Consumer {
         event: Option<&Event>,
         verdict: &Verdict,
         outcome: Outcome,
-        started: Instant,
+        ended: Ended,
         meters: &Meters,
     ) {
         let failure = match verdict {
@@ -200,8 +202,7 @@ impl Consumer {
             attempt: delivery.attempt,
             outcome,
             failure: failure.map(|failure| (failure.source, failure.reason.as_str())),
-            duration: started.elapsed(),
-            now: self.clock.now(),
+            ended,
         }
         .tell(meters);
     }

@@ -10,6 +10,7 @@ use shared::{
 };
 use time::OffsetDateTime;
 use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
 
 use crate::errors::chain;
 
@@ -41,8 +42,15 @@ pub(super) struct Finished<'a> {
     pub(super) outcome: Outcome,
     /// Which part failed, and why.
     pub(super) failure: Option<(&'static str, &'a str)>,
-    pub(super) duration: Duration,
-    pub(super) now: OffsetDateTime,
+    pub(super) ended: Ended,
+}
+
+/// When a batch, or an event that was set aside, had its outcome: looked up once for all of them.
+#[derive(Clone, Copy)]
+pub(super) struct Ended {
+    /// How long after it was received.
+    pub(super) took: Duration,
+    pub(super) at: OffsetDateTime,
 }
 
 /// Where events of a batch are counted: looked up once for all of them.
@@ -67,7 +75,7 @@ impl Finished<'_> {
     pub(super) fn tell(&self, meters: &Meters) {
         let broker = self.system.as_str();
         let outcome = self.outcome.as_str();
-        let lag = self.event.map(|event| Duration::try_from(self.now - event.time).unwrap_or_default());
+        let lag = self.event.map(|event| Duration::try_from(self.ended.at - event.time).unwrap_or_default());
         if self.outcome == Outcome::Handled {
             meters.handled.increment(1);
             if let Some(lag) = lag {
@@ -79,8 +87,9 @@ impl Finished<'_> {
         let (source, reason) = self.failure.unzip();
         // Why a body cannot be read may quote from it, which belongs into the dead letter only.
         let reason = reason.filter(|_| self.event.is_some());
+        let mut id = Uuid::encode_buffer();
         tracing::info!(
-            event.id = self.event.map(|event| tracing::field::display(event.id)),
+            event.id = self.event.map(|event| &*event.id.hyphenated().encode_lower(&mut id)),
             event.r#type = self.event.map(|event| event.event_type.as_str()),
             order.id = self.event.map(|event| event.data.order_id.get()),
             version = self.event.map(|event| event.data.version),
@@ -88,7 +97,7 @@ impl Finished<'_> {
             outcome,
             failed.source = source,
             failed.reason = reason,
-            duration_ms = millis(self.duration),
+            duration_ms = millis(self.ended.took),
             lag_ms = lag.map(millis),
             broker,
             traceparent = self.event.and_then(|event| event.traceparent.as_deref()),

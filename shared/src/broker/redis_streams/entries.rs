@@ -36,8 +36,8 @@ pub(super) struct EntryId {
 impl EntryId {
     /// Reads what Redis writes, `1737367200123-7`.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (millis, number) = text.split_once('-')?;
-        Some(Self { millis: millis.parse().ok()?, number: number.parse().ok()? })
+        let hyphen = text.bytes().position(|byte| byte == b'-')?;
+        Some(Self { millis: text[..hyphen].parse().ok()?, number: text[hyphen + 1..].parse().ok()? })
     }
 
     fn time(self) -> Option<OffsetDateTime> {
