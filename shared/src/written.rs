@@ -6,20 +6,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Deserialize;
 
-use crate::order::Order;
-
 /// A value together with its JSON text, written or read once: whoever sends it on shares the text.
 #[derive(Clone, Debug)]
 pub struct Written<T> {
     value: T,
     json: ByteString,
-}
-
-impl Written<Order> {
-    /// Writes it out.
-    pub fn new(order: Order) -> Self {
-        Self { json: order.to_json().into(), value: order }
-    }
 }
 
 impl<T: for<'a> Deserialize<'a>> Written<T> {

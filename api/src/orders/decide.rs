@@ -39,8 +39,10 @@ pub(super) struct Update {
 
 #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
 fn date<S: serde::Serializer>(date: &Option<Date>, serializer: S) -> Result<S::Ok, S::Error> {
-    let date = date.map(shared::timestamp::format_date);
-    date.as_ref().map(AsRef::<str>::as_ref).serialize(serializer)
+    match date {
+        Some(date) => shared::timestamp::date::serialize(date, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Why a change is refused, from the state of the order.

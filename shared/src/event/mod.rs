@@ -3,8 +3,8 @@
 //! [`Event`] is what handlers read. [`Envelope`] is what the outbox, the relay and the brokers carry:
 //! they know its id, its key and its sequence, and nothing of orders.
 
+mod canonical;
 mod document;
-mod written;
 
 use std::{fmt, str::Utf8Error};
 
@@ -146,27 +146,27 @@ impl Event {
             event_type: self.event_type.to_string(),
             key: self.data.order_id.get(),
             sequence: self.data.version,
-            body: written::write(self),
+            body: canonical::write(self),
         }
     }
 
     /// Reads a body from a broker. What is kept of its text is not copied.
     pub fn read(body: &Bytes) -> Result<Self, EventError> {
         let text = ByteString::try_from(body.clone())?;
-        match written::read(&text) {
+        match canonical::read(&text) {
             Some(event) => Ok(event),
             None => document::read(&text),
         }
     }
 }
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 impl Event {
     /// The event as the reader of our own writing takes it, and as the reader of any JSON does.
     pub fn read_both_ways(body: &Bytes) -> (Option<Self>, Option<Self>) {
         match ByteString::try_from(body.clone()) {
-            Ok(text) => (written::read(&text), document::read(&text).ok()),
+            Ok(text) => (canonical::read(&text), document::read(&text).ok()),
             Err(_) => (None, None),
         }
     }

@@ -8,6 +8,8 @@ use serde::{
     de::{self, Visitor},
 };
 
+use crate::digits::Digits;
+
 /// An amount with two decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Money(Decimal);
@@ -53,6 +55,22 @@ impl Money {
     pub fn times(self, quantity: i32) -> Self {
         Self(self.0 * Decimal::from(quantity))
     }
+
+    /// Appends the amount with its two decimals: `25.50`.
+    pub(super) fn push_to(self, text: &mut String) {
+        // The scale is always two: what is left is to set the point.
+        let hundredths = self.0.mantissa();
+        let Ok(amount) = u64::try_from(hundredths.unsigned_abs()) else {
+            text.push_str(&self.0.to_string());
+            return;
+        };
+        if hundredths < 0 {
+            text.push('-');
+        }
+        text.push_str(itoa::Buffer::new().format(amount / 100));
+        text.push('.');
+        text.push_str(Digits::<2>::of(amount % 100).as_str());
+    }
 }
 
 impl FromStr for Money {
@@ -69,6 +87,7 @@ impl FromStr for Money {
 
 /// What an amount of the common form comes to, `25`, `25.5` or `25.50`; everything else is left to [`parse_decimal`].
 fn hundredths(text: &str) -> Option<i64> {
+    // Not `split_once`, whose search is made for long texts.
     let point = text.bytes().position(|byte| byte == b'.');
     let (whole, fraction) = point.map_or((text, "00"), |point| (&text[..point], &text[point + 1..]));
     let scale = match fraction.len() {
@@ -123,27 +142,6 @@ pub fn parse_decimal(text: &str) -> Option<Decimal> {
 impl Sum for Money {
     fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
         Self(amounts.fold(Self::ZERO.0, |total, amount| total + amount.0))
-    }
-}
-
-impl Money {
-    /// Appends the amount with its two decimals: `25.50`.
-    pub(super) fn push_to(self, text: &mut String) {
-        // The scale is always two: what is left is to set the point.
-        let hundredths = self.0.mantissa();
-        let Ok(amount) = u64::try_from(hundredths.unsigned_abs()) else {
-            text.push_str(&self.0.to_string());
-            return;
-        };
-        if hundredths < 0 {
-            text.push('-');
-        }
-        text.push_str(itoa::Buffer::new().format(amount / 100));
-        text.push('.');
-        if amount % 100 < 10 {
-            text.push('0');
-        }
-        text.push_str(itoa::Buffer::new().format(amount % 100));
     }
 }
 

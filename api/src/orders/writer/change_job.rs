@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{
     super::{
-        answer::{Answer, Asked, written},
+        answer::{Answer, Asked},
         decide::{self, Refusal, Update},
         preconditions::Preconditions,
     },
@@ -108,8 +108,8 @@ impl ChangeJob {
             Command::Delete => None,
             Command::Update(update, spare) => {
                 let Some(next) = decide::update(current, update, now, spare)? else {
-                    let (_, body) = written(current);
-                    return Ok(Decision::Answer(Ok(Answer::found(current.version, body))));
+                    let answer = Answer::found(current.version, current.to_json().into());
+                    return Ok(Decision::Answer(Ok(answer)));
                 };
                 Some(next)
             }

@@ -36,6 +36,7 @@ pub(super) struct EntryId {
 impl EntryId {
     /// Reads what Redis writes, `1737367200123-7`.
     pub(super) fn parse(text: &str) -> Option<Self> {
+        // Not `split_once`, whose search is made for long texts; this is done several times for each event.
         let hyphen = text.bytes().position(|byte| byte == b'-')?;
         Some(Self { millis: text[..hyphen].parse().ok()?, number: text[hyphen + 1..].parse().ok()? })
     }

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
 
 use super::super::{Changes, Money, Order, OrderLine};
-use crate::timestamp;
+use crate::{timestamp, written::Written};
 
 /// What a text has room for from the beginning, so that it is not moved while it grows: an order without its lines,
 /// and one line.
@@ -66,6 +66,14 @@ impl Order {
         changes.field("status", |order| order.status, |json, status| push_text(json, status.as_str()));
         changes.field("total_amount", |order| order.total_amount, push_amount);
         changes.finish()
+    }
+}
+
+impl Written<Order> {
+    /// Writes it out.
+    pub fn new(order: Order) -> Self {
+        let json = order.to_json().into();
+        Self::known(order, json)
     }
 }
 
