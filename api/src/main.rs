@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use api::{
     app::{App, serve_metrics},
     config::ApiConfig,
@@ -11,9 +12,11 @@ use clap::{Parser, Subcommand};
 use shared::{
     clock::Clock,
     config::{ConfigError, Env, POSTGRES_SCHEMES},
+    runtime,
     shutdown::{DRAIN_DEADLINE, Shutdown},
     telemetry,
 };
+use tokio::runtime::Runtime;
 
 /// The HTTP side of the order system.
 #[derive(Parser)]
@@ -37,21 +40,38 @@ enum Command {
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let done = match Cli::parse().command.unwrap_or(Command::Serve) {
-        Command::Serve => serve().await,
-        Command::Migrate => migrate().await,
-        Command::Openapi => print_openapi(),
-    };
-    let Err(error) = done else { return ExitCode::SUCCESS };
+fn main() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or(Command::Serve);
+    let Err(error) = execute(command) else { return ExitCode::SUCCESS };
     eprintln!("{error:#}");
     // A setting that cannot be used is told apart from everything else that can go wrong.
     ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
 }
 
-async fn serve() -> anyhow::Result<()> {
-    let config = ApiConfig::from_env(&Env::from_process()?)?;
+fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve => {
+            let env = Env::from_process()?;
+            let config = ApiConfig::from_env(&env)?;
+            runtime(&env)?.block_on(serve(config))
+        }
+        Command::Migrate => {
+            let env = Env::from_process()?;
+            let database = env.required_url("DATABASE_URL", POSTGRES_SCHEMES)?;
+            runtime(&env)?.block_on(migrate::migrate(&database))
+        }
+        Command::Openapi => {
+            println!("{}", openapi::document().to_pretty_json()?);
+            Ok(())
+        }
+    }
+}
+
+fn runtime(env: &Env) -> anyhow::Result<Runtime> {
+    runtime::new(runtime::threads(env)?).context("cannot start the threads")
+}
+
+async fn serve(config: ApiConfig) -> anyhow::Result<()> {
     let _last_lines = telemetry::init(&config.telemetry)?;
     let metrics = telemetry::install_metrics()?;
     let shutdown = Shutdown::new();
@@ -65,15 +85,5 @@ async fn serve() -> anyhow::Result<()> {
         tracing::warn!("some requests were still running");
     }
     telemetry::flush_traces().await;
-    Ok(())
-}
-
-async fn migrate() -> anyhow::Result<()> {
-    let env = Env::from_process()?;
-    migrate::migrate(&env.required_url("DATABASE_URL", POSTGRES_SCHEMES)?).await
-}
-
-fn print_openapi() -> anyhow::Result<()> {
-    println!("{}", openapi::document().to_pretty_json()?);
     Ok(())
 }

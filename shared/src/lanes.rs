@@ -27,6 +27,17 @@ pub struct Size {
     pub waiting: usize,
     /// Jobs of one batch, at most.
     pub batch: usize,
+    /// Whether a batch leaves half of what is around, waiting or just done, to the next one. Callers who ask again when
+    /// they are answered would otherwise meet in one large batch, and while it is done nobody is left to do anything else.
+    pub halves: bool,
+}
+
+impl Size {
+    /// How many of those that wait go at once, after a batch of so many.
+    fn next(self, waiting: usize, last: usize) -> usize {
+        let most = if self.halves { (waiting + last).div_ceil(2) } else { waiting };
+        most.clamp(1, self.batch)
+    }
 }
 
 /// Too much waits already.
@@ -40,7 +51,7 @@ impl<J: Send + 'static> Lanes<J> {
         let (sender, receiver) = mpsc::channel(size.waiting);
         let (receiver, work) = (Arc::new(Mutex::new(receiver)), Arc::new(work));
         for _ in 0..size.lanes {
-            tokio::spawn(lane(Arc::clone(&receiver), size.batch, Arc::clone(&work), shutdown.clone()));
+            tokio::spawn(lane(Arc::clone(&receiver), size, Arc::clone(&work), shutdown.clone()));
         }
         Self(sender)
     }
@@ -53,24 +64,28 @@ impl<J: Send + 'static> Lanes<J> {
 
 async fn lane<J: Send + 'static, W: Work<J>>(
     queue: Arc<Mutex<mpsc::Receiver<J>>>,
-    most: usize,
+    size: Size,
     work: Arc<W>,
     shutdown: Shutdown,
 ) {
     let mut held: Vec<J> = Vec::new();
+    let mut last = 0;
     loop {
         let mut batch = std::mem::take(&mut held);
         if batch.is_empty() {
-            if queue.lock().await.recv_many(&mut batch, most).await == 0 {
+            let mut queue = queue.lock().await;
+            let most = size.next(queue.len(), last);
+            if queue.recv_many(&mut batch, most).await == 0 {
                 return;
             }
         } else if let Ok(mut queue) = queue.try_lock() {
-            while batch.len() < most
+            while batch.len() < size.batch
                 && let Ok(job) = queue.try_recv()
             {
                 batch.push(job);
             }
         }
+        last = batch.len();
         // A tracked task: neither a client that goes away nor a shutdown ends it, and a panic costs only its batch.
         let (done, finished) = oneshot::channel();
         let work = Arc::clone(&work);
@@ -88,6 +103,8 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+
+    const SIZE: Size = Size { lanes: 1, waiting: 3, batch: 8, halves: false };
 
     /// Notes its batches, each of which waits for a permit.
     struct Noting {
@@ -111,7 +128,7 @@ mod tests {
     async fn jobs_that_wait_share_a_batch_and_a_full_queue_refuses() {
         let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(0)));
         let work = Noting { batches: Arc::clone(&batches), permits: Arc::clone(&permits) };
-        let lanes = Lanes::start(Size { lanes: 1, waiting: 3, batch: 8 }, work, &Shutdown::new());
+        let lanes = Lanes::start(SIZE, work, &Shutdown::new());
         let mut waiting = Vec::new();
         let mut submit = |number| {
             let (done, finished) = oneshot::channel();
@@ -133,14 +150,26 @@ mod tests {
         assert_eq!(*batches.lock().unwrap(), [vec![1], vec![2, 3, 4]]);
     }
 
+    #[test]
+    fn halves_become_equal_and_nothing_waits_for_company() {
+        let size = Size { batch: 128, halves: true, ..SIZE };
+        // 64 callers who ask again as soon as they are answered: those of the last batch come back during the next one.
+        let (mut last, mut waiting) = (62, 2);
+        for _ in 0..5 {
+            let next = size.next(waiting, last);
+            (waiting, last) = (waiting - next.min(waiting) + last, next.min(waiting));
+        }
+        assert_eq!((waiting, last), (32, 32));
+        assert_eq!(size.next(1, 0), 1);
+        assert_eq!(size.next(0, 0), 1);
+        assert_eq!(size.next(1024, 128), 128);
+        assert_eq!(SIZE.next(7, 0), 7);
+    }
+
     #[tokio::test]
     async fn a_panic_costs_only_its_batch() {
         let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(2)));
-        let lanes = Lanes::start(
-            Size { lanes: 1, waiting: 3, batch: 8 },
-            Noting { batches, permits },
-            &Shutdown::new(),
-        );
+        let lanes = Lanes::start(SIZE, Noting { batches, permits }, &Shutdown::new());
         let (done, unlucky) = oneshot::channel();
         lanes.submit((13, done)).unwrap();
         assert!(unlucky.await.is_err());

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shared::{config::Env, telemetry};
+use shared::{config::Env, runtime, telemetry};
 use worker::{
     cli::{Cli, Command},
     commands,
@@ -16,23 +16,29 @@ use worker::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let command = Cli::parse().command.unwrap_or(Command::Run);
-    let config = match Env::from_process().and_then(|env| WorkerConfig::from_env(&env)) {
-        Ok(config) => config,
+    let configured =
+        Env::from_process().and_then(|env| Ok((WorkerConfig::from_env(&env)?, runtime::threads(&env)?)));
+    let (config, threads) = match configured {
+        Ok(configured) => configured,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(2);
         }
     };
-    let done = match command {
-        Command::Run => consume(config).await.map(|()| ExitCode::SUCCESS),
-        command => commands::execute(command, &config).await,
-    };
-    done.unwrap_or_else(|error| {
+    execute(command, config, threads).unwrap_or_else(|error| {
         eprintln!("{}", errors::chain(error.as_ref()));
         ExitCode::FAILURE
+    })
+}
+
+fn execute(command: Command, config: WorkerConfig, threads: usize) -> anyhow::Result<ExitCode> {
+    runtime::new(threads).context("cannot start the threads")?.block_on(async {
+        match command {
+            Command::Run => consume(config).await.map(|()| ExitCode::SUCCESS),
+            command => commands::execute(command, &config).await,
+        }
     })
 }
 

@@ -22,7 +22,7 @@ use crate::error::ApiError;
 /// gone. Misses of one order, and of others, that wait for a reader share a statement.
 ///
 /// A miss never joins a statement that has begun already: that one may not see what was answered since.
-const LOADS: Size = Size { lanes: 3, waiting: 2048, batch: 64 };
+const LOADS: Size = Size { lanes: 3, waiting: 2048, batch: 64, halves: false };
 
 /// Reads orders.
 pub(super) struct Reader {

@@ -105,6 +105,7 @@ async fn a_bad_or_missing_setting_is_one_line_that_names_it_and_exit_code_2() {
         ("CORS_ALLOWED_ORIGINS", "shop.example"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("DEBUG", "perhaps"),
+        ("TOKIO_WORKER_THREADS", "0"),
     ] {
         let output = bare().envs(good).env(name, value).output().await.expect("the program runs");
         let complaint = String::from_utf8_lossy(&output.stderr);

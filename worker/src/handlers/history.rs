@@ -21,7 +21,7 @@ use crate::store::{Session, StoreError, bounded, history};
 
 /// One statement at a time, of what came while the one before it was written: it costs a few large commits instead of
 /// many small ones. Few batches, so that a statement stays well below its time limit also where batches are large.
-const SIZE: Size = Size { lanes: 1, waiting: 10_000, batch: 4 };
+const SIZE: Size = Size { lanes: 1, waiting: 10_000, batch: 4, halves: false };
 
 /// How long after an event that had been recorded already each is looked for before it is recorded: repetitions come
 /// together, as in a replay.

@@ -33,9 +33,9 @@ use crate::{
 
 /// One lane: a batch is as large as what came while the one before it was written, and a large batch costs little more
 /// than a small one. A second lane would halve the batches to gain the moment in which the first waits for the disk.
-const CREATES: Size = Size { lanes: 1, waiting: 1024, batch: 128 };
-/// The same, and so changes of one order do not race in one process.
-const CHANGES: Size = Size { lanes: 1, waiting: 1024, batch: 128 };
+const CREATES: Size = Size { lanes: 1, waiting: 1024, batch: 128, halves: true };
+/// One lane for the same reason, and so changes of one order do not race in one process.
+const CHANGES: Size = Size { lanes: 1, waiting: 1024, batch: 128, halves: false };
 /// Changes that may wait for a lock at once, each on a connection of its own.
 const WAITING_FOR_LOCKS: usize = 4;
 /// How long a batch waits for a connection.
