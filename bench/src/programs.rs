@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use shared::config::Env;
+use shared::runtime;
 use testbed::process::{Launch, Process};
 use testbed::{free_port, http, paths};
 
@@ -53,10 +55,15 @@ pub async fn worker(environment: &Environment, folder: &Path) -> anyhow::Result<
     start(&launch, format!("http://127.0.0.1:{metrics}"), "/health/ready").await
 }
 
-/// Starts this program itself with a hidden sub-command that listens on `port`, and waits until it does.
+/// Starts this program itself with a hidden sub-command that listens on `port`, and waits until it does. It has as many
+/// threads as the programs that it is compared with.
 pub async fn this(arguments: &[&str], port: u16, folder: &Path) -> anyhow::Result<Running> {
     let me = std::env::current_exe().context("the path of this program is unknown")?;
-    let launch = Launch::new(me, folder.join("bench.log")).folder(folder).clear_env().args(arguments);
+    let launch = Launch::new(me, folder.join("bench.log"))
+        .folder(folder)
+        .clear_env()
+        .env("TOKIO_WORKER_THREADS", runtime::threads(&Env::default())?.to_string())
+        .args(arguments);
     start(&launch, format!("http://127.0.0.1:{port}"), "/").await
 }
 
