@@ -33,10 +33,9 @@ pub struct Size {
 }
 
 impl Size {
-    /// How many of those that wait go at once, after a batch of so many.
+    /// How many may go at once while so many wait, after a batch of so many.
     fn next(self, waiting: usize, last: usize) -> usize {
-        let most = if self.halves { (waiting + last).div_ceil(2) } else { waiting };
-        most.clamp(1, self.batch)
+        if self.halves { (waiting + last).div_ceil(2).clamp(1, self.batch) } else { self.batch }
     }
 }
 
@@ -163,7 +162,7 @@ mod tests {
         assert_eq!(size.next(1, 0), 1);
         assert_eq!(size.next(0, 0), 1);
         assert_eq!(size.next(1024, 128), 128);
-        assert_eq!(SIZE.next(7, 0), 7);
+        assert_eq!([SIZE.next(0, 0), SIZE.next(7, 0)], [8, 8]);
     }
 
     #[tokio::test]
