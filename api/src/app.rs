@@ -45,7 +45,7 @@ impl App {
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
         let state = connect(config, clock, shutdown)?;
-        Relay::start(&state.db, Arc::clone(&state.sink), state.wake.clone(), shutdown);
+        Relay::start(state.db.pool(), Arc::clone(&state.sink), state.wake.clone(), shutdown);
         shutdown.spawn(server::serve(
             listener,
             router(state.clone()),
@@ -77,19 +77,26 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let read_db =
         db::pool(&config.database_read_url, connections, "api-read").context("DATABASE_READ_URL")?;
     let most = usize::try_from(connections).unwrap_or(usize::MAX);
+    let (db, read_db) = (Connections::new(db, most / 2), Connections::new(read_db, most));
     let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
     let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
     let wake = Wake::default();
     Ok(AppState::new(State {
         limits: Limits::new(config.http.rate_limits, redis.clone()),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
-        health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
-        orders: Orders::start(&config, &Connections::new(db.clone(), most / 2), &clock, &wake, shutdown)?,
+        health: Health::new(
+            db.pool().clone(),
+            redis.clone(),
+            Arc::clone(&sink),
+            clock.clone(),
+            shutdown.clone(),
+        ),
+        orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,
         wake,
         config,
         clock,
         db,
-        read_db: Connections::new(read_db, most),
+        read_db,
         redis,
         sink,
     }))

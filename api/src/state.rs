@@ -3,7 +3,6 @@
 use std::{ops::Deref, sync::Arc};
 
 use shared::{broker::EventSink, clock::Clock, db::Connections};
-use sqlx::PgPool;
 
 use crate::{
     auth::Auth, config::ApiConfig, health::Health, limits::Limits, orders::Orders, outbox::Wake, redis::Redis,
@@ -20,7 +19,7 @@ pub struct State {
     /// What time it is.
     pub clock: Clock,
     /// PostgreSQL, current.
-    pub db: PgPool,
+    pub db: Connections,
     /// PostgreSQL for list and history.
     pub read_db: Connections,
     /// Redis for sessions and limits; the order cache has a connection of its own.
