@@ -52,8 +52,10 @@ pub async fn run(arguments: LoadArgs) -> anyhow::Result<()> {
         let db = pool(database).await?;
         let complete = check_history(&db, &mix.promised()).await?;
         println!(
-            "history: {} versions of {} orders, each with exactly one row, {:?} after the last answer",
-            complete.versions, complete.orders, complete.after
+            "history: {} versions of {} orders, each with exactly one row, {} ms after the last answer",
+            complete.versions,
+            complete.orders,
+            number(complete.after.as_secs_f64() * 1000.0)
         );
         anyhow::Ok(())
     };
