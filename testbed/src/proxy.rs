@@ -25,6 +25,8 @@ struct Weather {
     delay: Duration,
     /// Grows with each cut; a connection ends when this is no longer what it began with.
     cuts: u64,
+    /// Grows with each silence; a connection forwards nothing any more when this is no longer what it began with.
+    silences: u64,
 }
 
 /// Whether somebody listens, with a sender that tells when it is so.
@@ -85,6 +87,12 @@ impl Proxy {
         self.weather.send_modify(|weather| weather.frozen = false);
     }
 
+    /// Has the connections that are open now forward nothing any more, for good, although they stay open. New ones work:
+    /// so it is after a node was lost, or when a router forgot its connections.
+    pub fn silence(&self) {
+        self.weather.send_modify(|weather| weather.silences += 1);
+    }
+
     /// Holds each piece of data back for this time, in both directions. Zero ends it.
     pub fn delay(&self, delay: Duration) {
         self.weather.send_modify(|weather| weather.delay = delay);
@@ -138,7 +146,7 @@ fn listen_again(addr: SocketAddr) -> TcpListener {
 }
 
 async fn connection(client: TcpStream, target: String, mut weather: watch::Receiver<Weather>) {
-    let born = weather.borrow().cuts;
+    let Weather { cuts: born, silences: loud, .. } = *weather.borrow();
     // A frozen network does not even connect.
     if weather.wait_for(|now| !now.frozen || now.cuts != born).await.is_err() {
         return;
@@ -160,8 +168,8 @@ async fn connection(client: TcpStream, target: String, mut weather: watch::Recei
             _ = cut => true,
             ended = async {
                 tokio::try_join!(
-                    forward(&mut from_client, &mut to_server, weather.clone()),
-                    forward(&mut from_server, &mut to_client, weather.clone())
+                    forward(&mut from_client, &mut to_server, weather.clone(), loud),
+                    forward(&mut from_server, &mut to_client, weather.clone(), loud)
                 )
             } => ended.is_err(),
         }
@@ -177,11 +185,12 @@ async fn forward(
     from: &mut ReadHalf<'_>,
     to: &mut WriteHalf<'_>,
     mut weather: watch::Receiver<Weather>,
+    loud: u64,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
-        let thawed = weather.wait_for(|now| !now.frozen).await.map(|now| now.delay);
+        let thawed = weather.wait_for(|now| !now.frozen && now.silences == loud).await.map(|now| now.delay);
         let delay = thawed.map_err(std::io::Error::other)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;

@@ -52,6 +52,18 @@ async fn a_cut_resets_open_connections_and_takes_new_ones() {
 }
 
 #[tokio::test]
+async fn a_silence_ends_no_connection_and_leaves_new_ones_alone() {
+    let proxy = echo().await;
+    let mut connection = TcpStream::connect(proxy.addr()).await.unwrap();
+    round_trip(&mut connection).await.unwrap();
+    proxy.silence();
+    assert!(timeout(SILENCE, round_trip(&mut connection)).await.is_err());
+    let mut again = TcpStream::connect(proxy.addr()).await.unwrap();
+    assert_eq!(round_trip(&mut again).await.unwrap(), 7);
+    assert!(timeout(SILENCE, connection.read_u8()).await.is_err());
+}
+
+#[tokio::test]
 async fn refusing_leaves_open_connections_alone_until_accepting_again() {
     let proxy = echo().await;
     let mut connection = TcpStream::connect(proxy.addr()).await.unwrap();
