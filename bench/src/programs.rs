@@ -1,11 +1,9 @@
 //! The measured programs as processes: started as in production, with JSON logs at the default level into a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use shared::config::Env;
-use shared::runtime;
 use testbed::process::{Launch, Process};
 use testbed::{free_port, http, paths};
 
@@ -55,23 +53,17 @@ pub async fn worker(environment: &Environment, folder: &Path) -> anyhow::Result<
     start(&launch, format!("http://127.0.0.1:{metrics}"), "/health/ready").await
 }
 
-/// Starts this program itself with a hidden sub-command that listens on `port`, and waits until it does. It has as many
-/// threads as the programs that it is compared with.
+/// Starts this program itself with a hidden sub-command that listens on `port`, and waits until it does.
 pub async fn this(arguments: &[&str], port: u16, folder: &Path) -> anyhow::Result<Running> {
     let me = std::env::current_exe().context("the path of this program is unknown")?;
-    let launch = Launch::new(me, folder.join("bench.log"))
-        .folder(folder)
-        .clear_env()
-        .env("TOKIO_WORKER_THREADS", runtime::threads(&Env::default())?.to_string())
-        .args(arguments);
+    let launch = isolated(me, "bench.log", folder).args(arguments);
     start(&launch, format!("http://127.0.0.1:{port}"), "/").await
 }
 
 /// Starts this program itself with a hidden sub-command and an environment, with no readiness to wait for.
 pub fn part(arguments: &[&str], environment: &Environment, folder: &Path) -> anyhow::Result<Process> {
     let me = std::env::current_exe().context("the path of this program is unknown")?;
-    let launch = Launch::new(me, folder.join("part.log")).folder(folder).clear_env().args(arguments);
-    with(launch, environment).spawn()
+    with(isolated(me, "part.log", folder).args(arguments), environment).spawn()
 }
 
 impl Running {
@@ -104,7 +96,16 @@ impl Running {
 fn launch(name: &str, environment: &Environment, folder: &Path) -> anyhow::Result<Launch> {
     let binary = paths::binaries()?.join(name);
     anyhow::ensure!(binary.is_file(), "{} has not been built: run `cargo build -p {name}`", binary.display());
-    Ok(with(Launch::new(binary, folder.join(format!("{name}.log"))).folder(folder).clear_env(), environment))
+    Ok(with(isolated(binary, &format!("{name}.log"), folder), environment))
+}
+
+/// A program with none of this environment, and the same number of threads for what is measured and what it is compared
+/// with.
+fn isolated(binary: PathBuf, log: &str, folder: &Path) -> Launch {
+    Launch::new(binary, folder.join(log))
+        .folder(folder)
+        .clear_env()
+        .env("TOKIO_WORKER_THREADS", testbed::threads_beside_servers())
 }
 
 fn with(launch: Launch, environment: &Environment) -> Launch {

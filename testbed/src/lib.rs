@@ -38,7 +38,7 @@ pub use private::{
     PrivatePostgres, PrivateRabbitMq, PrivateRedis, private_durable_redis, private_postgres,
     private_rabbitmq, private_redis,
 };
-pub use program::{Program, ProgramBuilder};
+pub use program::{Program, ProgramBuilder, threads_beside_servers};
 pub use proxy::Proxy;
 pub use rabbitmq::{Vhost, rabbitmq};
 pub use redis_db::{RedisDb, redis};

@@ -12,6 +12,16 @@ use crate::{http, paths, port};
 /// A start takes a second; a slow and busy machine is given time.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The number of threads for a program that shares this machine with the servers it uses: the value of
+/// `TOKIO_WORKER_THREADS` if it is set, else half of the cores, at least one. More threads only take turns with the servers
+/// (docs/PERFORMANCE.md).
+pub fn threads_beside_servers() -> String {
+    let half =
+        || std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)).to_string();
+    // As it is written: the program itself refuses a bad value.
+    crate::setting("TOKIO_WORKER_THREADS").unwrap_or_else(half)
+}
+
 /// A running `api` or `worker`. It is killed with this value.
 #[derive(Debug)]
 pub struct Program {

@@ -15,7 +15,7 @@ pub(crate) use arguments::{BenchArgs, LoadArgs, StressArgs};
 
 /// Builds it, and hands it the arguments of this program as they are.
 pub(crate) async fn run() -> anyhow::Result<ExitCode> {
-    println!("building in release, which takes a quarter of an hour on two cores the first time");
+    println!("building in release, which takes some eight minutes on two cores the first time");
     let build = cargo::command(&["build", "--release", "-p", "api", "-p", "worker", "-p", "bench"]);
     if !cargo::run(&build).await?.success() {
         return Ok(ExitCode::FAILURE);

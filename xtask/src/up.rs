@@ -177,6 +177,7 @@ fn program(args: &Args, variables: &Variables, binary: &str, log: &str) -> anyho
     let _absent = fs::remove_file(&log);
     Ok(Program::at(&binary, &log, &paths::workspace())
         .envs(variables)
+        .env("TOKIO_WORKER_THREADS", testbed::threads_beside_servers())
         .env("DEBUG", "true")
         .env("JWT_SECRET", settings::jwt_secret()?))
 }

@@ -84,6 +84,26 @@ async fn a_killed_worker_is_started_again_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn the_programs_leave_half_of_the_cores_to_the_servers_beside_them() {
+    let workspace = Workspace::new();
+    let mut up = workspace.start(&["up", "--port", &free_port().to_string()]);
+    up.says("The system is ready").await;
+    let log = up.log();
+    let half = testbed::threads_beside_servers();
+    for title in ["The API", "Worker 1"] {
+        let process =
+            log.split_once(&format!("{title} is ready (process ")).and_then(|(_, rest)| rest.split_once(')'));
+        let (process, _) = process.expect("it says which process it is");
+        // Only Linux shows a process's variables.
+        if let Ok(variables) = std::fs::read_to_string(format!("/proc/{process}/environ")) {
+            let expected = format!("TOKIO_WORKER_THREADS={half}");
+            assert!(variables.split('\0').any(|variable| variable == expected), "{title}: {variables:?}");
+        }
+    }
+    up.stop().await;
+}
+
+#[tokio::test]
 async fn everything_ends_when_up_is_killed_and_the_next_one_starts() {
     let workspace = Workspace::new();
     let api = free_port();
