@@ -16,8 +16,10 @@ SOURCES = "\n".join(
 SDK_SETTINGS = {"AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 # Set by the system, not by an operator.
 SYSTEM_SETTINGS = {"HOSTNAME"}
+# Read by Docker Compose alone.
+COMPOSE_SETTINGS = {"COMPOSE_PROFILES"}
 # Meaningless between containers: they have one network, one database and one Redis.
-NOT_IN_COMPOSE = {"HOST", "PORT", "DATABASE_READ_URL", "EVENTS_REDIS_URL"}
+NOT_IN_COMPOSE = {"PORT", "DATABASE_READ_URL", "EVENTS_REDIS_URL"}
 # Metrics of others: Prometheus itself, and RabbitMQ's plugin.
 FOREIGN_METRICS = re.compile(r"^(up|scrape_|rabbitmq_|ALERTS)")
 # Labels that Prometheus adds itself.
@@ -39,8 +41,8 @@ def settings() -> list[str]:
     return (
         [f".env.example: {name} is missing, the code reads it" for name in sorted(read - listed - SYSTEM_SETTINGS)]
         + [f".env.example: {name} is listed twice" for name in sorted(listed) if lines.count(name) > 1]
-        + [f".env.example: {name} is read nowhere" for name in sorted(listed - mentioned)]
-        + [f"docker-compose.yml: {name} is not handed through" for name in sorted(listed - passed - NOT_IN_COMPOSE)]
+        + [f".env.example: {name} is read nowhere" for name in sorted(listed - mentioned - COMPOSE_SETTINGS)]
+        + [f"docker-compose.yml: {name} is not handed through" for name in sorted(listed - passed - NOT_IN_COMPOSE - COMPOSE_SETTINGS)]
         + [f"docker-compose.yml: {name} is read nowhere" for name in sorted(passed - mentioned)]
     )
 

@@ -53,6 +53,9 @@ impl App {
             shutdown.clone(),
         ));
         tracing::info!(%addr, "listening");
+        if state.config.auth.test_login {
+            tracing::warn!(%addr, "DEBUG=true: login-test gives an admin's token to everyone who can reach this address");
+        }
         Ok(Self { addr, state })
     }
 }

@@ -11,7 +11,7 @@ use api::{
 use clap::{Parser, Subcommand};
 use shared::{
     clock::Clock,
-    config::{ConfigError, Env, POSTGRES_SCHEMES},
+    config::{ConfigError, Env, UrlKind},
     runtime,
     shutdown::{DRAIN_DEADLINE, Shutdown},
     telemetry,
@@ -57,7 +57,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Migrate => {
             let env = Env::from_process()?;
-            let database = env.required_url("DATABASE_URL", POSTGRES_SCHEMES)?;
+            let database = env.required_url("DATABASE_URL", UrlKind::Postgres)?;
             runtime(&env)?.block_on(migrate::migrate(&database))
         }
         Command::Openapi => {

@@ -1,8 +1,19 @@
 //! Settings from the environment: read once, checked before anything connects.
 
-use std::{collections::HashMap, fmt::Display, str::FromStr};
+mod dotenv;
+mod urls;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fmt::Display,
+    str::FromStr,
+};
 
 use secrecy::SecretString;
+use url::Url;
+
+pub use urls::UrlKind;
+pub(crate) use urls::parse_amqp;
 
 /// One setting is missing or bad. One line that names it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,16 +35,31 @@ impl ConfigError {
 pub struct Env(HashMap<String, String>);
 
 impl Env {
-    /// The process environment, completed from `.env` in the working directory or above where there is one.
+    /// The process environment, completed from the `.env` in the working directory or above, if there is one. A
+    /// variable that is empty counts as not set there too, so that the file's value is taken.
     pub fn from_process() -> Result<Self, ConfigError> {
-        match dotenvy::dotenv() {
-            Ok(_) => {}
-            Err(error) if error.not_found() => {}
-            Err(error) => return Err(ConfigError::new(".env", error.to_string())),
-        }
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Ok(Self(variables.collect()))
+        let mut env = Self(variables.collect());
+        let added = env.complete(dotenv::load().map_err(|problem| ConfigError::new(".env", problem))?);
+        let exported = added.iter().filter_map(|name| Some((name.as_str(), env.0.get(name)?.as_str())));
+        dotenv::export(exported).map_err(|_| ConfigError::new(".env", "has a value that cannot be set"))?;
+        Ok(env)
+    }
+
+    /// Takes the settings that are not set here. Returns their names.
+    fn complete(&mut self, settings: Vec<(String, String)>) -> BTreeSet<String> {
+        let is_set = |value: &String| !value.trim().is_empty();
+        let own: HashSet<String> =
+            self.0.iter().filter(|(_, value)| is_set(value)).map(|(name, _)| name.clone()).collect();
+        let mut added = BTreeSet::new();
+        for (name, value) in settings.into_iter().filter(|(_, value)| is_set(value)) {
+            if !own.contains(&name) {
+                added.insert(name.clone());
+                self.0.insert(name, value);
+            }
+        }
+        added
     }
 
     /// The text of `name`, where it is set.
@@ -91,25 +117,25 @@ impl Env {
         }
     }
 
-    /// A URL that may hold a password, with one of `schemes`.
-    pub fn url(&self, name: &'static str, schemes: &[&str]) -> Result<Option<SecretString>, ConfigError> {
+    /// A URL that may hold a password.
+    pub fn url(&self, name: &'static str, kind: UrlKind) -> Result<Option<SecretString>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-        if scheme.is_some_and(|scheme| schemes.contains(&scheme)) {
-            Ok(Some(SecretString::from(text.to_owned())))
-        } else {
-            // The value itself may hold a password and is not repeated.
-            Err(ConfigError::new(
-                name,
-                format!("must be a URL that begins with {}://", schemes.join(":// or ")),
-            ))
-        }
+        // The value itself may hold a password and is not repeated.
+        kind.check(text).map_err(|problem| ConfigError::new(name, problem))?;
+        Ok(Some(SecretString::from(text.to_owned())))
     }
 
     /// Like [`Env::url`], for one that must be set.
-    pub fn required_url(&self, name: &'static str, schemes: &[&str]) -> Result<SecretString, ConfigError> {
+    pub fn required_url(&self, name: &'static str, kind: UrlKind) -> Result<SecretString, ConfigError> {
         self.required(name)?;
-        self.url(name, schemes)?.ok_or_else(|| ConfigError::new(name, "is required but not set"))
+        self.url(name, kind)?.ok_or_else(|| ConfigError::new(name, "is required but not set"))
+    }
+
+    /// The address of a web service.
+    pub fn http_url(&self, name: &'static str) -> Result<Option<Url>, ConfigError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let checked = UrlKind::Http.check(text).and_then(|()| UrlKind::Http.parse(text));
+        checked.map(Some).map_err(|problem| ConfigError::new(name, problem))
     }
 }
 
@@ -119,7 +145,21 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Env {
     }
 }
 
-/// URL schemes of PostgreSQL.
-pub const POSTGRES_SCHEMES: &[&str] = &["postgres", "postgresql"];
-/// URL schemes of Redis, with and without TLS.
-pub const REDIS_SCHEMES: &[&str] = &["redis", "rediss"];
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_does_not_hide_the_value_of_the_file() {
+        let mut env = Env::from_iter([("EMPTY", " "), ("SET", "own")]);
+        let file = [("EMPTY", "file"), ("SET", "file"), ("NEW", "first"), ("NEW", "last"), ("BLANK", "")];
+        let file = file.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let added = env.complete(file.to_vec());
+        assert_eq!(added.into_iter().collect::<Vec<_>>(), ["EMPTY", "NEW"]);
+        for (name, value) in
+            [("EMPTY", Some("file")), ("SET", Some("own")), ("NEW", Some("last")), ("BLANK", None)]
+        {
+            assert_eq!(env.text(name), value, "{name}");
+        }
+    }
+}

@@ -12,6 +12,7 @@
 //! For `cargo xtask`, [`source`] takes the servers from the environment, as containers ([`docker`]) or as child
 //! processes ([`native`]).
 
+pub mod bad_urls;
 mod database;
 pub mod docker;
 mod eventually;

@@ -6,7 +6,7 @@ use rand::Rng as _;
 use secrecy::SecretString;
 use shared::{
     broker::BrokerConfig,
-    config::{ConfigError, Env, POSTGRES_SCHEMES, REDIS_SCHEMES},
+    config::{ConfigError, Env, UrlKind},
     telemetry::TelemetryConfig,
 };
 
@@ -41,9 +41,9 @@ impl WorkerConfig {
     /// Reads and checks all of it.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         Ok(Self {
-            database_url: env.required_url("DATABASE_URL", POSTGRES_SCHEMES)?,
+            database_url: env.required_url("DATABASE_URL", UrlKind::Postgres)?,
             database_max_connections: small(env, "DATABASE_MAX_CONNECTIONS", 16, 1000)?,
-            redis_url: env.required_url("REDIS_URL", REDIS_SCHEMES)?,
+            redis_url: env.required_url("REDIS_URL", UrlKind::Redis)?,
             cache_ttl: Duration::from_secs(env.number_or("CACHE_TTL_SECONDS", 3600, 1..=31_536_000)?),
             broker: BrokerConfig::from_env(env)?,
             consumer: consumer_name(env),

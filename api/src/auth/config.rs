@@ -37,15 +37,9 @@ impl ProviderConfig {
     /// Reads `JWT_JWKS_URL`, `JWT_ISSUER` and `JWT_AUDIENCE`, which are set together or not at all: a token that was
     /// made for somebody else must not be taken.
     fn from_env(env: &Env) -> Result<Option<Self>, ConfigError> {
-        let Some(jwks_url) = env.text("JWT_JWKS_URL") else { return Ok(None) };
-        if !jwks_url.starts_with("https://") && !jwks_url.starts_with("http://") {
-            return Err(ConfigError::new(
-                "JWT_JWKS_URL",
-                "must be a URL that begins with https:// or http://",
-            ));
-        }
+        let Some(jwks_url) = env.http_url("JWT_JWKS_URL")? else { return Ok(None) };
         Ok(Some(Self {
-            jwks_url: jwks_url.to_owned(),
+            jwks_url: jwks_url.into(),
             issuer: env.required("JWT_ISSUER")?.to_owned(),
             audience: env.required("JWT_AUDIENCE")?.to_owned(),
         }))

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use secrecy::SecretString;
 
-use crate::config::{ConfigError, Env, REDIS_SCHEMES};
+use crate::config::{ConfigError, Env, UrlKind};
 
 /// The event systems, as `EVENT_SYSTEM` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,21 +68,25 @@ pub enum BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Reads `EVENT_SYSTEM` and what the chosen one needs.
+    /// Reads `EVENT_SYSTEM` and what the chosen one needs. The addresses of the others are checked as well if they are
+    /// set, so that a mistake in one is not found first on the day when the brokers are switched.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let events_redis_url = env.url("EVENTS_REDIS_URL", UrlKind::Redis)?;
+        let amqp_url = env.url("AMQP_URL", UrlKind::Amqp)?;
+        let queue_url = sqs_queue_url(env)?;
+        let max_batch_bytes = sqs_max_batch_bytes(env)?;
+        let missing = |name| ConfigError::new(name, "is required but not set");
         Ok(match env.parsed_or("EVENT_SYSTEM", EventSystem::RedisStreams)? {
             EventSystem::RedisStreams => Self::RedisStreams {
-                url: match env.url("EVENTS_REDIS_URL", REDIS_SCHEMES)? {
+                url: match events_redis_url {
                     Some(url) => url,
-                    None => env.required_url("REDIS_URL", REDIS_SCHEMES)?,
+                    None => env.required_url("REDIS_URL", UrlKind::Redis)?,
                 },
             },
             EventSystem::Sqs => {
-                Self::Sqs { queue_url: sqs_queue_url(env)?, max_batch_bytes: sqs_max_batch_bytes(env)? }
+                Self::Sqs { queue_url: queue_url.ok_or_else(|| missing("SQS_QUEUE_URL"))?, max_batch_bytes }
             }
-            EventSystem::RabbitMq => {
-                Self::RabbitMq { url: env.required_url("AMQP_URL", &["amqp", "amqps"])? }
-            }
+            EventSystem::RabbitMq => Self::RabbitMq { url: amqp_url.ok_or_else(|| missing("AMQP_URL"))? },
         })
     }
 
@@ -96,16 +100,18 @@ impl BrokerConfig {
     }
 }
 
-fn sqs_queue_url(env: &Env) -> Result<String, ConfigError> {
-    let url = env.required("SQS_QUEUE_URL")?;
-    if url.starts_with("http://") || url.starts_with("https://") {
-        Ok(url.to_owned())
-    } else {
-        Err(ConfigError::new(
+fn sqs_queue_url(env: &Env) -> Result<Option<String>, ConfigError> {
+    // The SDK reads this one, and finds a mistake in it with the first call.
+    env.http_url("AWS_ENDPOINT_URL")?;
+    let Some(url) = env.http_url("SQS_QUEUE_URL")? else { return Ok(None) };
+    let name = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+    if name.is_empty() || url.query().is_some() {
+        return Err(ConfigError::new(
             "SQS_QUEUE_URL",
-            "must be the queue's full URL, beginning with http:// or https://",
-        ))
+            "must be the queue's full URL, which ends with its name",
+        ));
     }
+    Ok(env.text("SQS_QUEUE_URL").map(str::to_owned))
 }
 
 /// What LocalStack takes; AWS takes up to 1 MiB.

@@ -43,14 +43,7 @@ impl TelemetryConfig {
             None => format!("{level},hyper=warn,lapin=warn,aws=warn,h2=warn"),
         };
         EnvFilter::try_new(&filter).map_err(|error| ConfigError::new("RUST_LOG", error.to_string()))?;
-        let endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT").map(str::to_owned);
-        if endpoint.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
-        {
-            return Err(ConfigError::new(
-                "OTEL_EXPORTER_OTLP_ENDPOINT",
-                "must be a URL that begins with http:// or https://",
-            ));
-        }
+        let endpoint = env.http_url("OTEL_EXPORTER_OTLP_ENDPOINT")?.map(String::from);
         Ok(Self { pretty: env.flag("DEBUG")?, filter, endpoint, service: "orders" })
     }
 

@@ -32,6 +32,34 @@ async fn a_missing_or_bad_setting_is_one_line_that_names_it_and_exit_code_2() {
 }
 
 #[tokio::test]
+async fn a_url_that_cannot_be_used_is_one_line_that_names_its_setting_and_exit_code_2() {
+    use testbed::bad_urls;
+
+    let commands: [&[&str]; 5] =
+        [&["run"], &["verify"], &["dead-letters", "list"], &["replay", "--order", "1"], &["rebuild-cache"]];
+    for (name, urls) in [
+        ("DATABASE_URL", bad_urls::POSTGRES),
+        ("REDIS_URL", bad_urls::REDIS),
+        ("EVENTS_REDIS_URL", bad_urls::REDIS),
+        ("AMQP_URL", bad_urls::AMQP),
+        ("SQS_QUEUE_URL", bad_urls::HTTP),
+        ("AWS_ENDPOINT_URL", bad_urls::HTTP),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", bad_urls::HTTP),
+    ] {
+        // All commands read the same settings, so each is tried with a part of the addresses.
+        for (url, command) in urls.iter().zip(commands.iter().cycle()) {
+            let others = [DATABASE, REDIS].into_iter().filter(|(other, _)| *other != name);
+            let env: Vec<_> = others.chain([(name, *url)]).collect();
+            let said = worker_with(&env, command).await;
+            assert_eq!(said.code, Some(2), "{name}={url}: {said:?}");
+            assert!(said.err.starts_with(&format!("{name}: ")), "{name}={url}: {said:?}");
+            assert_eq!(said.err.trim_end().lines().count(), 1, "{name}={url}: {said:?}");
+            assert!(!said.err.contains(bad_urls::SECRET), "{name}={url}: {said:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn help_needs_no_settings_and_names_every_command() {
     let help = worker_with(&[], &["--help"]).await.ok();
     for command in ["run", "dead-letters", "replay", "rebuild-cache", "verify"] {

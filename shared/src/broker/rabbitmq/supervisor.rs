@@ -9,7 +9,10 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{RabbitMqOptions, SYSTEM, set_up_error, topology};
-use crate::broker::{BrokerError, backoff::Backoff, metered, passing};
+use crate::{
+    broker::{BrokerError, backoff::Backoff, metered, passing},
+    config::parse_amqp,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,8 +88,7 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Connects once; where the broker cannot be reached, goes on trying in the background. `side` is for the metrics.
     pub(super) async fn start(options: RabbitMqOptions, side: &'static str) -> Result<Self, BrokerError> {
-        let mut uri: AMQPUri = options.url.expose_secret().parse().map_err(|problem: String| {
-            // The URL itself may hold a password and is not repeated.
+        let mut uri = parse_amqp(options.url.expose_secret()).map_err(|problem| {
             BrokerError::misconfigured(SYSTEM, format!("the address cannot be used: {problem}"))
         })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
