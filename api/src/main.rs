@@ -58,7 +58,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Migrate => {
             let env = Env::from_process()?;
             let database = env.required_url("DATABASE_URL", UrlKind::Postgres)?;
-            runtime(&env)?.block_on(migrate::migrate(&database))
+            println!("{}", runtime(&env)?.block_on(migrate::migrate(&database))?);
+            Ok(())
         }
         Command::Openapi => {
             println!("{}", openapi::document().to_pretty_json()?);

@@ -10,6 +10,7 @@ mod failing_handlers;
 mod hardening;
 mod health;
 mod limits;
+mod migrate;
 mod orders_batches;
 mod orders_cache;
 mod orders_conditions;

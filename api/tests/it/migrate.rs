@@ -1,0 +1,49 @@
+//! `api migrate` on databases of older and newer builds.
+
+use api::migrate::{MIGRATIONS, Schema, migrate};
+use secrecy::SecretString;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+async fn execute(database: &testbed::Database, sql: &str) {
+    let mut connection = PgConnection::connect(database.url()).await.expect("a connection");
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect("executed");
+}
+
+fn last() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().expect("migrations")
+}
+
+#[tokio::test]
+async fn an_older_migrate_accepts_a_newer_schema_and_changes_nothing() {
+    let database = testbed::empty_postgres().await;
+    let url = SecretString::from(database.url().to_owned());
+    let last = last();
+    assert_eq!(migrate(&url).await.expect("migrated"), Schema::Current(last));
+    assert_eq!(migrate(&url).await.expect("migrated already"), Schema::Current(last));
+
+    let newer = last + 1;
+    let applied = format!(
+        "CREATE TABLE of_a_newer_build (id int);
+         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES ({newer}, 'of a newer build', true, '\\x00', 1)"
+    );
+    execute(&database, &applied).await;
+    let schema = migrate(&url).await.expect("a newer schema is accepted");
+    assert_eq!(schema, Schema::Newer { database: newer, build: last });
+    assert!(schema.to_string().contains("newer build"), "{schema}");
+    // A table that were gone could not be emptied.
+    execute(&database, "TRUNCATE of_a_newer_build").await;
+}
+
+#[tokio::test]
+async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
+    let database = testbed::empty_postgres().await;
+    let url = SecretString::from(database.url().to_owned());
+    migrate(&url).await.expect("migrated");
+    execute(&database, "UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1").await;
+    let error = migrate(&url).await.expect_err("changed");
+    assert!(
+        format!("{error:#}").contains("migration 1 was previously applied but has been modified"),
+        "{error:#}"
+    );
+}
