@@ -120,7 +120,11 @@ fn launch(binary: &Path, folder: &Path, mapper_port: &str) -> Launch {
         .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
         .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false")
+        // The port on which Erlang's nodes talk to each other would be open to every network.
+        .env(
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+        )
 }
 
 fn subfolder(folder: &Path, name: &str) -> anyhow::Result<std::path::PathBuf> {

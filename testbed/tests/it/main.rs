@@ -2,6 +2,8 @@
 
 mod brokers;
 mod databases;
+#[cfg(target_os = "linux")]
+mod listening;
 mod processes;
 mod proxy;
 mod servers;
