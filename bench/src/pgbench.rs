@@ -4,25 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
-use testbed::install::Package;
+use testbed::install::PGBENCH;
 use tokio::process::Command;
 
 use crate::stats::{Latencies, latencies};
-
-const PACKAGE: Package = Package {
-    title: "pgbench",
-    binary: "pgbench",
-    folders: &[
-        "/usr/lib/postgresql/*/bin",
-        "/usr/pgsql-*/bin",
-        "/opt/homebrew/opt/postgresql@17/bin",
-        "/usr/local/opt/postgresql@17/bin",
-    ],
-    least: 15,
-    apt: "postgresql",
-    brew: "postgresql@17",
-    variable: "PATH",
-};
 
 /// The installed program.
 #[derive(Debug)]
@@ -52,7 +37,7 @@ pub struct Run {
 impl Pgbench {
     /// Finds or installs it. `folder` is for its scripts and logs.
     pub async fn find(folder: &Path) -> anyhow::Result<Self> {
-        let binary = PACKAGE.binary().await.context("the reference pgbench is needed")?;
+        let binary = PGBENCH.binary().await.context("the reference pgbench is needed")?;
         let folder = folder.join("pgbench");
         std::fs::create_dir_all(&folder)?;
         Ok(Self { binary, folder })
@@ -91,7 +76,7 @@ impl Pgbench {
             .context("cannot start pgbench")?;
         let (text, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "pgbench failed: {errors}");
+        ensure!(output.status.success(), "pgbench failed: {}", errors.trim());
         let rate = rate(&text).with_context(|| format!("pgbench printed no rate: {text}{errors}"))?;
         Ok(Run { rate, latency: self.latency()? })
     }

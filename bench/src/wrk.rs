@@ -5,20 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail, ensure};
-use testbed::install::Package;
+use testbed::install::WRK;
 use tokio::process::Command;
 
 use crate::stats::{Latencies, float, latencies};
-
-const PACKAGE: Package = Package {
-    title: "wrk, the load generator,",
-    binary: "wrk",
-    folders: &[],
-    least: 0,
-    apt: "wrk",
-    brew: "wrk",
-    variable: "PATH",
-};
 
 /// Connections of every case, as the targets say.
 pub const CONNECTIONS: u32 = 64;
@@ -67,7 +57,7 @@ impl Requests {
 impl Wrk {
     /// Finds or installs it. `folder` is for its script.
     pub async fn find(folder: &Path) -> anyhow::Result<Self> {
-        let binary = PACKAGE.binary().await.context("the load generator wrk is needed")?;
+        let binary = WRK.binary().await.context("the load generator wrk is needed")?;
         let script = folder.join("wrk.lua");
         std::fs::write(&script, SCRIPT)?;
         Ok(Self { binary, script })
@@ -101,7 +91,8 @@ impl Wrk {
             .await
             .context("cannot start wrk")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "wrk failed: {}", format!("{text}{errors}").trim());
         parse(&text)
     }
 }

@@ -11,12 +11,13 @@ use crate::cargo;
 #[expect(unreachable_pub, reason = "in the crate that it belongs to, it is reachable")]
 mod arguments;
 
-pub(crate) use arguments::{BenchArgs, LoadArgs, StressArgs};
+pub(crate) use arguments::{BenchArgs, Choice, LoadArgs, Place, StressArgs};
 
-/// Builds it, and hands it the arguments of this program as they are.
-pub(crate) async fn run() -> anyhow::Result<ExitCode> {
+/// Builds it once `needs` are met, and hands it the arguments of this program as they are.
+pub(crate) async fn run(needs: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    needs.await?;
     println!("building in release, which takes some eight minutes on two cores the first time");
-    let build = cargo::command(&["build", "--release", "-p", "api", "-p", "worker", "-p", "bench"]);
+    let build = cargo::command(&["build", "--release", "--bin", "api", "--bin", "worker", "--bin", "bench"]);
     if !cargo::run(&build).await?.success() {
         return Ok(ExitCode::FAILURE);
     }

@@ -1,20 +1,41 @@
 //! Running cargo, with its own progress on the terminal.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
+use anyhow::ensure;
 use testbed::paths;
 use testbed::process::Launch;
 
+use crate::say::say;
+
 /// A cargo command in the workspace.
 pub(crate) fn command(args: &[&str]) -> Launch {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Launch::on_terminal(cargo).folder(paths::workspace()).args(args)
+    Launch::on_terminal(program()).folder(paths::workspace()).args(args)
+}
+
+/// The cargo that runs this program.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// Runs it to its end. When this is dropped before, cargo and its compilers are killed.
 pub(crate) async fn run(command: &Launch) -> anyhow::Result<ExitStatus> {
     command.spawn()?.wait().await
+}
+
+/// Installs the program behind a command of cargo, such as `nextest`, if it is missing, and says so.
+pub(crate) async fn provide(tool: &str) -> anyhow::Result<()> {
+    let asked = Command::new(program()).args([tool, "--version"]).current_dir(paths::workspace()).output();
+    if asked.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    let package = format!("cargo-{tool}");
+    say(format!("{package} is missing, installing it: cargo install --locked {package}"));
+    let status = run(&command(&["install", "--locked", &package])).await?;
+    ensure!(status.success(), "{package} could not be installed, see above");
+    Ok(())
 }
 
 /// The folder that holds the binaries of a profile, beside the one of this program.

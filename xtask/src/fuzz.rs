@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, bail, ensure};
 use testbed::native::Storage;
 use testbed::process::Launch;
-use testbed::{install, paths, source};
+use testbed::{paths, source};
 
-use crate::cargo;
 use crate::say::say;
 use crate::system::{self, Role, System};
+use crate::{cargo, needs};
 
 /// What is fuzzed: one file each in `fuzz/fuzz_targets`.
 const TARGETS: [&str; 6] = ["bodies", "queries", "headers", "tokens", "events", CACHE];
@@ -40,11 +40,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn fuzz(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
-    if !install::exists("cargo-fuzz") {
-        say("cargo-fuzz is missing, installing it: cargo install cargo-fuzz --locked");
-        let status = cargo::run(&cargo::command(&["install", "cargo-fuzz", "--locked"])).await?;
-        ensure!(status.success(), "cargo-fuzz could not be installed");
-    }
+    needs::for_fuzzing().await?;
+    cargo::provide("fuzz").await?;
     say("Building the fuzz targets; the first build takes minutes.");
     // The macros of the dependencies are there already.
     let folder = paths::workspace().join("target");
@@ -86,8 +83,7 @@ async fn one(target: &str, seconds: u32, redis: Option<&str>) -> anyhow::Result<
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let log = paths::data().join("logs").join(format!("fuzz-{target}.log"));
     let _absent = fs::remove_file(&log);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let run = Launch::new(cargo, &log)
+    let run = Launch::new(cargo::program(), &log)
         .folder(paths::workspace())
         .args(["fuzz", "run"])
         .args(BUILD)

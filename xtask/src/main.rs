@@ -9,6 +9,7 @@ mod cargo;
 mod clear_cache;
 mod fuzz;
 mod lock;
+mod needs;
 mod postman;
 mod prepare;
 mod reset_db;
@@ -63,7 +64,10 @@ async fn main() -> ExitCode {
         Command::ResetDb => Box::pin(reset_db::run()).await,
         Command::SeedData(args) => Box::pin(seed_data::run(args)).await,
         Command::ClearCache => Box::pin(clear_cache::run()).await,
-        Command::Bench(_) | Command::Load(_) | Command::Stress(_) => Box::pin(bench::run()).await,
+        Command::Bench(args) => Box::pin(bench::run(needs::for_bench(&args))).await,
+        Command::Load(bench::LoadArgs { place, .. }) | Command::Stress(bench::StressArgs { place, .. }) => {
+            Box::pin(bench::run(needs::for_load(&place))).await
+        }
         Command::Postman => Box::pin(postman::run()).await,
         Command::Prepare => Box::pin(prepare::run()).await,
     };

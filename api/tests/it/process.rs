@@ -61,8 +61,9 @@ impl Running {
 
     /// Stops it as an operator does; gives what it wrote.
     pub(crate) async fn stop(self) -> Output {
-        let id = self.child.id().expect("it runs").to_string();
-        let asked = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+        // The shell's own `kill`: the program of that name is not on every system.
+        let stop = format!("kill -TERM {}", self.child.id().expect("it runs"));
+        let asked = Command::new("sh").args(["-c", &stop]).status().await.expect("a shell");
         assert!(asked.success());
         let output = self.child.wait_with_output().await.expect("it ends");
         assert!(output.status.success(), "{output:?}");

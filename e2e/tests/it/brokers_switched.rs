@@ -11,7 +11,7 @@ use std::{
 use e2e::{Broker, Client, System};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn switching_brokers_under_load_loses_nothing() {
+async fn switching_brokers_under_load_to_rabbitmq_and_sqs_loses_nothing() {
     let mut system = System::new(Broker::RedisStreams).await;
     let port = testbed::free_port();
     let mut api = system.api_at(port).await;

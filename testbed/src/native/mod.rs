@@ -17,9 +17,9 @@ use crate::process::{Launch, Process};
 use crate::{http, paths, watchdog};
 
 pub use localstack::{localstack, prepare_localstack};
-pub use postgres::postgres;
-pub use rabbitmq::{RabbitMq, rabbitmq};
-pub use redis::{durable_redis, redis};
+pub use postgres::{PACKAGE as POSTGRES, postgres};
+pub use rabbitmq::{PACKAGE as RABBITMQ, RabbitMq, rabbitmq};
+pub use redis::{PACKAGE as REDIS, durable_redis, redis};
 
 /// How often a server is started again on another port, when somebody took the one that was just found free.
 const ATTEMPTS: u32 = 3;

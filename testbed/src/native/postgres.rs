@@ -15,7 +15,8 @@ use crate::install::Package;
 use crate::paths;
 use crate::process::{Launch, Stop, User};
 
-const PACKAGE: Package = Package {
+/// The package of the server.
+pub const PACKAGE: Package = Package {
     title: "PostgreSQL",
     binary: "postgres",
     folders: &[

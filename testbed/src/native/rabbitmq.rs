@@ -10,7 +10,8 @@ use super::{Probe, Server, Storage, start_on_a_free_port};
 use crate::install::Package;
 use crate::process::Launch;
 
-const PACKAGE: Package = Package {
+/// The package of the server.
+pub const PACKAGE: Package = Package {
     title: "RabbitMQ",
     binary: "rabbitmq-server",
     // Debian's program of that name on the PATH is a wrapper that changes the user and the folders.

@@ -6,7 +6,8 @@ use super::{Probe, Server, Storage, start_on_a_free_port};
 use crate::install::Package;
 use crate::process::Launch;
 
-const PACKAGE: Package = Package {
+/// The package of the server.
+pub const PACKAGE: Package = Package {
     title: "Redis",
     binary: "redis-server",
     folders: &["/opt/homebrew/opt/redis/bin", "/usr/local/opt/redis/bin"],

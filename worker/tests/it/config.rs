@@ -72,7 +72,7 @@ async fn help_needs_no_settings_and_names_every_command() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_not_set_up_is_one_line_that_says_what_to_do_and_exit_code_1() {
+async fn sqs_or_rabbitmq_that_is_not_set_up_is_one_line_that_says_what_to_do_and_exit_code_1() {
     let (world, sqs, vhost) = tokio::join!(World::new(), testbed::sqs(), testbed::rabbitmq());
     let missing = format!("{}/000000000000/missing", sqs.endpoint());
     let aws = sqs.env();
@@ -125,7 +125,7 @@ async fn a_database_that_is_not_migrated_is_one_line_that_says_so() {
 }
 
 #[tokio::test]
-async fn a_queue_without_a_redrive_policy_is_a_warning_and_not_an_error() {
+async fn an_sqs_queue_without_a_redrive_policy_is_a_warning_and_not_an_error() {
     let (world, sqs) = tokio::join!(World::new(), testbed::sqs());
     let queues = [(sqs.create_bare_queue("bare").await, true), (sqs.create_queue("right").await, false)];
     for (queue, warns) in queues {

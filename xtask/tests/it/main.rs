@@ -1,6 +1,7 @@
 //! `cargo xtask` as a process of its own, as its users run it.
 
 mod postman;
+mod test_needs;
 mod tool;
 mod up;
 mod up_refused;

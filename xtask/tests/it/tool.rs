@@ -36,10 +36,16 @@ impl Workspace {
 
     /// The same with a cargo that builds without an end.
     pub(crate) fn start_building_forever(&self, args: &[&str]) -> Tool {
-        let cargo = self.0.join("cargo");
-        fs::write(&cargo, "#!/bin/sh\nsleep 600\n").unwrap();
-        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
-        self.launch(cargo.to_str().unwrap(), args)
+        let cargo = self.script("cargo", "sleep 600");
+        self.launch(&cargo, args)
+    }
+
+    /// Writes an executable script, and gives its path.
+    pub(crate) fn script(&self, name: &str, lines: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     /// A file or folder in it.
@@ -54,6 +60,11 @@ impl Workspace {
 
     /// The same with another cargo.
     pub(crate) fn launch(&self, cargo: &str, args: &[&str]) -> Tool {
+        self.launch_with(cargo, args, &[])
+    }
+
+    /// The same with further variables.
+    pub(crate) fn launch_with(&self, cargo: &str, args: &[&str], variables: &[(&str, &str)]) -> Tool {
         let log = self.0.join(format!("log-{}", testbed::free_port()));
         let launch = Launch::new(env!("CARGO_BIN_EXE_xtask"), &log)
             .clear_env()
@@ -61,6 +72,7 @@ impl Workspace {
             .env("CARGO", cargo)
             .env("CARGO_MANIFEST_DIR", &self.0)
             .folder(&self.0);
+        let launch = variables.iter().fold(launch, |launch, (name, value)| launch.env(name, value));
         Tool { process: launch.spawn().unwrap(), log }
     }
 
