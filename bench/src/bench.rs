@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{anyhow, ensure};
 use tokio::sync::OnceCell;
 
 use crate::arguments::Case;
@@ -15,6 +16,9 @@ use crate::report::{self, Machine, Outcome};
 use crate::seed;
 use crate::servers::{Servers, pool};
 use crate::wrk::Wrk;
+
+/// A case takes a minute, on a slow machine a few: one that takes this long waits for something that does not come.
+const CASE_LIMIT: Duration = Duration::from_mins(20);
 
 /// What a case needs.
 #[derive(Debug)]
@@ -65,23 +69,30 @@ pub async fn run(cases: &[Case], quick: bool, report: Option<PathBuf>) -> anyhow
         create_rate: Mutex::new(None),
     };
 
+    let folder = report.unwrap_or_else(report::folder);
     let mut outcomes = Vec::new();
     for case in cases {
-        let outcome =
-            case.run(&bench).await.with_context(|| format!("the case {case:?} could not be measured"))?;
+        let measured = tokio::time::timeout(CASE_LIMIT, case.run(&bench)).await;
+        let measured = measured.unwrap_or_else(|_| Err(anyhow!("it was not done within {CASE_LIMIT:?}")));
+        let outcome = measured.unwrap_or_else(|error| Outcome::failed(case.about(), &error));
         bench.progress.line(&format!("  {}", said(&outcome)));
         for note in &outcome.notes {
             bench.progress.line(&format!("    {note}"));
         }
         outcomes.push(outcome);
+        // After each case, so that whatever ends this program takes no result with it.
+        report::write(&folder, &machine, &outcomes)?;
     }
     bench.progress.finish();
-    bench.servers.stop().await?;
-
-    let folder = report.unwrap_or_else(report::folder);
-    report::write(&folder, &machine, &outcomes)?;
     println!("\n{}\n{}", machine.line(), report::table(&outcomes));
     println!("Plots and latencies: {}", folder.join("report.html").display());
+    bench.servers.stop().await?;
+    let failed: Vec<&str> = outcomes
+        .iter()
+        .filter(|outcome| outcome.row.error.is_some())
+        .map(|outcome| outcome.row.case)
+        .collect();
+    ensure!(failed.is_empty(), "these cases could not be measured: {}", failed.join(", "));
     Ok(())
 }
 
@@ -111,8 +122,8 @@ impl Bench {
     }
 
     /// Keeps the rate that the `create` case measured.
-    pub fn keep_create_rate(&self, rate: f64) {
-        *self.create_rate.lock().unwrap_or_else(PoisonError::into_inner) = Some(rate);
+    pub fn keep_create_rate(&self, rate: Option<f64>) {
+        *self.create_rate.lock().unwrap_or_else(PoisonError::into_inner) = rate;
     }
 
     /// What [`Self::keep_create_rate`] was told, where that case ran before.
@@ -124,15 +135,13 @@ impl Bench {
 /// An outcome in one line.
 fn said(outcome: &Outcome) -> String {
     let row = &outcome.row;
+    if let Some(error) = &row.error {
+        return format!("{}: failed: {error}", row.case);
+    }
+    let value = row.value.map_or_else(String::new, report::number);
     let against = row.reference.zip(row.ratio).map_or_else(String::new, |(reference, ratio)| {
         format!(" against {}: {ratio:.2}", report::number(reference))
     });
     let met = if row.met { "met" } else { "missed" };
-    format!(
-        "{}: {} {}{against} (target {}, {met})",
-        row.case,
-        report::number(row.value),
-        row.unit,
-        row.target
-    )
+    format!("{}: {value} {}{against} (target {}, {met})", row.case, row.unit, row.target.describe(row.unit))
 }

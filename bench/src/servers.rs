@@ -115,7 +115,7 @@ impl Servers {
 
     /// A connection to Redis.
     pub async fn redis(&self) -> anyhow::Result<redis::aio::MultiplexedConnection> {
-        Ok(redis::Client::open(self.redis.url())?.get_multiplexed_async_connection().await?)
+        testbed::connect_redis(self.redis.url()).await
     }
 
     /// Empties Redis, and its append-only file.

@@ -42,7 +42,7 @@ pub use private::{
 pub use program::{Program, ProgramBuilder, threads_beside_servers};
 pub use proxy::Proxy;
 pub use rabbitmq::{Vhost, rabbitmq};
-pub use redis_db::{RedisDb, redis};
+pub use redis_db::{RedisDb, connect_redis, redis};
 pub use sqs::{SqsNamespace, create_queue, sqs};
 
 /// The value of a variable that `cargo xtask test` sets, or the one sentence that tells how to get it.

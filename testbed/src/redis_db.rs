@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
 /// In database 0: counts the databases handed out, where the server has so many that none is needed twice at once.
@@ -13,6 +14,8 @@ const USED: &str = "testbed:used";
 const PLENTY: u32 = 1024;
 /// After this time a lock is that of a test process that was killed.
 const LOCK_SECONDS: u64 = 600;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A logical database that only this test uses, empty at first.
 ///
@@ -46,7 +49,7 @@ impl RedisDb {
     ///
     /// When the server refuses it.
     pub async fn connect(&self) -> MultiplexedConnection {
-        connect(&self.url)
+        connect_redis(&self.url)
             .await
             .unwrap_or_else(|error| panic!("the test's own Redis does not answer: {error:#}"))
     }
@@ -57,7 +60,7 @@ impl Drop for RedisDb {
         let Some(lock) = self.lock.take() else { return };
         let url = self.admin_url.clone();
         crate::clean_up(async move {
-            let mut admin = connect(&url).await?;
+            let mut admin = connect_redis(&url).await?;
             redis::cmd("DEL").arg(lock).exec_async(&mut admin).await?;
             Ok(())
         });
@@ -66,7 +69,7 @@ impl Drop for RedisDb {
 
 async fn take(url: &str) -> anyhow::Result<RedisDb> {
     let admin_url = with_database(url, 0);
-    let mut admin = connect(&admin_url).await?;
+    let mut admin = connect_redis(&admin_url).await?;
     let (_, databases): (String, u32) =
         redis::cmd("CONFIG").arg("GET").arg("databases").query_async(&mut admin).await?;
     if databases >= PLENTY {
@@ -104,7 +107,7 @@ async fn lock(admin: &mut MultiplexedConnection, url: &str, index: u32) -> anyho
     }
     let ours: bool = redis::cmd("SISMEMBER").arg(USED).arg(index).query_async(admin).await?;
     if !ours {
-        let mut inside = connect(&with_database(url, index)).await?;
+        let mut inside = connect_redis(&with_database(url, index)).await?;
         let keys: u64 = redis::cmd("DBSIZE").query_async(&mut inside).await?;
         if keys > 0 {
             // Somebody's own data: never emptied. The lock is kept, so that the next test does not look again.
@@ -116,16 +119,22 @@ async fn lock(admin: &mut MultiplexedConnection, url: &str, index: u32) -> anyho
 }
 
 async fn flush(url: &str) -> anyhow::Result<()> {
-    let mut inside = connect(url).await?;
+    let mut inside = connect_redis(url).await?;
     redis::cmd("FLUSHDB").exec_async(&mut inside).await?;
     let keys: u64 = redis::cmd("DBSIZE").query_async(&mut inside).await?;
     ensure!(keys == 0, "somebody else writes to {url}");
     Ok(())
 }
 
-async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
+/// A connection for tests, tools and the bench. It waits up to a minute for an answer, where the client's default is half a
+/// second: to remove a stream of a million entries takes Redis longer, and everything does on a busy machine.
+pub async fn connect_redis(url: &str) -> anyhow::Result<MultiplexedConnection> {
     let client = redis::Client::open(url).context("REDIS_URL is not a Redis address")?;
-    client.get_multiplexed_async_connection().await.context("the Redis server at REDIS_URL does not answer")
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    connection.context("the Redis server at REDIS_URL does not answer")
 }
 
 /// The same server and user, with another database.

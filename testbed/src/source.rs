@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use sqlx::Connection;
 
 use crate::native::{RabbitMq, Server, Storage};
@@ -131,9 +131,8 @@ pub async fn postgres(given: Option<&str>, storage: &Storage) -> anyhow::Result<
 /// The Redis server at `given`, else one of our own.
 pub async fn redis(given: Option<&str>, storage: &Storage) -> anyhow::Result<Service> {
     if let Some(url) = given {
-        let client = redis::Client::open(url).context("REDIS_URL is not a Redis address")?;
-        client.get_multiplexed_async_connection().await.map_err(|error| {
-            anyhow!("REDIS_URL is set, but cannot be used ({error}): unset it to have a server started")
+        crate::connect_redis(url).await.map_err(|error| {
+            anyhow!("REDIS_URL is set, but cannot be used ({error:#}): unset it to have a server started")
         })?;
         return Ok(Service::given(url));
     }

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-
 use crate::say::say;
 use crate::settings;
 
@@ -19,11 +17,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
 
 /// Removes every cached order, a page at a time, so that Redis goes on serving meanwhile.
 pub(crate) async fn clear(url: &str) -> anyhow::Result<u64> {
-    let client = redis::Client::open(url).context("REDIS_URL is not a Redis address")?;
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .context("the Redis server at REDIS_URL does not answer")?;
+    let mut redis = testbed::connect_redis(url).await?;
     let (mut cursor, mut removed) = (0_u64, 0_u64);
     loop {
         let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")

@@ -7,21 +7,21 @@ use redis::aio::MultiplexedConnection;
 use shared::broker::PublishOutcome;
 use sqlx::{Executor, PgPool};
 
-use super::{About, Sample, alternate};
+use super::{Sample, alternate};
 use crate::bench::Bench;
 use crate::cpu::Costs;
 use crate::pgbench::Length;
 use crate::programs;
-use crate::report::Outcome;
+use crate::report::{About, Outcome, Target};
 use crate::seed::CUSTOMERS;
 use crate::servers::pool;
 use crate::stats::{float, latencies};
 use crate::{broker, events};
 
-const ABOUT: About = About {
+pub(super) const ABOUT: About = About {
     case: "consume",
     unit: "events/s",
-    target: 0.7,
+    target: Target::AtLeast(0.4),
     text: "One worker takes 200,000 creations from Redis Streams, writes a history row and a cache entry for each, and \
            acknowledges them. The reference: pgbench inserting as many history rows in statements of 100, one client \
            as there is one worker, prepared; it reads no stream, parses no event, and writes no cache.",

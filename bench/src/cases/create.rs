@@ -2,20 +2,20 @@
 
 use sqlx::PgPool;
 
-use super::{About, Sample, alternate};
+use super::{Sample, alternate};
 use crate::bench::Bench;
 use crate::pgbench::Length;
 use crate::programs::{self, Running};
-use crate::report::{Outcome, number};
+use crate::report::{About, Outcome, Target, number};
 use crate::servers::pool;
 use crate::stats::float;
 use crate::wrk::Requests;
 use crate::{events, tokens};
 
-const ABOUT: About = About {
+pub(super) const ABOUT: About = About {
     case: "create",
     unit: "orders/s",
-    target: 3.0,
+    target: Target::AtLeast(2.2),
     text: "POST /api/v1/orders with two lines over 64 connections, each with a token that is checked, by a thousand \
            customers. The answers come after the commit; the relay publishes beside. The reference: pgbench writes the \
            same rows into the same tables in the usual transaction of five statements, 16 clients, prepared.",

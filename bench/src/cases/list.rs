@@ -1,17 +1,17 @@
 //! The first page of a customer's list.
 
-use super::{About, Sample, alternate};
+use super::{Sample, alternate};
 use crate::bench::Bench;
 use crate::pgbench::Length;
-use crate::report::Outcome;
+use crate::report::{About, Outcome, Target};
 use crate::seed::CUSTOMERS;
 use crate::wrk::Requests;
 use crate::{programs, tokens};
 
-const ABOUT: About = About {
+pub(super) const ABOUT: About = About {
     case: "list",
     unit: "pages/s",
-    target: 0.6,
+    target: Target::AtLeast(0.6),
     text: "GET /api/v1/orders, the first page of ten with its total, over 64 connections, by ten thousand customers who \
            have a hundred orders each, a million together. The reference: pgbench running the same two queries, 16 \
            clients, prepared.",

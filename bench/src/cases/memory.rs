@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::{About, absolute, create};
+use super::{absolute, create};
 use crate::bench::Bench;
 use crate::programs;
-use crate::report::{Outcome, number};
+use crate::report::{About, Outcome, Target, number};
 use crate::stats::float;
 
-const ABOUT: About = About {
+pub(super) const ABOUT: About = About {
     case: "memory",
     unit: "MiB",
-    target: 80.0,
+    target: Target::Below(80.0),
     text: "The largest resident size of the API and of a worker that was seen under the create load, over 64 connections \
            at full speed. The value is that of the larger program.",
 };

@@ -12,7 +12,7 @@ mod update;
 
 use crate::arguments::Case;
 use crate::bench::Bench;
-use crate::report::{Outcome, Row};
+use crate::report::{About, Outcome, Row};
 use crate::stats::{Latencies, latencies, median, spread};
 
 impl Case {
@@ -28,6 +28,21 @@ impl Case {
             Self::Backlog => backlog::run(bench).await,
             Self::Memory => memory::run(bench).await,
             Self::Start => start::run(bench).await,
+        }
+    }
+
+    /// What it says about itself.
+    pub fn about(self) -> About {
+        match self {
+            Self::Create => create::ABOUT,
+            Self::Get => get::ABOUT,
+            Self::List => list::ABOUT,
+            Self::Update => update::ABOUT,
+            Self::Consume => consume::ABOUT,
+            Self::Lag => lag::ABOUT,
+            Self::Backlog => backlog::ABOUT,
+            Self::Memory => memory::ABOUT,
+            Self::Start => start::ABOUT,
         }
     }
 
@@ -54,15 +69,6 @@ struct Rounds {
     references: Vec<f64>,
     latency: Latencies,
     reference_latency: Latencies,
-}
-
-/// What a case says about itself.
-#[derive(Clone, Copy, Debug)]
-struct About {
-    case: &'static str,
-    unit: &'static str,
-    target: f64,
-    text: &'static str,
 }
 
 /// Lets the system and its reference take turns, so that whatever else the machine does meets both. Who begins changes
@@ -114,13 +120,14 @@ impl Rounds {
         Outcome {
             row: Row {
                 case: about.case,
-                value: rounded(median(&self.values)),
+                value: Some(rounded(median(&self.values))),
                 unit: about.unit,
                 reference: Some(rounded(median(&self.references))),
                 ratio: Some(rounded(ratio)),
                 spread: rounded(spread(&ratios)),
                 target: about.target,
-                met: ratio >= about.target,
+                met: about.target.is_met(ratio),
+                error: None,
             },
             about: about.text,
             rounds: self.values.into_iter().zip(self.references.into_iter().map(Some)).collect(),
@@ -137,13 +144,14 @@ fn absolute(about: About, values: &[f64], notes: Vec<String>) -> Outcome {
     Outcome {
         row: Row {
             case: about.case,
-            value: rounded(value),
+            value: Some(rounded(value)),
             unit: about.unit,
             reference: None,
             ratio: None,
             spread: rounded(spread(values)),
             target: about.target,
-            met: value < about.target,
+            met: about.target.is_met(value),
+            error: None,
         },
         about: about.text,
         rounds: values.iter().map(|value| (*value, None)).collect(),

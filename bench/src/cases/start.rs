@@ -1,15 +1,15 @@
 //! How long the programs take to start.
 
-use super::{About, absolute};
+use super::absolute;
 use crate::bench::Bench;
 use crate::programs;
-use crate::report::{Outcome, number};
+use crate::report::{About, Outcome, Target, number};
 use crate::stats::median;
 
-const ABOUT: About = About {
+pub(super) const ABOUT: About = About {
     case: "start",
     unit: "s",
-    target: 0.5,
+    target: Target::Below(0.5),
     text: "From the start of the process to the first 200 of its readiness route, on a migrated database. The value is \
            that of the slower program in each round.",
 };

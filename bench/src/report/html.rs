@@ -51,12 +51,13 @@ pub(super) fn page(machine: &Machine, outcomes: &[Outcome]) -> String {
 }
 
 fn section(html: &mut String, outcome: &Outcome) {
-    let _infallible = writeln!(
-        html,
-        "<h2 id=\"{0}\">{0}</h2>\n<p>{1}</p>\n<div class=\"plots\">",
-        outcome.row.case,
-        escape(outcome.about)
-    );
+    let _infallible =
+        writeln!(html, "<h2 id=\"{0}\">{0}</h2>\n<p>{1}</p>", outcome.row.case, escape(outcome.about));
+    if let Some(error) = &outcome.row.error {
+        let _infallible = writeln!(html, "<p class=\"no\">It could not be measured: {}</p>", escape(error));
+        return;
+    }
+    *html += "<div class=\"plots\">\n";
     let names: &[&str] =
         if outcome.row.reference.is_some() { &["the system", "reference"] } else { &["the system"] };
     let groups: Vec<Vec<f64>> = outcome

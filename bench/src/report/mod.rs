@@ -19,8 +19,8 @@ use crate::stats::Latencies;
 pub struct Row {
     /// Which case.
     pub case: &'static str,
-    /// The median over the rounds.
-    pub value: f64,
+    /// The median over the rounds; none if the case failed.
+    pub value: Option<f64>,
     /// Of `value` and `reference`.
     pub unit: &'static str,
     /// The median of the reference; none where the target is absolute.
@@ -29,10 +29,54 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// Highest less lowest of the rounds' ratios (or values), as a share of their median.
     pub spread: f64,
-    /// For the ratio, at least this; for an absolute value, less than this.
-    pub target: f64,
+    /// What it must reach.
+    pub target: Target,
     /// Whether it is reached.
     pub met: bool,
+    /// Why the case could not be measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What a case must reach. `report.json` shows the number alone.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Target {
+    /// The ratio to the reference must be at least this.
+    AtLeast(f64),
+    /// The value must be less than this.
+    Below(f64),
+}
+
+impl Target {
+    /// Whether this ratio, or this value, reaches it.
+    pub fn is_met(self, measured: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => measured >= least,
+            Self::Below(limit) => measured < limit,
+        }
+    }
+
+    /// In words, with the unit of the value.
+    pub fn describe(self, unit: &str) -> String {
+        match self {
+            Self::AtLeast(least) => format!("≥ {least}"),
+            Self::Below(limit) => format!("< {limit} {unit}"),
+        }
+    }
+}
+
+/// What a case says about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// Its name.
+    pub case: &'static str,
+    /// Of its value.
+    pub unit: &'static str,
+    /// What it must reach.
+    pub target: Target,
+    /// What is measured, against what, in a sentence or two.
+    pub text: &'static str,
 }
 
 /// Everything that a case gave.
@@ -50,6 +94,31 @@ pub struct Outcome {
     pub lag: Vec<LagPoint>,
     /// Further figures, as sentences.
     pub notes: Vec<String>,
+}
+
+impl Outcome {
+    /// A case that could not be measured, and why.
+    pub fn failed(about: About, error: &anyhow::Error) -> Self {
+        let row = Row {
+            case: about.case,
+            value: None,
+            unit: about.unit,
+            reference: None,
+            ratio: None,
+            spread: 0.0,
+            target: about.target,
+            met: false,
+            error: Some(format!("{error:#}")),
+        };
+        Self {
+            row,
+            about: about.text,
+            rounds: Vec::new(),
+            latencies: Vec::new(),
+            lag: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// The lag within a slice of time.
@@ -79,7 +148,8 @@ pub fn write(folder: &Path, machine: &Machine, outcomes: &[Outcome]) -> anyhow::
     Ok(())
 }
 
-/// The table, in Markdown, so that it can be read on a terminal and pasted into a document.
+/// The table, in Markdown, so that it can be read on a terminal and pasted into a document. Below it stands why cases are
+/// missing.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut lines = vec![[
         "case".to_owned(),
@@ -104,20 +174,24 @@ pub fn table(outcomes: &[Outcome]) -> String {
             let _infallible = writeln!(text, "| {} |", rules.join(" | "));
         }
     }
+    for row in outcomes.iter().map(|outcome| &outcome.row) {
+        if let Some(error) = &row.error {
+            let _infallible = writeln!(text, "{} failed: {error}", row.case);
+        }
+    }
     text
 }
 
 /// A row as texts.
 fn cells(row: &Row) -> [String; 7] {
-    let sign = if row.ratio.is_some() { "≥" } else { "<" };
-    let unit = if row.ratio.is_some() { String::new() } else { format!(" {}", row.unit) };
+    let none = || "–".to_owned();
     [
         row.case.to_owned(),
-        format!("{} {}", number(row.value), row.unit),
-        row.reference.map_or_else(|| "–".to_owned(), number),
-        row.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
-        format!("{:.0} %", row.spread * 100.0),
-        format!("{sign} {}{unit}", row.target),
+        row.value.map_or_else(|| "failed".to_owned(), |value| format!("{} {}", number(value), row.unit)),
+        row.reference.map_or_else(none, number),
+        row.ratio.map_or_else(none, |ratio| format!("{ratio:.2}")),
+        row.value.map_or_else(none, |_| format!("{:.0} %", row.spread * 100.0)),
+        row.target.describe(row.unit),
         if row.met { "yes" } else { "no" }.to_owned(),
     ]
 }

@@ -25,55 +25,84 @@ const LOOK: Duration = Duration::from_millis(50);
 /// No run takes as long.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Measures all brokers and prints the table.
+/// The servers of a run, and how long each measurement takes.
+struct Scale {
+    servers: Servers,
+    database_url: String,
+    db: PgPool,
+    seconds: i64,
+}
+
+/// Measures all brokers and prints the table. A broker that fails does not end the others' measurements.
 pub async fn run(quick: bool) -> anyhow::Result<()> {
-    println!("starting PostgreSQL, Redis, RabbitMQ and LocalStack");
+    println!("starting PostgreSQL and Redis");
     let servers = Servers::start().await?;
-    let rabbitmq = native::rabbitmq(&Storage::Keep(servers.folder().join("rabbitmq"))).await?;
-    let localstack = native::localstack(&Storage::Throwaway).await?;
-    let queue = testbed::create_queue(localstack.url(), "scaling").await?;
-    let brokers: [(&str, Vec<(&str, String)>); 3] = [
-        ("Redis Streams", vec![("EVENT_SYSTEM", "local".into())]),
-        ("RabbitMQ", vec![("EVENT_SYSTEM", "rabbitmq".into()), ("AMQP_URL", rabbitmq.url().into())]),
-        (
-            "SQS (LocalStack)",
-            vec![
-                ("EVENT_SYSTEM", "sqs".into()),
-                ("SQS_QUEUE_URL", queue),
-                ("AWS_ENDPOINT_URL", localstack.url().into()),
-                ("AWS_REGION", "us-east-1".into()),
-                ("AWS_ACCESS_KEY_ID", "test".into()),
-                ("AWS_SECRET_ACCESS_KEY", "test".into()),
-            ],
-        ),
-    ];
     let database_url = servers.database("scaling").await?;
     let db = pool(&database_url).await?;
-    let seconds = if quick { 2 } else { 8 };
-
+    let scale = Scale { servers, database_url, db, seconds: if quick { 2 } else { 8 } };
     println!("\n| broker           | workers | events/s | against one | each |");
     println!("| ---------------- | ------- | -------- | ----------- | ---- |");
-    for (title, more) in brokers {
+    let measured = [
+        ("Redis Streams", scale.redis_streams().await),
+        ("RabbitMQ", scale.rabbitmq().await),
+        ("SQS", scale.sqs().await),
+    ];
+    scale.db.close().await;
+    scale.servers.stop().await?;
+    let failed: Vec<String> = measured
+        .into_iter()
+        .filter_map(|(broker, measured)| {
+            Some(format!("{broker} could not be measured: {:#}", measured.err()?))
+        })
+        .collect();
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
+}
+
+impl Scale {
+    async fn redis_streams(&self) -> anyhow::Result<()> {
+        self.measure("Redis Streams", vec![("EVENT_SYSTEM", "local".into())]).await
+    }
+
+    async fn rabbitmq(&self) -> anyhow::Result<()> {
+        let rabbitmq = native::rabbitmq(&Storage::Keep(self.servers.folder().join("rabbitmq"))).await?;
+        let settings = vec![("EVENT_SYSTEM", "rabbitmq".into()), ("AMQP_URL", rabbitmq.url().into())];
+        self.measure("RabbitMQ", settings).await?;
+        rabbitmq.stop().await
+    }
+
+    async fn sqs(&self) -> anyhow::Result<()> {
+        let localstack = native::localstack(&Storage::Throwaway).await?;
+        let settings = vec![
+            ("EVENT_SYSTEM", "sqs".into()),
+            ("SQS_QUEUE_URL", testbed::create_queue(localstack.url(), "scaling").await?),
+            ("AWS_ENDPOINT_URL", localstack.url().into()),
+            ("AWS_REGION", "us-east-1".into()),
+            ("AWS_ACCESS_KEY_ID", "test".into()),
+            ("AWS_SECRET_ACCESS_KEY", "test".into()),
+        ];
+        self.measure("SQS (LocalStack)", settings).await?;
+        localstack.kill();
+        Ok(())
+    }
+
+    /// Prints a row for each number of workers.
+    async fn measure(&self, title: &str, settings: Vec<(&'static str, String)>) -> anyhow::Result<()> {
+        let one_small_batch = [("WORKER_CONCURRENCY", "1".into()), ("WORKER_BATCH_SIZE", "10".into())];
         let environment = Environment {
-            database_url: database_url.clone(),
-            redis_url: servers.redis_url().to_owned(),
-            more: more
-                .into_iter()
-                .chain([("WORKER_CONCURRENCY", "1".into()), ("WORKER_BATCH_SIZE", "10".into())])
-                .collect(),
+            database_url: self.database_url.clone(),
+            redis_url: self.servers.redis_url().to_owned(),
+            more: settings.into_iter().chain(one_small_batch).collect(),
         };
         let mut alone = None;
         for workers in WORKERS {
-            let rate = rate(&db, &environment, servers.folder(), workers, seconds).await?;
+            let rate = rate(&self.db, &environment, self.servers.folder(), workers, self.seconds).await?;
             let factor = rate / *alone.get_or_insert(rate);
             let share = factor / float(u64::try_from(workers)?);
             println!("| {title:16} | {workers:7} | {:>8} | {factor:10.2}x | {share:4.2} |", number(rate));
         }
+        Ok(())
     }
-    db.close().await;
-    localstack.kill();
-    rabbitmq.stop().await?;
-    servers.stop().await
 }
 
 /// Publishes, starts the workers, and gives their rate between the first tenth of the events and the last.

@@ -32,6 +32,18 @@ async fn a_private_redis_is_killed_frozen_and_started_again() {
 }
 
 #[tokio::test]
+async fn a_redis_that_takes_a_second_to_answer_is_waited_for() {
+    let redis = testbed::private_redis().await;
+    let mut connection = testbed::connect_redis(redis.url()).await.unwrap();
+    redis.pause();
+    let asked = tokio::spawn(async move { redis::cmd("PING").exec_async(&mut connection).await });
+    // Twice as long as the client's default deadline.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    redis.resume();
+    asked.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_private_postgres_is_migrated_frozen_with_its_sessions_killed_and_started_again() {
     let postgres = testbed::private_postgres().await;
     let mut session = sqlx::PgConnection::connect(postgres.url()).await.unwrap();
