@@ -24,6 +24,7 @@ pub const POSTGRES: &[&str] = &[
     "postgres://u:hunter2@host/db/other",
     "postgres://u:hunter2@host/db#hunter2",
     "postgres://u:hunter2%ff@host/db",
+    "postgres://u%00:hunter2@host/db",
     "postgres://u:hunter2@host/db?sslmode=hunter2",
     "postgres://u:hunter2@host/db?sslmode=",
     "postgres://u:hunter2@host/db?sslmod=verify-full",

@@ -85,7 +85,7 @@ fn parse_line(line: &str) -> Result<Option<(String, String)>, &'static str> {
 
 fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | '-'))
 }
 
 fn parse_value(text: &str) -> Result<String, &'static str> {
@@ -170,6 +170,12 @@ mod tests {
         assert_eq!(decode(b"\n# A=1\n  \n"), Ok(Vec::new()));
         let names = |text: &str| decode(text.as_bytes()).expect("settings");
         assert_eq!(names("A=1\nB=2").len(), 2);
+    }
+
+    #[test]
+    fn the_example_can_be_read() {
+        let settings = decode(include_bytes!("../../../.env.example")).expect("settings");
+        assert!(settings.contains(&("EVENT_SYSTEM".to_owned(), "local".to_owned())), "{settings:?}");
     }
 
     #[test]

@@ -86,6 +86,10 @@ impl UrlKind {
         if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
             return Err("has white space or a control character in it; write it percent-encoded".to_owned());
         }
+        // PostgreSQL's protocol ends a text with it.
+        if text.contains("%00") {
+            return Err("has a NUL byte in it".to_owned());
+        }
         let url = Url::parse(text).map_err(describe)?;
         // The web's parser skips slashes until it finds something that could be a host.
         let names_a_host = !rest.starts_with('/') && url.host_str().is_some_and(|host| !host.is_empty());
