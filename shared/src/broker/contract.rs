@@ -48,6 +48,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// The bound of what should be "at once", on a machine that has other things to do.
 const SOON: Duration = Duration::from_secs(10);
+/// The bound of going on after every connection fell silent, broker's side included.
+const RECOVERY: Duration = Duration::from_secs(20);
 /// The bound of everything that is waited for.
 const BOUND: Duration = Duration::from_mins(1);
 
@@ -133,6 +135,7 @@ macro_rules! conformance {
             outages::an_unreachable_broker_is_reported_and_found_again,
             outages::a_broker_that_is_not_there_at_start_is_found_when_it_comes,
             outages::a_frozen_connection_does_not_hold_a_publisher_for_ever,
+            outages::silent_connections_are_replaced_within_seconds,
             outages::nothing_confirmed_is_lost_while_connections_are_cut,
         );
     };

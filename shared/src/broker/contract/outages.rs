@@ -8,7 +8,7 @@ use std::{
 use testbed::{eventually, eventually_within};
 use tokio::sync::watch;
 
-use super::{BOUND, Bench, Restarts, bodies, body, events, publish, take};
+use super::{BOUND, Bench, RECOVERY, Restarts, ack, bodies, body, events, publish, take};
 use crate::{
     broker::{Delivery, EventSink, EventSource, PublishOutcome},
     event::Envelope,
@@ -60,6 +60,25 @@ pub(super) async fn a_frozen_connection_does_not_hold_a_publisher_for_ever<B: Be
     bench.proxy().thaw();
     eventually("the sink is well again", async || sink.check().await).await;
     publish(&*sink, &published).await;
+}
+
+/// A lost node, or a router that forgot its connections: those there are lead nowhere, and no end of them comes.
+pub(super) async fn silent_connections_are_replaced_within_seconds<B: Bench>(bench: &B) {
+    let (sink, source) = (bench.sink().await, bench.source("one").await);
+    // More than one connection, for those that use a pool of them.
+    publish(&*sink, &events(60)).await;
+    let before = take(&*source, 60).await;
+    ack(&*source, before).await;
+    bench.proxy().silence();
+    let start = Instant::now();
+    let published = events(60);
+    let (confirmed, consumed) = (Progress::default(), Progress::default());
+    tokio::join!(
+        publish_surely(&*sink, &published, &confirmed),
+        consume_all(&*source, &published, &consumed)
+    );
+    source.check().await.expect("the source is well");
+    assert!(start.elapsed() < RECOVERY, "it took {:?}", start.elapsed());
 }
 
 pub(super) async fn nothing_confirmed_is_lost_while_connections_are_cut<B: Bench>(bench: &B) {

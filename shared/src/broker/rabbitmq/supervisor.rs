@@ -14,10 +14,11 @@ use crate::{
     config::parse_amqp,
 };
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Seconds between heartbeats, unless the URL says otherwise: a dead connection is noticed after about twice that.
-const HEARTBEAT: u16 = 10;
+/// Seconds of the heartbeat, unless the URL says otherwise. A connection that is silent counts as dead here after twice
+/// that, and at the broker after two to three times: only then are the messages that went into it delivered again.
+const HEARTBEAT: u16 = 3;
 
 /// One connection with its channels.
 pub(super) struct Session {
@@ -168,8 +169,14 @@ impl Worker {
                 let lost = self.watch(&session).await;
                 session.lost.cancel();
                 let _down = state.send_replace(State::Down { for_operator: false, message: lost });
-                // Closing also has the broker requeue at once what this session holds.
-                let _closed = timeout(CLOSE_TIMEOUT, session.connection.close(200, "done".into())).await;
+                // Closing also has the broker requeue at once what this session holds. A silent one takes its time, which
+                // no new connection has to wait for.
+                let closing = tokio::spawn(async move {
+                    timeout(CLOSE_TIMEOUT, session.connection.close(200, "done".into())).await
+                });
+                if self.closed.is_cancelled() {
+                    let _closed = closing.await;
+                }
             }
             tokio::select! {
                 biased;

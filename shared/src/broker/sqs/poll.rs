@@ -9,15 +9,18 @@ use std::{
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::{sync::Notify, time::timeout};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BATCH, SYSTEM, SqsOptions,
-    queue::{CALL_TIMEOUT, Queue, broker_error},
+    BATCH, SqsOptions,
+    queue::{Queue, broker_error},
     seconds,
 };
 use crate::broker::{BrokerError, Delivery};
+
+/// How much longer than it waits for messages a call may take before its connection counts as dead.
+const POLL_GRACE: Duration = Duration::from_secs(4);
 
 /// What the callers, the receiving calls and the heartbeat share.
 #[derive(Debug)]
@@ -122,20 +125,18 @@ impl Shared {
             [MessageSystemAttributeName::ApproximateReceiveCount, MessageSystemAttributeName::SentTimestamp];
         // SQS itself waits for at most 20 s.
         let wait = wait.min(Duration::from_secs(20));
-        let call = self
-            .queue
-            .client
-            .receive_message()
-            .queue_url(&self.queue.url)
-            .max_number_of_messages(i32::try_from(BATCH).unwrap_or(1))
-            .wait_time_seconds(seconds(wait))
-            .visibility_timeout(seconds(self.options.visibility))
-            .set_message_system_attribute_names(Some(ask.to_vec()));
-        match timeout(wait + CALL_TIMEOUT, call.send()).await {
-            Ok(Ok(answer)) => Ok(answer.messages.unwrap_or_default()),
-            Ok(Err(error)) => Err(broker_error(&error)),
-            Err(_) => Err(BrokerError::unavailable(SYSTEM, "no answer in time")),
-        }
+        let answer = self.queue.call(wait + POLL_GRACE, |client| {
+            client
+                .receive_message()
+                .queue_url(&self.queue.url)
+                .max_number_of_messages(i32::try_from(BATCH).unwrap_or(1))
+                .wait_time_seconds(seconds(wait))
+                .visibility_timeout(seconds(self.options.visibility))
+                .set_message_system_attribute_names(Some(ask.to_vec()))
+                .send()
+        });
+        let answer = answer.await?.map_err(|error| broker_error(&error))?;
+        Ok(answer.messages.unwrap_or_default())
     }
 }
 

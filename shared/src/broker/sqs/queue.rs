@@ -1,6 +1,10 @@
 //! One queue: the client, and what its errors mean.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use aws_sdk_sqs::{
     Client,
@@ -18,15 +22,15 @@ use super::{BATCH, SYSTEM, SqsOptions, seconds};
 use crate::broker::BrokerError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// For one call with its retries; long polls bound themselves.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one call with its retries.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 /// How many batch calls run at once.
 const PARALLEL: usize = 10;
 
 /// A queue and the client to reach it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Queue {
-    pub(super) client: Client,
+    client: RwLock<Arc<Client>>,
     pub(super) url: String,
 }
 
@@ -37,7 +41,31 @@ impl Queue {
             Some(client) => client.clone(),
             None => default_client().await?,
         };
-        Ok(Self { client, url: options.queue_url.clone() })
+        Ok(Self { client: RwLock::new(Arc::new(client)), url: options.queue_url.clone() })
+    }
+
+    /// Makes one call, for at most `patience`; the outer error is for a call that was not answered.
+    ///
+    /// After such a call the next ones use new connections: all that wait in the client's pool may lead to a peer that has
+    /// silently gone, and each of them would cost a call.
+    pub(super) async fn call<T, E, F>(
+        &self,
+        patience: Duration,
+        call: impl FnOnce(&Client) -> F,
+    ) -> Result<Result<T, SdkError<E>>, BrokerError>
+    where
+        F: Future<Output = Result<T, SdkError<E>>>,
+    {
+        let client = Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner));
+        if let Ok(answer) = timeout(patience, call(&client)).await {
+            return Ok(answer);
+        }
+        let mut current = self.client.write().unwrap_or_else(PoisonError::into_inner);
+        // Of several calls that were not answered, the first replaces the client.
+        if Arc::ptr_eq(&current, &client) {
+            *current = Arc::new(Client::from_conf(client.config().to_builder().build()));
+        }
+        Err(BrokerError::unavailable(SYSTEM, "no answer in time"))
     }
 
     /// Whether the queue keeps the order of its groups.
@@ -50,26 +78,31 @@ impl Queue {
         &self,
         names: &[QueueAttributeName],
     ) -> Result<HashMap<QueueAttributeName, String>, BrokerError> {
-        let call = self.client.get_queue_attributes().queue_url(&self.url);
-        let call = call.set_attribute_names(Some(names.to_vec())).send();
-        let answer = bounded(call).await?;
+        let answer = self.call(CALL_TIMEOUT, |client| {
+            let call = client.get_queue_attributes().queue_url(&self.url);
+            call.set_attribute_names(Some(names.to_vec())).send()
+        });
+        let answer = answer.await?.map_err(|error| broker_error(&error))?;
         Ok(answer.attributes.unwrap_or_default())
     }
 
     /// Deletes messages for good; why some could not be.
     pub(super) async fn delete(&self, receipts: Vec<String>) -> Result<Vec<String>, BrokerError> {
-        let calls =
-            receipts.chunks(BATCH).map(|chunk| {
-                let entries = chunk.iter().enumerate().filter_map(|(index, receipt)| {
-                    let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
-                    entry.receipt_handle(receipt).build().ok()
-                });
-                let call = self.client.delete_message_batch().queue_url(&self.url);
-                let call = call.set_entries(Some(entries.collect())).send();
-                async move {
-                    bounded(call).await.map(|answer| answer.failed.iter().map(describe).collect::<Vec<_>>())
-                }
+        let calls = receipts.chunks(BATCH).map(|chunk| {
+            let entries = chunk.iter().enumerate().filter_map(|(index, receipt)| {
+                let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string());
+                entry.receipt_handle(receipt).build().ok()
             });
+            let entries = entries.collect();
+            async move {
+                let answer = self.call(CALL_TIMEOUT, |client| {
+                    let call = client.delete_message_batch().queue_url(&self.url);
+                    call.set_entries(Some(entries)).send()
+                });
+                let answer = answer.await?.map_err(|error| broker_error(&error))?;
+                Ok(answer.failed.iter().map(describe).collect())
+            }
+        });
         let calls: Vec<_> = calls.collect();
         let answers: Vec<_> = futures_util::stream::iter(calls).buffer_unordered(PARALLEL).collect().await;
         let failed: Result<Vec<Vec<String>>, BrokerError> = answers.into_iter().collect();
@@ -86,10 +119,13 @@ impl Queue {
                 let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(index.to_string());
                 entry.receipt_handle(receipt).visibility_timeout(seconds(*after)).build().ok()
             });
-            let call = self.client.change_message_visibility_batch().queue_url(&self.url);
-            let call = call.set_entries(Some(entries.collect())).send();
+            let entries = entries.collect();
             async move {
-                let answer = bounded(call).await?;
+                let answer = self.call(CALL_TIMEOUT, |client| {
+                    let call = client.change_message_visibility_batch().queue_url(&self.url);
+                    call.set_entries(Some(entries)).send()
+                });
+                let answer = answer.await?.map_err(|error| broker_error(&error))?;
                 let failed = answer.failed.iter().filter_map(|entry| {
                     let (receipt, _) = chunk.get(entry.id.parse::<usize>().ok()?)?;
                     Some((receipt.clone(), describe(entry)))
@@ -128,19 +164,6 @@ pub(super) fn timeouts() -> TimeoutConfig {
 /// One more attempt within the call; the callers have their own.
 pub(super) fn retries() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(200))
-}
-
-/// One call, in time.
-pub(super) async fn bounded<T, E>(
-    call: impl Future<Output = Result<T, SdkError<E>>>,
-) -> Result<T, BrokerError>
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    match timeout(CALL_TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(|error| broker_error(&error)),
-        Err(_) => Err(BrokerError::unavailable(SYSTEM, "no answer in time")),
-    }
 }
 
 /// What a failure means: whether waiting can help.

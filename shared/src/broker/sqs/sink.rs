@@ -8,7 +8,6 @@ use aws_sdk_sqs::{
     types::{BatchResultErrorEntry, QueueAttributeName, SendMessageBatchRequestEntry},
 };
 use futures_util::StreamExt as _;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -115,14 +114,16 @@ impl SqsSink {
         }
         let entries: Result<Vec<_>, _> = batch.iter().map(|index| self.entry(*index, publication)).collect();
         let entries = entries.map_err(|error| Refusal::Call(BrokerError::unavailable(SYSTEM, error)))?;
-        let call = self.queue.client.send_message_batch().queue_url(&self.queue.url);
-        let answer = match timeout(CALL_TIMEOUT, call.set_entries(Some(entries)).send()).await {
+        let call = self.queue.call(CALL_TIMEOUT, |client| {
+            client.send_message_batch().queue_url(&self.queue.url).set_entries(Some(entries)).send()
+        });
+        let answer = match call.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.code().is_some_and(is_about_contents) => {
                 return Err(Refusal::Contents(broker_error(&error).to_string()));
             }
             Ok(Err(error)) => return Err(Refusal::Call(broker_error(&error))),
-            Err(_) => return Err(Refusal::Call(BrokerError::unavailable(SYSTEM, "no answer in time"))),
+            Err(error) => return Err(Refusal::Call(error)),
         };
         let taken: HashSet<String> = answer.successful.into_iter().map(|entry| entry.id).collect();
         let failed: BTreeMap<String, BatchResultErrorEntry> =
