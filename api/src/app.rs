@@ -8,6 +8,7 @@ use shared::{
     broker::EventSink,
     clock::Clock,
     db::{self, Connections},
+    redis::Redis,
     service,
     shutdown::Shutdown,
 };
@@ -21,7 +22,6 @@ use crate::{
     limits::Limits,
     orders::Orders,
     outbox::{Relay, Wake},
-    redis::Redis,
     router::router,
     server,
     state::{AppState, State},

@@ -282,6 +282,12 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<shared::redis::RedisFailure> for ApiError {
+    fn from(failure: shared::redis::RedisFailure) -> Self {
+        Self::unavailable(failure)
+    }
+}
+
 impl From<sqlx::Error> for ApiError {
     /// PostgreSQL out of reach is 503; anything else from it is a fault of ours.
     fn from(error: sqlx::Error) -> Self {

@@ -13,7 +13,6 @@ pub mod migrate;
 pub mod openapi;
 pub mod orders;
 pub mod outbox;
-pub mod redis;
 pub mod router;
 pub mod server;
 pub mod state;

@@ -2,11 +2,9 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use shared::{broker::EventSink, clock::Clock, db::Connections};
+use shared::{broker::EventSink, clock::Clock, db::Connections, redis::Redis};
 
-use crate::{
-    auth::Auth, config::ApiConfig, health::Health, limits::Limits, orders::Orders, outbox::Wake, redis::Redis,
-};
+use crate::{auth::Auth, config::ApiConfig, health::Health, limits::Limits, orders::Orders, outbox::Wake};
 
 /// Shared by all requests; clones share one state.
 #[derive(Clone)]

@@ -11,6 +11,7 @@ pub mod digits;
 pub mod event;
 pub mod lanes;
 pub mod order;
+pub mod redis;
 pub mod runtime;
 pub mod service;
 pub mod shutdown;

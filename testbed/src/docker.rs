@@ -72,7 +72,7 @@ pub async fn redis(volume: Option<&str>) -> anyhow::Result<Container> {
             "--databases",
             "4096",
             "--maxmemory-policy",
-            "noeviction",
+            "volatile-ttl",
             "--save",
             "",
             "--appendonly",

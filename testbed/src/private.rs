@@ -59,6 +59,62 @@ pub async fn private_rabbitmq() -> PrivateRabbitMq {
     PrivateRabbitMq(server.unwrap_or_else(|error| panic!("no RabbitMQ for this test: {error:#}")))
 }
 
+impl PrivateRedis {
+    /// A connection to it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer.
+    pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("an address");
+        client.get_multiplexed_async_connection().await.expect("the private Redis answers")
+    }
+
+    /// The answer to one command, on a connection of its own.
+    ///
+    /// # Panics
+    ///
+    /// When it refuses the command.
+    pub async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let (name, arguments) = command.split_first().expect("a command");
+        let answer = redis::cmd(name).arg(arguments).query_async(&mut self.connect().await).await;
+        answer.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// One field of what `INFO` says.
+    ///
+    /// # Panics
+    ///
+    /// When it has no such field.
+    pub async fn info(&self, field: &str) -> String {
+        let info: String = self.ask(&["INFO"]).await;
+        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("INFO has no {field}")).trim().to_owned()
+    }
+
+    /// Makes it a replica of `primary`, and waits until it has all of its data.
+    ///
+    /// # Panics
+    ///
+    /// When it does not become one.
+    pub async fn replicate(&self, primary: &Self) {
+        let address = primary.address();
+        let (host, port) = address.split_once(':').expect("a host and a port");
+        self.ask::<()>(&["REPLICAOF", host, port]).await;
+        let caught_up = async || self.info("master_link_status").await == "up";
+        crate::eventually("the replica has caught up", caught_up).await;
+    }
+
+    /// Makes it a primary, with the data that it has.
+    ///
+    /// # Panics
+    ///
+    /// When it does not become one.
+    pub async fn promote(&self) {
+        self.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    }
+}
+
 /// The same for every server: each test reads as if it held the server itself.
 macro_rules! private_server {
     ($name:ident, $server:expr) => {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 pub struct Proxy {
     addr: SocketAddr,
     weather: watch::Sender<Weather>,
+    target: watch::Sender<String>,
     listening: mpsc::Sender<Listening>,
     _task: AbortOnDrop,
 }
@@ -48,18 +49,23 @@ impl Proxy {
     ///
     /// When no port is to be had.
     pub async fn start(target: impl Into<String>) -> Self {
-        let target = target.into();
+        let (target, targets) = watch::channel(target.into());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port for the proxy");
         let addr = listener.local_addr().expect("the address of the proxy");
         let (weather, watch) = watch::channel(Weather::default());
         let (listening, orders) = mpsc::channel(1);
-        let task = AbortOnDrop(tokio::spawn(serve(addr, listener, target, watch, orders)));
-        Self { addr, weather, listening, _task: task }
+        let task = AbortOnDrop(tokio::spawn(serve(addr, listener, targets, watch, orders)));
+        Self { addr, weather, target, listening, _task: task }
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Leads new connections to another server, as an address does after a failover. Those that are open stay where they are.
+    pub fn lead_to(&self, target: impl Into<String>) {
+        self.target.send_replace(target.into());
     }
 
     /// Resets every connection (the peers see RST). New ones are still taken.
@@ -108,7 +114,7 @@ impl Proxy {
 async fn serve(
     addr: SocketAddr,
     listener: TcpListener,
-    target: String,
+    target: watch::Receiver<String>,
     weather: watch::Receiver<Weather>,
     mut orders: mpsc::Receiver<Listening>,
 ) {
@@ -129,7 +135,8 @@ async fn serve(
             }
             accepted = async { listener.as_ref()?.accept().await.ok() }, if listener.is_some() => {
                 if let Some((client, _)) = accepted {
-                    connections.spawn(connection(client, target.clone(), weather.clone()));
+                    let target = target.borrow().clone();
+                    connections.spawn(connection(client, target, weather.clone()));
                 }
             }
             Some(_) = connections.join_next() => {}

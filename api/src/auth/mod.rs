@@ -30,7 +30,9 @@ pub use error::TokenError;
 pub use pair::TokenPair;
 pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME};
 
-use crate::{error::ApiError, redis::Redis};
+use shared::redis::Redis;
+
+use crate::error::ApiError;
 use jwt::Unverified;
 use passwords::Passwords;
 use provider::Provider;

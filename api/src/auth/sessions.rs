@@ -5,6 +5,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use redis::Script;
+use shared::redis::Redis;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use super::{
     Caller, TokenError,
     tokens::{REFRESH_LIFETIME, RefreshToken, Tokens},
 };
-use crate::{error::ApiError, redis::Redis};
+use crate::error::ApiError;
 
 /// Within this time of its rotation, a spent token still gives its successor.
 const GRACE: time::Duration = time::Duration::seconds(10);

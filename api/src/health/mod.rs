@@ -7,15 +7,13 @@ mod report;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{broker::EventSink, clock::Clock, shutdown::Shutdown};
+use shared::{broker::EventSink, clock::Clock, redis::Redis, shutdown::Shutdown};
 use sqlx::PgPool;
 use tokio::{sync::Mutex, time::Instant};
 
 pub use live::{__path_live, live};
 pub use ready::{__path_ready, ready};
 pub use report::{__path_health, EventsHealth, HealthReport, ServiceHealth, Services, Status, health};
-
-use crate::redis::Redis;
 
 /// A report is given again for this long, so that polling cannot hammer what is polled about.
 const FRESH: Duration = Duration::from_secs(1);

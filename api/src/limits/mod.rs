@@ -18,13 +18,15 @@ use std::{
 };
 
 use redis::Script;
-use shared::order::CustomerId;
+use shared::{
+    order::CustomerId,
+    redis::{Redis, RedisFailure},
+};
 
 pub(crate) use fields::add_fields;
 pub use fields::{RATE_LIMIT, RATE_LIMIT_POLICY};
 pub use quota::{Quota, RateLimits};
 
-use crate::redis::{Redis, RedisFailure};
 use gcra::Verdict;
 use local::Local;
 

@@ -34,6 +34,8 @@ mod outbox_restore;
 mod outbox_support;
 mod problems;
 mod process;
+mod redis_memory;
+mod redis_outages;
 mod schemathesis;
 mod support;
 mod tls;

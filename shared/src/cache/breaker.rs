@@ -16,9 +16,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Breaker(Mutex<State>);
 
+/// What a call needs of Redis. They are counted apart, because a server can answer every read and refuse every write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Shows that Redis answers.
+    Read,
+    /// Shows that it also takes writes.
+    Write,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    failures: u32,
+    failed_reads: u32,
+    failed_writes: u32,
     open: Option<Open>,
 }
 
@@ -27,28 +37,32 @@ struct Open {
     until: Instant,
     pause: Duration,
     probing: bool,
+    /// What failed, and so what a probe must show.
+    failed: Call,
 }
 
 /// Leave to make one call; tells the breaker how it went. A call given up in between is no verdict.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
     breaker: &'a Breaker,
+    call: Call,
     is_probe: bool,
+    must_write_first: bool,
 }
 
 impl Breaker {
     /// Leave to call, unless the breaker is open.
-    pub(super) fn enter(&self, now: Instant) -> Option<Pass<'_>> {
+    pub(super) fn enter(&self, call: Call, now: Instant) -> Option<Pass<'_>> {
         let mut state = self.lock();
-        let is_probe = match &mut state.open {
-            None => false,
+        let (is_probe, must_write_first) = match &mut state.open {
+            None => (false, false),
             Some(open) if !open.probing && now >= open.until => {
                 open.probing = true;
-                true
+                (true, open.failed == Call::Write && call == Call::Read)
             }
             Some(_) => return None,
         };
-        Some(Pass { breaker: self, is_probe })
+        Some(Pass { breaker: self, call, is_probe, must_write_first })
     }
 
     /// Whether calls are refused.
@@ -62,36 +76,47 @@ impl Breaker {
 }
 
 impl Pass<'_> {
-    /// Redis answered.
+    /// Whether this call must be preceded by a cheap write: it is a read, and the probe of a breaker that was opened by
+    /// failed writes.
+    pub(super) fn must_write_first(&self) -> bool {
+        self.must_write_first
+    }
+
+    /// Redis did what was asked.
     pub(super) fn succeeded(self) {
         let mut state = self.breaker.lock();
         // A late answer from before the breaker opened says nothing about now.
         if self.is_probe || state.open.is_none() {
-            *state = State::default();
+            let failed_writes = match self.call {
+                Call::Read if !self.is_probe => state.failed_writes,
+                Call::Read | Call::Write => 0,
+            };
+            *state = State { failed_writes, ..State::default() };
             metrics::gauge!("cache_breaker_open").set(0.0);
         }
     }
 
-    /// Redis did not answer. Says whether this very failure opened the breaker, or kept it open.
-    pub(super) fn failed(self, now: Instant) -> bool {
+    /// Redis did not answer, or refused.
+    pub(super) fn failed(self, now: Instant) {
         let mut state = self.breaker.lock();
         match &mut state.open {
             Some(open) if self.is_probe => {
                 open.pause = (open.pause * 2).min(LONGEST_PAUSE);
                 open.until = now + open.pause;
                 open.probing = false;
-                true
             }
-            Some(_) => false,
+            Some(_) => {}
             None => {
-                state.failures += 1;
-                let opens = state.failures >= THRESHOLD;
-                if opens {
+                let failures = match self.call {
+                    Call::Read => &mut state.failed_reads,
+                    Call::Write => &mut state.failed_writes,
+                };
+                *failures += 1;
+                if *failures >= THRESHOLD {
                     let until = now + FIRST_PAUSE;
-                    state.open = Some(Open { until, pause: FIRST_PAUSE, probing: false });
+                    state.open = Some(Open { until, pause: FIRST_PAUSE, probing: false, failed: self.call });
                     metrics::gauge!("cache_breaker_open").set(1.0);
                 }
-                opens
             }
         }
     }
@@ -113,7 +138,7 @@ mod tests {
 
     fn fail(breaker: &Breaker, times: u32, now: Instant) {
         for _ in 0..times {
-            breaker.enter(now).expect("closed").failed(now);
+            breaker.enter(Call::Read, now).expect("closed").failed(now);
         }
     }
 
@@ -121,18 +146,18 @@ mod tests {
     fn it_opens_after_failures_in_a_row_and_lets_one_probe_through_at_a_time() {
         let (breaker, mut now) = (Breaker::default(), Instant::now());
         fail(&breaker, THRESHOLD - 1, now);
-        breaker.enter(now).expect("closed").succeeded();
+        breaker.enter(Call::Read, now).expect("closed").succeeded();
         fail(&breaker, THRESHOLD, now);
-        assert!(breaker.enter(now).is_none());
+        assert!(breaker.enter(Call::Read, now).is_none());
 
         now += FIRST_PAUSE;
-        let probe = breaker.enter(now).expect("the probe");
-        assert!(breaker.enter(now).is_none(), "only one probe");
-        assert!(probe.failed(now));
+        let probe = breaker.enter(Call::Read, now).expect("the probe");
+        assert!(breaker.enter(Call::Read, now).is_none(), "only one probe");
+        probe.failed(now);
         now += FIRST_PAUSE;
-        assert!(breaker.enter(now).is_none(), "the pause has doubled");
+        assert!(breaker.enter(Call::Read, now).is_none(), "the pause has doubled");
         now += FIRST_PAUSE;
-        breaker.enter(now).expect("the second probe").succeeded();
+        breaker.enter(Call::Read, now).expect("the second probe").succeeded();
         assert!(!breaker.is_open());
     }
 
@@ -141,7 +166,23 @@ mod tests {
         let (breaker, mut now) = (Breaker::default(), Instant::now());
         fail(&breaker, THRESHOLD, now);
         now += FIRST_PAUSE;
-        drop(breaker.enter(now).expect("the probe"));
-        assert!(breaker.enter(now).is_some());
+        drop(breaker.enter(Call::Read, now).expect("the probe"));
+        assert!(breaker.enter(Call::Read, now).is_some());
+    }
+
+    #[test]
+    fn reads_that_succeed_do_not_hide_writes_that_fail_and_only_a_write_closes_it_again() {
+        let (breaker, mut now) = (Breaker::default(), Instant::now());
+        for _ in 0..THRESHOLD {
+            breaker.enter(Call::Read, now).expect("closed").succeeded();
+            breaker.enter(Call::Write, now).expect("closed").failed(now);
+        }
+        assert!(breaker.is_open());
+        now += FIRST_PAUSE;
+        let probe = breaker.enter(Call::Read, now).expect("the probe");
+        assert!(probe.must_write_first(), "a read alone would prove nothing");
+        probe.succeeded();
+        assert!(!breaker.is_open());
+        assert!(!breaker.enter(Call::Read, now).expect("closed").must_write_first());
     }
 }

@@ -5,7 +5,6 @@
 
 mod breaker;
 mod entry;
-mod link;
 mod lookups;
 
 use std::{
@@ -15,12 +14,18 @@ use std::{
 
 use bytes::Bytes;
 use rand::Rng as _;
-use redis::{Cmd, RedisError, Script, aio::MultiplexedConnection};
-use secrecy::{ExposeSecret, SecretString};
+use redis::{Cmd, RedisError, Script};
+use secrecy::SecretString;
 use uuid::Uuid;
 
-use self::{breaker::Breaker, link::Link, lookups::Lookups};
-use crate::order::{CustomerId, OrderId};
+use self::{
+    breaker::{Breaker, Call},
+    lookups::Lookups,
+};
+use crate::{
+    order::{CustomerId, OrderId},
+    redis::{Redis, RedisFailure, RedisMemory},
+};
 
 /// Lifetimes are spread by this share, so that entries written together do not expire together.
 const JITTER: f64 = 0.1;
@@ -36,10 +41,11 @@ const FILL_WITHIN: Duration = Duration::from_secs(5);
 pub struct Cache(Arc<Inner>);
 
 struct Inner {
-    link: Link,
+    redis: Redis,
     breaker: Breaker,
     lookups: Lookups,
-    script: Script,
+    compare_and_set: Script,
+    create: Script,
     ttl: Duration,
     deadline: Duration,
 }
@@ -101,12 +107,9 @@ pub struct CacheWrite {
 /// The cache did not answer; PostgreSQL does.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CacheError {
-    /// Redis said no, or cannot be reached.
-    #[error("the cache failed: {0}")]
-    Redis(#[from] RedisError),
-    /// No answer within the deadline.
-    #[error("the cache did not answer within {0:?}")]
-    Deadline(Duration),
+    /// Redis said no, cannot be reached, or did not answer in time.
+    #[error(transparent)]
+    Redis(#[from] RedisFailure),
     /// It failed often in a row; it is asked again in a moment.
     #[error("the cache is left alone after several failures")]
     Open,
@@ -120,10 +123,11 @@ impl Cache {
     /// A cache that connects when first used. `deadline` bounds every call.
     pub fn new(url: &SecretString, ttl: Duration, deadline: Duration) -> Result<Self, RedisError> {
         Ok(Self(Arc::new(Inner {
-            link: Link::new(redis::Client::open(url.expose_secret())?),
+            redis: Redis::new(url)?.with_deadline(deadline),
             breaker: Breaker::default(),
             lookups: Lookups::default(),
-            script: Script::new(include_str!("cache.lua")),
+            compare_and_set: Script::new(include_str!("cache.lua")),
+            create: Script::new(include_str!("create.lua")),
             ttl,
             deadline,
         })))
@@ -177,25 +181,21 @@ impl Cache {
     /// compare, and what a reader is about to bring cannot be wrong for them. It costs Redis a third of the script.
     async fn create(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
         let mut written = vec![false; writes.len()];
-        let mut pipeline = redis::pipe();
+        let mut invocation = self.0.create.prepare_invoke();
         let mut places = Vec::with_capacity(writes.len());
         for (place, write) in writes.iter().enumerate() {
             if write.version == 1 && write.may_create && write.content.is_some() {
-                let entry = entry::encode(write);
-                let mut set = Cmd::with_capacity(6, 128 + entry.len());
-                set.arg("SET").arg(entry::key(write.id)).arg(entry);
-                set.arg("NX").arg("PX").arg(self.jittered_ttl());
-                pipeline.add_command(set);
+                invocation.key(entry::key(write.id)).arg(entry::encode(write)).arg(self.jittered_ttl());
                 places.push(place);
             }
         }
         if places.is_empty() {
             return Ok(written);
         }
-        let set: Vec<Option<()>> =
-            self.run(async |mut connection| pipeline.query_async(&mut connection).await).await?;
+        let invoke = self.0.redis.invoke::<Vec<bool>>(&invocation, self.0.deadline);
+        let set = self.call(Call::Write, invoke).await?;
         for (place, set) in places.into_iter().zip(set) {
-            written[place] = set.is_some();
+            written[place] = set;
         }
         Ok(written)
     }
@@ -208,7 +208,7 @@ impl Cache {
             let within = u64::try_from(FILL_WITHIN.as_millis()).unwrap_or(u64::MAX);
             pipeline.cmd("SET").arg(entry::mark(*id)).arg(&pass.0).arg("PX").arg(within).ignore();
         }
-        self.run(async |mut connection| pipeline.query_async::<()>(&mut connection).await).await?;
+        self.call(Call::Write, self.0.redis.run_all::<()>(&pipeline)).await?;
         Ok(pass)
     }
 
@@ -220,8 +220,9 @@ impl Cache {
 
     /// Removes an entry, whatever its version.
     pub async fn remove(&self, id: OrderId) -> Result<(), CacheError> {
-        let keys = [entry::key(id), entry::mark(id)];
-        self.run(async |mut connection| redis::cmd("DEL").arg(&keys).query_async(&mut connection).await).await
+        let mut remove = redis::cmd("DEL");
+        remove.arg(entry::key(id)).arg(entry::mark(id));
+        self.call(Call::Write, self.0.redis.run(&remove)).await
     }
 
     /// Removes an entry where it still is exactly `seen`, and says whether it was.
@@ -229,7 +230,7 @@ impl Cache {
         let script = Script::new(REMOVE_EXACTLY);
         let mut invocation = script.prepare_invoke();
         invocation.key(entry::key(id)).arg(seen.as_bytes());
-        self.run(async |mut connection| invocation.invoke_async(&mut connection).await).await
+        self.call(Call::Write, self.0.redis.invoke(&invocation, self.0.deadline)).await
     }
 
     /// One step of a walk over all entries: the orders found, and the cursor to go on with; 0 begins and ends it.
@@ -242,7 +243,7 @@ impl Cache {
     async fn scan_keys(&self, cursor: u64) -> Result<(u64, Vec<String>), CacheError> {
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(format!("{KEY_PREFIX}*")).arg("COUNT").arg(SCAN_STEP);
-        self.run(async |mut connection| command.query_async(&mut connection).await).await
+        self.call(Call::Read, self.0.redis.run(&command)).await
     }
 
     /// The entries of several orders as they stand, in the order asked for, in one round trip.
@@ -250,10 +251,12 @@ impl Cache {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<String> = ids.iter().map(|id| entry::key(*id)).collect();
-        let raw: Vec<Option<Bytes>> = self
-            .run(async |mut connection| redis::cmd("MGET").arg(&keys).query_async(&mut connection).await)
-            .await?;
+        let mut command = Cmd::with_capacity(1 + ids.len(), 32 * (1 + ids.len()));
+        command.arg("MGET");
+        for id in ids {
+            command.arg(entry::key(*id));
+        }
+        let raw: Vec<Option<Bytes>> = self.call(Call::Read, self.0.redis.run(&command)).await?;
         Ok(raw.into_iter().map(|raw| raw.map(Entry)).collect())
     }
 
@@ -264,9 +267,9 @@ impl Cache {
         loop {
             let (next, keys) = self.scan_keys(cursor).await?;
             if !keys.is_empty() {
-                let unlink =
-                    async |mut connection| redis::cmd("UNLINK").arg(&keys).query_async(&mut connection).await;
-                removed += self.run::<usize>(unlink).await?;
+                let mut unlink = redis::cmd("UNLINK");
+                unlink.arg(&keys);
+                removed += self.call(Call::Write, self.0.redis.run::<usize>(&unlink)).await?;
             }
             cursor = next;
             if cursor == 0 {
@@ -275,9 +278,14 @@ impl Cache {
         }
     }
 
-    /// Whether Redis answers.
+    /// Whether entries can be corrected: whether Redis answers, and takes the removal of a key.
     pub async fn ping(&self) -> Result<(), CacheError> {
-        self.run(async |mut connection| redis::cmd("PING").query_async::<()>(&mut connection).await).await
+        self.call(Call::Write, self.0.redis.run(&cheap_write())).await
+    }
+
+    /// Whether Redis takes entries, and how its memory stands: see [`Redis::check_writable`].
+    pub async fn check_writable(&self) -> Result<RedisMemory, CacheError> {
+        self.call(Call::Write, self.0.redis.check_writable()).await
     }
 
     /// Whether calls are refused at the moment, after several failures in a row.
@@ -293,45 +301,43 @@ impl Cache {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut invocation = self.0.script.prepare_invoke();
+        let mut invocation = self.0.compare_and_set.prepare_invoke();
         for write in writes {
             invocation.key(entry::key(write.id));
             invocation.arg(entry::encode(write)).arg(self.jittered_ttl()).arg(create(write));
         }
-        self.run(async |mut connection| invocation.invoke_async(&mut connection).await).await
+        self.call(Call::Write, self.0.redis.invoke(&invocation, self.0.deadline)).await
     }
 
-    async fn run<T>(
+    /// Makes one call, unless the breaker is open, and reports to it how the call went.
+    async fn call<T>(
         &self,
-        call: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+        kind: Call,
+        call: impl Future<Output = Result<T, RedisFailure>>,
     ) -> Result<T, CacheError> {
-        let Inner { link, breaker, deadline, .. } = &*self.0;
-        let pass = breaker.enter(Instant::now()).ok_or(CacheError::Open)?;
-        let mut used = None;
-        let answer = tokio::time::timeout(*deadline, async {
-            let connected = link.connected().await?;
-            used = Some(connected.generation);
-            call(connected.connection).await
-        });
-        let error = match answer.await {
-            Ok(Ok(answer)) => {
+        let Inner { redis, breaker, .. } = &*self.0;
+        let pass = breaker.enter(kind, Instant::now()).ok_or(CacheError::Open)?;
+        let answer = async {
+            if pass.must_write_first() {
+                redis.run::<()>(&cheap_write()).await?;
+            }
+            call.await
+        };
+        let failure = match answer.await {
+            Ok(answer) => {
                 pass.succeeded();
                 return Ok(answer);
             }
-            Ok(Err(error)) => {
-                if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
-                    link.reset(used.unwrap_or_default());
-                }
-                CacheError::Redis(error)
-            }
-            Err(_) => CacheError::Deadline(*deadline),
+            Err(failure) => failure,
         };
         metrics::counter!("cache_errors_total").increment(1);
-        if pass.failed(Instant::now()) {
-            // The peer of a connection may be gone without a word: the probe uses a new one.
-            link.reset(link.generation());
+        if failure.has_code(&["OOM"]) {
+            // A full Redis takes no new entry, but it still removes and replaces what has become old.
+            pass.succeeded();
+        } else {
+            pass.failed(Instant::now());
         }
-        Err(error)
+        Err(CacheError::Redis(failure))
     }
 
     fn jittered_ttl(&self) -> u64 {
@@ -342,3 +348,10 @@ impl Cache {
 
 /// Every key of the cache begins with this.
 pub const KEY_PREFIX: &str = "cache:order:";
+
+/// A write that costs nothing and that a full Redis takes, too: the removal of a key that is not there.
+fn cheap_write() -> Cmd {
+    let mut command = redis::cmd("DEL");
+    command.arg(format!("{KEY_PREFIX}none"));
+    command
+}

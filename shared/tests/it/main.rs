@@ -1,4 +1,6 @@
 //! What is shared, against real servers.
 
 mod cache;
+mod cache_eviction;
 mod db;
+mod redis;

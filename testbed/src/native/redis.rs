@@ -39,8 +39,8 @@ async fn start(storage: &Storage, persistence: &[&str]) -> anyhow::Result<Server
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"])
             // One for each test; an unused one costs a few hundred bytes.
             .args(["--databases", "4096"])
-            // The stream is not a cache: nothing may be evicted from it.
-            .args(["--maxmemory-policy", "noeviction", "--save", ""])
+            // With a memory limit, what would expire first goes first, and the stream never does.
+            .args(["--maxmemory-policy", "volatile-ttl", "--save", ""])
             .args(persistence)
             .arg("--dir")
             .arg(&folder)

@@ -11,6 +11,7 @@ mod consumer_stop;
 mod dead_letters;
 mod health;
 mod history;
+mod redis_outages;
 mod redrive;
 mod support;
 mod verify;

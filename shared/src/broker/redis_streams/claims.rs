@@ -5,14 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::RedisResult;
-
 use super::{entries::Entry, keeper, reader::Reader, source::RedisStreamsSource};
-use crate::broker::Delivery;
+use crate::{broker::Delivery, redis::RedisFailure};
 
 impl RedisStreamsSource {
     /// Entries that were on their way to a `receive` that was cancelled or failed.
-    pub(super) async fn adopt(&self, max: usize) -> RedisResult<Vec<Delivery>> {
+    pub(super) async fn adopt(&self, max: usize) -> Result<Vec<Delivery>, RedisFailure> {
         let mine = self.shared.group.mine().await?;
         let mut unknown: Vec<String> = {
             let ledger = self.shared.ledger();
@@ -23,13 +21,13 @@ impl RedisStreamsSource {
     }
 
     /// Entries whose delay is over.
-    pub(super) async fn take_due(&self, max: usize) -> RedisResult<Vec<Delivery>> {
+    pub(super) async fn take_due(&self, max: usize) -> Result<Vec<Delivery>, RedisFailure> {
         let due = self.shared.ledger().due(Instant::now(), max);
         self.next_attempt(due).await
     }
 
     /// Claims those of `ids` that are still this consumer's, each for its next attempt.
-    async fn next_attempt(&self, ids: Vec<String>) -> RedisResult<Vec<Delivery>> {
+    async fn next_attempt(&self, ids: Vec<String>) -> Result<Vec<Delivery>, RedisFailure> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -55,7 +53,11 @@ impl RedisStreamsSource {
     }
 
     /// Entries of consumers that are gone. Goes once around all pending entries over as many calls as it takes.
-    pub(super) async fn reclaim(&self, reader: &mut Reader, max: usize) -> RedisResult<Vec<Delivery>> {
+    pub(super) async fn reclaim(
+        &self,
+        reader: &mut Reader,
+        max: usize,
+    ) -> Result<Vec<Delivery>, RedisFailure> {
         let group = &self.shared.group;
         let (cursor, mut entries) = group.auto_claim(self.options.min_idle, &reader.cursor, max).await?;
         // With more to look through, go on at once; at the end, begin again after a pause.
@@ -81,7 +83,7 @@ impl RedisStreamsSource {
     }
 
     /// Has others take over at once what is still held, and what is held back when its time has come.
-    pub(super) async fn give_back(&self) -> RedisResult<()> {
+    pub(super) async fn give_back(&self) -> Result<(), RedisFailure> {
         let now = Instant::now();
         let mine = self.shared.group.mine().await?;
         let idle: Vec<(String, Duration)> = {

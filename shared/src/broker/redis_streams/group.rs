@@ -2,14 +2,16 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Script, Value};
 
 use super::{
-    RedisStreamsOptions,
+    CALL_TIMEOUT, RedisStreamsOptions, connection,
     entries::{self, Entry},
-    link::Link,
 };
-use crate::broker::{Backlog, BrokerError};
+use crate::{
+    broker::{Backlog, BrokerError},
+    redis::{Redis, RedisFailure},
+};
 
 /// How many ids go into one command.
 const CHUNK: usize = 1000;
@@ -17,7 +19,7 @@ const CHUNK: usize = 1000;
 /// One consumer's view of the group.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) link: Link,
+    pub(super) redis: Redis,
     stream: String,
     name: String,
     consumer: String,
@@ -29,7 +31,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(options: &RedisStreamsOptions, consumer: String) -> Result<Self, BrokerError> {
         Ok(Self {
-            link: Link::new(options, "source")?,
+            redis: connection(options, "source")?,
             stream: options.stream.clone(),
             name: options.group.clone(),
             consumer,
@@ -44,11 +46,11 @@ impl Group {
     }
 
     /// Makes the group, from the beginning of what is there, unless it exists.
-    pub(super) async fn ensure(&self) -> RedisResult<()> {
+    pub(super) async fn ensure(&self) -> Result<(), RedisFailure> {
         let mut create = redis::cmd("XGROUP");
         create.arg("CREATE").arg(&self.stream).arg(&self.name).arg("0").arg("MKSTREAM");
-        match self.link.run::<()>(&create).await {
-            Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
+        match self.redis.run::<()>(&create).await {
+            Err(failure) if failure.has_code(&["BUSYGROUP"]) => Ok(()),
             done => done,
         }
     }
@@ -71,7 +73,7 @@ impl Group {
         min_idle: Duration,
         cursor: &str,
         max: usize,
-    ) -> RedisResult<(Option<String>, Vec<Entry>)> {
+    ) -> Result<(Option<String>, Vec<Entry>), RedisFailure> {
         let mut claim = redis::cmd("XAUTOCLAIM");
         claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(millis(min_idle)).arg(cursor);
         claim.arg("COUNT").arg(max);
@@ -79,14 +81,14 @@ impl Group {
     }
 
     /// Takes these entries for their next attempt.
-    pub(super) async fn claim(&self, ids: &[String]) -> RedisResult<Vec<Entry>> {
+    pub(super) async fn claim(&self, ids: &[String]) -> Result<Vec<Entry>, RedisFailure> {
         let mut claim = redis::cmd("XCLAIM");
         claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(0).arg(ids);
         self.run(&claim).await.map(entries::from_list)
     }
 
     /// For each entry its consumer and how often it was delivered, or `None` where it is no longer pending.
-    pub(super) async fn pending(&self, ids: &[String]) -> RedisResult<Vec<Option<(String, u32)>>> {
+    pub(super) async fn pending(&self, ids: &[String]) -> Result<Vec<Option<(String, u32)>>, RedisFailure> {
         let mut pipe = Pipeline::with_capacity(ids.len());
         for id in ids {
             pipe.cmd("XPENDING").arg(&self.stream).arg(&self.name).arg(id).arg(id).arg(1);
@@ -95,7 +97,7 @@ impl Group {
     }
 
     /// Everything that is pending under this consumer's name.
-    pub(super) async fn mine(&self) -> RedisResult<HashSet<String>> {
+    pub(super) async fn mine(&self) -> Result<HashSet<String>, RedisFailure> {
         let mut mine = HashSet::new();
         let mut from = "-".to_owned();
         loop {
@@ -109,7 +111,7 @@ impl Group {
     }
 
     /// The heartbeat: these entries are in good hands. Their delivery count stays as it is.
-    pub(super) async fn touch(&self, ids: &[String]) -> RedisResult<()> {
+    pub(super) async fn touch(&self, ids: &[String]) -> Result<(), RedisFailure> {
         for chunk in ids.chunks(CHUNK) {
             let mut claim = redis::cmd("XCLAIM");
             claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(0).arg(chunk).arg("JUSTID");
@@ -119,7 +121,7 @@ impl Group {
     }
 
     /// Makes each entry look as if it had been idle for so long.
-    pub(super) async fn give_back(&self, idle: &[(String, Duration)]) -> RedisResult<()> {
+    pub(super) async fn give_back(&self, idle: &[(String, Duration)]) -> Result<(), RedisFailure> {
         for chunk in idle.chunks(CHUNK) {
             let mut pipe = Pipeline::with_capacity(chunk.len());
             for (id, idle) in chunk {
@@ -132,7 +134,7 @@ impl Group {
     }
 
     /// Done with these for good. One round trip.
-    pub(super) async fn ack(&self, ids: &[String]) -> RedisResult<()> {
+    pub(super) async fn ack(&self, ids: &[String]) -> Result<(), RedisFailure> {
         let mut pipe = Pipeline::new();
         for chunk in ids.chunks(CHUNK) {
             pipe.cmd("XACK").arg(&self.stream).arg(&self.name).arg(chunk);
@@ -141,58 +143,52 @@ impl Group {
     }
 
     /// Trims what every group has acknowledged and removes consumers that are gone: how many entries and names.
-    pub(super) async fn tidy(&self) -> RedisResult<(u64, u64)> {
+    pub(super) async fn tidy(&self) -> Result<(u64, u64), RedisFailure> {
         self.invoke_tidy("").await
     }
 
     /// Removes this consumer's own name, unless entries are pending under it.
-    pub(super) async fn leave(&self) -> RedisResult<()> {
+    pub(super) async fn leave(&self) -> Result<(), RedisFailure> {
         self.invoke_tidy(&self.consumer).await.map(|_| ())
     }
 
-    async fn invoke_tidy(&self, leaving: &str) -> RedisResult<(u64, u64)> {
-        let mut connected = self.link.get().await?;
+    async fn invoke_tidy(&self, leaving: &str) -> Result<(u64, u64), RedisFailure> {
         let mut script = self.tidy.key(&self.stream);
         script.arg(&self.name).arg(millis(self.expiry)).arg(leaving);
-        let answer = script.invoke_async(&mut connected.connection).await;
-        self.link.forget_if_broken(&answer).await;
-        answer
+        self.redis.invoke(&script, CALL_TIMEOUT).await
     }
 
     /// How much waits for the group.
-    pub(super) async fn backlog(&self) -> RedisResult<Backlog> {
-        let mut connected = self.link.get().await?;
+    pub(super) async fn backlog(&self) -> Result<Backlog, RedisFailure> {
         let mut script = self.backlog.key(&self.stream);
-        let answer: RedisResult<(u64, u64, i64)> =
-            script.arg(&self.name).invoke_async(&mut connected.connection).await;
-        self.link.forget_if_broken(&answer).await;
-        let (pending, undelivered, age) = answer?;
+        script.arg(&self.name);
+        let (pending, undelivered, age): (u64, u64, i64) = self.redis.invoke(&script, CALL_TIMEOUT).await?;
         let oldest_age = u64::try_from(age).ok().map(Duration::from_millis);
         Ok(Backlog { messages: pending + undelivered, oldest_age })
     }
 
-    /// Whether the server takes commands.
-    pub(super) async fn ping(&self) -> RedisResult<()> {
-        self.link.run(&redis::cmd("PING")).await
+    /// Whether the server takes acknowledgements, as a primary does, also a full one.
+    pub(super) async fn check(&self) -> Result<(), RedisFailure> {
+        self.redis.run(redis::cmd("XACK").arg(&self.stream).arg(&self.name).arg("0-0")).await
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match self.link.run(command).await {
-            Err(error) if is_gone(&error) => {
+    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
+        match self.redis.run(command).await {
+            Err(failure) if is_gone(&failure) => {
                 self.ensure().await?;
-                self.link.run(command).await
+                self.redis.run(command).await
             }
             done => done,
         }
     }
 
     /// Runs commands in one round trip; the first that fails fails all.
-    async fn run_all(&self, pipe: &mut Pipeline) -> RedisResult<Vec<Value>> {
+    async fn run_all(&self, pipe: &mut Pipeline) -> Result<Vec<Value>, RedisFailure> {
         pipe.ignore_errors();
-        let answers = self.link.run_all(pipe).await?;
+        let answers = self.redis.run_each(pipe).await?;
         for answer in &answers {
             if let Value::ServerError(error) = answer {
-                return Err(RedisError::from(error.clone()));
+                return Err(RedisError::from(error.clone()).into());
             }
         }
         Ok(answers)
@@ -200,8 +196,8 @@ impl Group {
 }
 
 /// Whether the answer says that the stream or the group does not exist: the server has lost its data.
-pub(super) fn is_gone(error: &RedisError) -> bool {
-    matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"))
+pub(super) fn is_gone(failure: &RedisFailure) -> bool {
+    failure.has_code(&["NOGROUP", "UNBLOCKED"])
 }
 
 fn millis(duration: Duration) -> u64 {

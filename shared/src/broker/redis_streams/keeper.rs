@@ -3,10 +3,10 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rand::Rng as _;
-use redis::RedisResult;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{RedisStreamsOptions, source::Shared};
+use crate::redis::RedisFailure;
 
 /// Runs until the source is closed.
 pub(super) async fn run(shared: Arc<Shared>, options: RedisStreamsOptions) {
@@ -25,7 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>, options: RedisStreamsOptions) {
     }
 }
 
-async fn until_closed(shared: &Shared, step: impl Future<Output = RedisResult<()>>, what: &str) {
+async fn until_closed(shared: &Shared, step: impl Future<Output = Result<(), RedisFailure>>, what: &str) {
     tokio::select! {
         () = shared.closed.cancelled() => {}
         done = step => {
@@ -37,7 +37,7 @@ async fn until_closed(shared: &Shared, step: impl Future<Output = RedisResult<()
 }
 
 /// Resets the idle time of what this process holds and still owns.
-async fn heartbeat(shared: &Shared) -> RedisResult<()> {
+async fn heartbeat(shared: &Shared) -> Result<(), RedisFailure> {
     let held = shared.ledger().all();
     if held.is_empty() {
         return Ok(());
@@ -56,7 +56,7 @@ async fn heartbeat(shared: &Shared) -> RedisResult<()> {
     shared.group.touch(&kept).await
 }
 
-async fn trim(shared: &Shared) -> RedisResult<()> {
+async fn trim(shared: &Shared) -> Result<(), RedisFailure> {
     let (trimmed, removed) = shared.group.tidy().await?;
     if trimmed + removed > 0 {
         tracing::debug!(trimmed, removed, "Redis Streams: trimmed entries, removed consumers");

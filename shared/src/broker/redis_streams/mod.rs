@@ -29,7 +29,6 @@ mod entries;
 mod group;
 mod keeper;
 mod ledger;
-mod link;
 mod reader;
 mod sink;
 mod source;
@@ -38,10 +37,11 @@ pub(super) mod tests;
 
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, ServerErrorKind};
 use secrecy::SecretString;
 
-use super::{BrokerError, EventSystem};
+use super::{BrokerError, EventSystem, metered};
+use crate::redis::{Redis, RedisFailure};
 
 pub use sink::RedisStreamsSink;
 pub use source::RedisStreamsSource;
@@ -85,14 +85,27 @@ impl RedisStreamsOptions {
 
 const SYSTEM: EventSystem = EventSystem::RedisStreams;
 
-/// What a failure of the client library means: whether waiting can help.
-fn broker_error(error: &RedisError) -> BrokerError {
+/// For everything but blocking reads, which bound themselves. Covers a `WAITAOF` and a slow disk.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to the stream's server; `side` names it in the metrics.
+fn connection(options: &RedisStreamsOptions, side: &'static str) -> Result<Redis, BrokerError> {
+    let redis = Redis::with_reconnect_hook(&options.url, move || metered::reconnected(SYSTEM, side));
+    redis.map(|redis| redis.with_deadline(CALL_TIMEOUT)).map_err(|error| {
+        // The text of the error may repeat the URL, which may hold a password.
+        BrokerError::misconfigured(SYSTEM, format!("the address cannot be used ({})", error.category()))
+    })
+}
+
+/// What a failure means: whether waiting can help.
+fn broker_error(failure: &RedisFailure) -> BrokerError {
+    let RedisFailure::Failed(error) = failure else { return BrokerError::unavailable(SYSTEM, failure) };
     let for_operator = matches!(
         error.kind(),
         ErrorKind::AuthenticationFailed
             | ErrorKind::InvalidClientConfig
             | ErrorKind::Server(ServerErrorKind::NoPerm)
-    ) || matches!(error.code(), Some("WRONGTYPE" | "WRONGPASS" | "NOAUTH"));
+    ) || failure.has_code(&["WRONGTYPE", "WRONGPASS", "NOAUTH"]);
     if for_operator {
         BrokerError::misconfigured(SYSTEM, error.to_string())
     } else {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{RedisResult, Value, aio::MultiplexedConnection};
+use redis::{RedisError, Value};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::{
@@ -16,7 +16,10 @@ use super::{
     group::is_gone,
     source::{CLOSE_PATIENCE, Shared},
 };
-use crate::broker::metered;
+use crate::{
+    broker::metered,
+    redis::{DedicatedConnection, RedisFailure},
+};
 
 /// The smallest full batch after which the next is read. Where fewer are taken at a time, other consumers shall have
 /// the others.
@@ -24,12 +27,12 @@ const WORTH_READING_AHEAD: usize = 50;
 /// Batches that wait to be taken; one more may have been read.
 const AHEAD: usize = 1;
 /// How much longer than it blocks a read may take before the connection counts as dead.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Whoever receives; one at a time.
 pub(super) struct Reader {
     /// Of the reads alone, because they block.
-    connection: Option<Connection>,
+    connection: Option<DedicatedConnection>,
     reading: Option<Reading>,
     /// Read, in the ledger, and not handed out yet.
     ahead: VecDeque<Entry>,
@@ -40,12 +43,6 @@ pub(super) struct Reader {
     pub(super) interrupted: bool,
 }
 
-/// A connection, with the id by which another one can wake it.
-struct Connection {
-    handle: MultiplexedConnection,
-    id: u64,
-}
-
 /// Reads that follow each other by themselves, until there is no more.
 struct Reading {
     batches: mpsc::Receiver<Vec<Entry>>,
@@ -53,7 +50,7 @@ struct Reading {
 }
 
 /// How they ended; without the connection where it is of no more use.
-type End = (Option<Connection>, RedisResult<()>);
+type End = (Option<DedicatedConnection>, Result<(), RedisFailure>);
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -80,7 +77,7 @@ impl Reader {
         shared: &Arc<Shared>,
         max: usize,
         block: Option<Duration>,
-    ) -> RedisResult<Vec<Entry>> {
+    ) -> Result<Vec<Entry>, RedisFailure> {
         if self.ahead.is_empty() {
             if self.reading.is_none() {
                 let (sender, batches) = mpsc::channel(AHEAD);
@@ -93,7 +90,7 @@ impl Reader {
     }
 
     /// Has the reads end, and takes in what they have brought.
-    pub(super) async fn finish(&mut self) -> RedisResult<()> {
+    pub(super) async fn finish(&mut self) -> Result<(), RedisFailure> {
         if let Some(reading) = &mut self.reading {
             reading.batches.close();
         }
@@ -113,7 +110,7 @@ impl Reader {
     }
 
     /// The next batch that was read, or the end of the reads.
-    async fn next(&mut self) -> RedisResult<()> {
+    async fn next(&mut self) -> Result<(), RedisFailure> {
         let Some(reading) = &mut self.reading else { return Ok(()) };
         if let Some(batch) = reading.batches.recv().await {
             self.ahead.extend(batch);
@@ -122,7 +119,7 @@ impl Reader {
         let ended = (&mut reading.end).await;
         self.reading = None;
         let (connection, done) =
-            ended.unwrap_or_else(|error| (None, Err(std::io::Error::other(error).into())));
+            ended.unwrap_or_else(|error| (None, Err(RedisError::from(std::io::Error::other(error)).into())));
         self.connection = connection;
         done
     }
@@ -130,7 +127,7 @@ impl Reader {
 
 async fn read(
     shared: Arc<Shared>,
-    connection: Option<Connection>,
+    connection: Option<DedicatedConnection>,
     max: usize,
     mut block: Option<Duration>,
     batches: mpsc::Sender<Vec<Entry>>,
@@ -163,36 +160,35 @@ async fn read(
 
 async fn read_once(
     shared: &Shared,
-    Connection { handle, id }: &mut Connection,
+    DedicatedConnection { connection, client_id }: &mut DedicatedConnection,
     max: usize,
     block: Option<Duration>,
-) -> RedisResult<Value> {
+) -> Result<Value, RedisFailure> {
     let command = shared.group.read_new(max, block);
-    let mut read = std::pin::pin!(command.query_async(handle));
+    let patience = block.unwrap_or_default() + GRACE;
+    let mut read = std::pin::pin!(command.query_async(connection));
     tokio::select! {
         biased;
-        answer = timeout(block.unwrap_or_default() + GRACE, &mut read) => answer.map_err(|_| timed_out())?,
+        answer = timeout(patience, &mut read) => {
+            answer.map_err(|_| RedisFailure::Deadline(patience))?.map_err(RedisFailure::from)
+        }
         () = shared.closed.cancelled() => {
             // Woken, the read ends with what it has; that is given back.
-            let mut unblock = redis::cmd("CLIENT");
-            unblock.arg("UNBLOCK").arg(*id);
-            let _best_effort: RedisResult<Value> = shared.group.link.run(&unblock).await;
+            if let Some(id) = client_id {
+                let mut unblock = redis::cmd("CLIENT");
+                unblock.arg("UNBLOCK").arg(*id);
+                let _best_effort: Result<Value, RedisFailure> = shared.group.redis.run(&unblock).await;
+            }
             let _given_back = timeout(CLOSE_PATIENCE / 2, read).await;
             Ok(Value::Nil)
         }
     }
 }
 
-async fn open(shared: &Shared) -> RedisResult<Connection> {
-    let mut handle = shared.group.link.dedicated().await?;
-    let ask = redis::cmd("CLIENT").arg("ID").to_owned();
-    let id = timeout(GRACE, ask.query_async(&mut handle)).await.map_err(|_| timed_out())??;
+async fn open(shared: &Shared) -> Result<DedicatedConnection, RedisFailure> {
+    let connection = shared.group.redis.dedicated().await?;
     if shared.read_before.swap(true, Ordering::Relaxed) {
         metered::reconnected(SYSTEM, "source");
     }
-    Ok(Connection { handle, id })
-}
-
-fn timed_out() -> redis::RedisError {
-    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+    Ok(connection)
 }

@@ -1,12 +1,13 @@
 //! Publishing to the stream.
 
 use async_trait::async_trait;
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisError, Value};
 
-use super::{RedisStreamsOptions, SYSTEM, broker_error, entries, link::Link};
+use super::{RedisStreamsOptions, SYSTEM, broker_error, connection, entries};
 use crate::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome, too_large},
     event::Envelope,
+    redis::{Redis, RedisFailure},
 };
 
 /// The most events in one round trip.
@@ -19,14 +20,14 @@ const DISK_PATIENCE_MS: u32 = 3000;
 /// Appends events to the stream.
 #[derive(Debug)]
 pub struct RedisStreamsSink {
-    link: Link,
+    redis: Redis,
     stream: String,
 }
 
 impl RedisStreamsSink {
     /// Prepares a sink. A server that cannot be reached yet is no error: it is tried again with each batch.
     pub async fn connect(options: &RedisStreamsOptions) -> Result<Self, BrokerError> {
-        let sink = Self { link: Link::new(options, "sink")?, stream: options.stream.clone() };
+        let sink = Self { redis: connection(options, "sink")?, stream: options.stream.clone() };
         crate::broker::passing(sink.check().await)?;
         Ok(sink)
     }
@@ -55,21 +56,13 @@ impl RedisStreamsSink {
         (outcomes.collect(), connected)
     }
 
-    async fn send(&self, mut pipe: Pipeline) -> RedisResult<Answers> {
-        let mut connected = self.link.get().await?;
-        if connected.waits_for_disk {
+    async fn send(&self, mut pipe: Pipeline) -> Result<Answers, RedisFailure> {
+        let waits_for_disk = self.redis.waits_for_disk().await?;
+        if waits_for_disk {
             pipe.cmd("WAITAOF").arg(1).arg(0).arg(DISK_PATIENCE_MS);
         }
-        let answer: RedisResult<Vec<Value>> = pipe.query_async(&mut connected.connection).await;
-        self.link.forget_if_broken(&answer).await;
-        let mut added = answer?;
-        let mut not_on_disk = None;
-        if connected.waits_for_disk {
-            not_on_disk = disk_problem(added.pop());
-        }
-        if added.iter().any(moved_on) {
-            self.link.forget().await;
-        }
+        let mut added = self.redis.run_each_once(&pipe).await?;
+        let not_on_disk = if waits_for_disk { disk_problem(added.pop()) } else { None };
         Ok(Answers { added, not_on_disk })
     }
 }
@@ -85,7 +78,9 @@ struct Answers {
 
 fn outcome(added: Option<Value>, not_on_disk: Option<&str>) -> PublishOutcome {
     match added {
-        Some(Value::ServerError(error)) => PublishOutcome::Retry(broker_error(&RedisError::from(error))),
+        Some(Value::ServerError(error)) => {
+            PublishOutcome::Retry(broker_error(&RedisError::from(error).into()))
+        }
         Some(Value::BulkString(_) | Value::SimpleString(_)) => match not_on_disk {
             None => PublishOutcome::Confirmed,
             Some(problem) => PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, problem)),
@@ -103,11 +98,6 @@ fn disk_problem(answer: Option<Value>) -> Option<String> {
         Some(Value::ServerError(error)) => Some(format!("WAITAOF: {error}")),
         _ => Some("the append-only file was not flushed in time".to_owned()),
     }
-}
-
-/// A server that has become a replica: a new connection may find the primary.
-fn moved_on(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(error) if matches!(error.code(), "READONLY" | "MASTERDOWN"))
 }
 
 /// How many of `events` go into the next round trip: at least one.
@@ -144,10 +134,12 @@ impl EventSink for RedisStreamsSink {
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        self.link.run::<()>(&redis::cmd("PING")).await.map_err(|error| broker_error(&error))
+        let prefix = format!("{}:", self.stream);
+        let taken = self.redis.check_writable_beside(&prefix).await;
+        taken.map(|_| ()).map_err(|failure| broker_error(&failure))
     }
 
     async fn close(&self) {
-        self.link.forget().await;
+        self.redis.disconnect();
     }
 }

@@ -6,7 +6,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redis::RedisResult;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -14,7 +13,10 @@ use uuid::Uuid;
 use super::{
     RedisStreamsOptions, SYSTEM, broker_error, group::Group, keeper, ledger::Ledger, reader::Reader,
 };
-use crate::broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement, passing};
+use crate::{
+    broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement, passing},
+    redis::RedisFailure,
+};
 
 /// The longest blocking read: between two of them, entries that have become due are noticed.
 const SLICE: Duration = Duration::from_millis(500);
@@ -73,7 +75,12 @@ impl RedisStreamsSource {
     }
 
     /// One look at everything that could be handed out; blocks up to `block` for new entries when there is nothing.
-    async fn look(&self, reader: &mut Reader, max: usize, block: Duration) -> RedisResult<Vec<Delivery>> {
+    async fn look(
+        &self,
+        reader: &mut Reader,
+        max: usize,
+        block: Duration,
+    ) -> Result<Vec<Delivery>, RedisFailure> {
         let mut batch = Vec::new();
         if std::mem::replace(&mut reader.interrupted, true) {
             // What is still on its way would look as if it had been lost.
@@ -157,7 +164,7 @@ impl EventSource for RedisStreamsSource {
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        self.shared.group.ping().await.map_err(|error| broker_error(&error))
+        self.shared.group.check().await.map_err(|error| broker_error(&error))
     }
 
     async fn close(&self) {
@@ -172,7 +179,7 @@ impl EventSource for RedisStreamsSource {
         if let Err(error) = timeout(CLOSE_PATIENCE, self.give_back()).await.unwrap_or(Ok(())) {
             tracing::warn!(error.message = %error, "Redis Streams: entries could not be handed back and are taken over later");
         }
-        self.shared.group.link.forget().await;
+        self.shared.group.redis.disconnect();
     }
 }
 
