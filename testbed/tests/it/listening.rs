@@ -57,7 +57,7 @@ fn listening(sockets: &HashSet<String>) -> Vec<String> {
         .collect()
 }
 
-/// 127.0.0.1 or ::1, whose bytes the kernel writes as words of this machine's order.
+/// `127.0.0.1` or `::1`, whose bytes the kernel writes as words of this machine's order.
 fn is_loopback(address: &str) -> bool {
     ["0100007F:", "00000000000000000000000001000000:", "0000000000000000FFFF00000100007F:"]
         .iter()
