@@ -1,6 +1,7 @@
 //! What the API and the worker share: the order and its rules, the event envelope, the cache, the broker
 //! seam, and the plumbing of a well-behaved process (configuration, telemetry, clock, shutdown).
 
+mod bounded_listener;
 pub mod broker;
 pub mod cache;
 pub mod clock;

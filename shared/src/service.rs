@@ -6,7 +6,7 @@ use axum::{Router, http::header, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
-use crate::shutdown::Shutdown;
+use crate::{bounded_listener::BoundedListener, shutdown::Shutdown};
 
 /// How often histograms are folded, so that they take bounded memory while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -37,6 +37,7 @@ pub async fn upkeep(metrics: PrometheusHandle, shutdown: Shutdown) {
 pub async fn serve(addr: SocketAddr, router: Router, shutdown: &Shutdown) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(addr).await?;
     let bound = listener.local_addr()?;
+    let listener = BoundedListener::new(listener);
     let stop = shutdown.clone();
     shutdown.spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.begun().await });
