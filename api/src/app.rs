@@ -27,6 +27,9 @@ use crate::{
     state::{AppState, State},
 };
 
+/// Open files beside the clients' and the pools' connections: Redis, broker, metrics, logs, password checks.
+const OTHER_OPEN_FILES: usize = 128;
+
 /// A running API.
 pub struct App {
     /// Where it listens; the port is the one that was free, where the settings ask for port 0.
@@ -39,11 +42,14 @@ impl App {
     /// Builds everything and begins to serve. Ends with `shutdown`, which tracks all it runs.
     ///
     /// No dependency needs to be up: those that are missing are connected to when they are back.
-    pub async fn start(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<Self> {
+    pub async fn start(mut config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(config.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
+        let pooled = 2 * usize::try_from(config.database_max_connections).unwrap_or(usize::MAX / 4);
+        let connections = &mut config.http.server.connections;
+        *connections = server::fit_connections(*connections, pooled + OTHER_OPEN_FILES);
         let state = connect(config, clock, shutdown)?;
         Relay::start(state.db.pool(), Arc::clone(&state.sink), state.wake.clone(), shutdown);
         shutdown.spawn(server::serve(

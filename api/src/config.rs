@@ -12,7 +12,7 @@ use shared::{
     telemetry::TelemetryConfig,
 };
 
-use crate::{limits::RateLimits, middleware::Origins, server::ServerLimits};
+use crate::{extract::BodyLimits, limits::RateLimits, middleware::Origins, server::ServerLimits};
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +55,8 @@ pub struct HttpConfig {
     pub request_timeout: Duration,
     /// What connections may take.
     pub server: ServerLimits,
+    /// What the bodies of requests may take.
+    pub bodies: BodyLimits,
     /// Pages that may call from a browser.
     pub origins: Origins,
     /// How much one customer or address may ask for.
@@ -64,10 +66,12 @@ pub struct HttpConfig {
 impl HttpConfig {
     fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let trusted_proxies = env.number_or("TRUSTED_PROXIES", 0, 0..=16)?;
+        let trusted_proxies = usize::try_from(trusted_proxies).unwrap_or(0);
         Ok(Self {
-            trusted_proxies: usize::try_from(trusted_proxies).unwrap_or(0),
+            trusted_proxies,
             request_timeout: REQUEST_TIMEOUT,
-            server: ServerLimits::default(),
+            server: ServerLimits::behind(trusted_proxies),
+            bodies: BodyLimits::default(),
             origins: Origins::from_env(env)?,
             rate_limits: RateLimits::from_env(env)?,
         })

@@ -59,8 +59,10 @@ pub enum Code {
     IdempotencyKeyReused,
     /// Too many requests.
     RateLimited,
-    /// The headers are over the limit.
-    HeadersTooLarge,
+    /// The body was not sent in time.
+    RequestTimeout,
+    /// The request uses a part of HTTP that is not supported.
+    NotImplemented,
     /// A fault of ours.
     InternalError,
     /// A dependency is down; nothing was changed.
@@ -104,9 +106,8 @@ impl Code {
                 (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency key reused")
             }
             Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
-            Self::HeadersTooLarge => {
-                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "Headers too large")
-            }
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout", "Request time-out"),
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "not_implemented", "Not implemented"),
             Self::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable"),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout", "Timeout"),

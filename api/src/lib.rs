@@ -7,6 +7,7 @@ pub mod config;
 pub mod error;
 pub mod extract;
 pub mod health;
+mod held_bytes;
 pub mod limits;
 pub mod middleware;
 pub mod migrate;

@@ -25,8 +25,8 @@ mod object;
 mod query;
 mod value;
 
-pub(crate) use body::too_large;
-pub use body::{JsonBody, MAX_BODY_BYTES};
+pub(crate) use body::BodyReader;
+pub use body::{AUTH_BODY_BYTES, BodyLimits, JsonBody, MAX_BODY_BYTES};
 pub use faults::Faults;
 pub use object::Object;
 pub use query::Query;

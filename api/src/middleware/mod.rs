@@ -13,7 +13,7 @@ mod headers;
 mod log;
 mod meters;
 pub mod problem;
-mod unread;
+mod request_rules;
 
 use std::{
     convert::Infallible,
@@ -27,7 +27,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Version, header},
+    http::{Method, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
@@ -38,13 +38,13 @@ use tracing::Instrument as _;
 pub use client::Peer;
 pub use context::{Context, X_REQUEST_ID};
 pub use cors::Origins;
-pub(crate) use unread::unread;
 
 use crate::{
     error::{ApiError, Code},
-    extract::MAX_BODY_BYTES,
+    extract::BodyReader,
     health,
     limits::{Limits, add_fields},
+    server::AnswerBudget,
     state::AppState,
 };
 use meters::Meters;
@@ -56,12 +56,14 @@ pub struct FrameLayer(Arc<Shared>);
 struct Shared {
     state: AppState,
     meters: Meters,
+    bodies: BodyReader,
 }
 
 impl FrameLayer {
     /// One frame for all routes, which share its meters.
     pub fn new(state: AppState) -> Self {
-        Self(Arc::new(Shared { state, meters: Meters::default() }))
+        let bodies = BodyReader::new(state.config.http.bodies);
+        Self(Arc::new(Shared { state, meters: Meters::default(), bodies }))
     }
 }
 
@@ -118,18 +120,30 @@ where
     request.extensions_mut().insert(Arc::clone(&context));
 
     let http = &shared.state.config.http;
+    let bodies = shared.bodies.of_route(label);
     let declared = declared_length(&request);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = if let Some(preflight) = http.origins.preflight(&request) {
         preflight
-    } else if let Err(error) = one_host(&request) {
+    } else if let Err(error) = request_rules::check(request.version(), request.headers()) {
         error.into_response()
-    } else if let Err(error) = admit(declared, route.as_ref(), &context, &shared.state.limits).await {
+    } else if let Err(error) = admit(route.as_ref(), &context, &shared.state.limits).await {
+        error.into_response()
+    } else if let Err(error) = bodies.check_declared(declared) {
         error.into_response()
     } else {
-        within_trace(context.trace, handle(inner, request, http.request_timeout))
+        request.extensions_mut().insert(bodies);
+        let budget = request.extensions().get::<AnswerBudget>().cloned();
+        let response = within_trace(context.trace, handle(inner, request, http.request_timeout))
             .instrument(span.clone())
-            .await
+            .await;
+        match budget {
+            // The documents are shared by all who read them, and answers to writes are small.
+            Some(budget) if method == Method::GET && context.caller().is_some() => {
+                budget.hold(response).await.unwrap_or_else(IntoResponse::into_response)
+            }
+            _ => response,
+        }
     };
 
     let error = problem::render(&mut response, uri.path(), &context);
@@ -165,32 +179,13 @@ fn declared_length(request: &Request) -> Option<u64> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// RFC 9112, section 3.2: a request of HTTP/1.1 without a `Host`, or with several, is refused. Two servers in a row might
-/// each take another one.
-fn one_host(request: &Request) -> Result<(), ApiError> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(_), None) => Ok(()),
-        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
-        _ => Err(ApiError::new(Code::MalformedRequest, "exactly one Host header is needed")),
-    }
-}
-
-/// Refuses what can be refused by the head of a request alone.
-async fn admit(
-    declared_length: Option<u64>,
-    route: Option<&MatchedPath>,
-    context: &Context,
-    limits: &Limits,
-) -> Result<(), ApiError> {
+/// Counts the request against the limit of its address.
+async fn admit(route: Option<&MatchedPath>, context: &Context, limits: &Limits) -> Result<(), ApiError> {
     // A load balancer asks from one address, often, and takes a refusal for a failure.
     let is_health = route.is_some_and(|route| health::ROUTES.contains(&route.as_str()));
     if !is_health && let Some(decision) = limits.address(context.client).await {
         context.add_limit(decision);
         decision.check()?;
-    }
-    if declared_length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
-        return Err(crate::extract::too_large());
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ fn described(status: StatusCode) -> ApiError {
             Code::MethodNotAllowed,
             "this resource does not have this method; the header `Allow` names those it has",
         ),
-        StatusCode::PAYLOAD_TOO_LARGE => crate::extract::too_large(),
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Code::PayloadTooLarge, "the body is too large"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             ApiError::new(Code::UnsupportedMediaType, "the body must be application/json")
         }

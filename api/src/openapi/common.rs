@@ -10,9 +10,10 @@ use utoipa::openapi::{
 use crate::error::{ApiError, Code};
 
 /// The answers of the frame, by the name under which they stand in the document.
-const ANSWERS: [(Code, &str, &str, Applies); 9] = [
+const ANSWERS: [(Code, &str, &str, Applies); 11] = [
     (Code::MalformedRequest, "MalformedRequest", "the body is not valid JSON", Applies::WithSyntax),
     (Code::Unauthenticated, "Unauthenticated", "a bearer token is required", Applies::Secured),
+    (Code::RequestTimeout, "RequestTimeout", "the body was not sent within 5 s", Applies::WithBody),
     (Code::PayloadTooLarge, "PayloadTooLarge", "the body may have at most 262144 bytes", Applies::WithBody),
     (
         Code::UnsupportedMediaType,
@@ -23,6 +24,12 @@ const ANSWERS: [(Code, &str, &str, Applies); 9] = [
     (Code::ValidationFailed, "ValidationFailed", "2 fields are invalid", Applies::WithInput),
     (Code::RateLimited, "RateLimited", "more than 1000 requests in 60 s", Applies::Always),
     (Code::InternalError, "InternalError", "something went wrong on our side", Applies::Always),
+    (
+        Code::NotImplemented,
+        "NotImplemented",
+        "no Transfer-Encoding is supported but chunked",
+        Applies::WithBody,
+    ),
     (
         Code::Unavailable,
         "Unavailable",

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod asyncapi;
+mod attacks;
 mod auth_access;
 mod auth_provider;
 mod auth_tokens;
@@ -9,6 +10,7 @@ mod documents;
 mod failing_handlers;
 mod hardening;
 mod health;
+mod http_rules;
 mod limits;
 mod migrate;
 mod orders_batches;

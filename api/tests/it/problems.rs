@@ -83,7 +83,7 @@ async fn a_parameter_is_refused_by_every_route_that_has_none() {
 #[tokio::test]
 async fn broken_json_is_a_problem() {
     let app = TestApp::start().await;
-    let deep = "[".repeat(100_000);
+    let deep = "[".repeat(4000);
     for body in
         [b"".as_slice(), b"{", b"{\"customer_id\": 1,}", b"{\"a\": \"\xff\"}", b"{} {}", deep.as_bytes()]
     {

@@ -27,9 +27,21 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::spawn(bare(), settings).await
+    }
+
+    /// With a hard limit of open files.
+    pub(crate) async fn start_with_open_files(open_files: u32, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("/bin/sh");
+        let script = format!("ulimit -n {open_files} && exec {}", env!("CARGO_BIN_EXE_api"));
+        command.args(["-c", &script]).env_clear().current_dir(std::env::temp_dir());
+        Self::spawn(command, settings).await
+    }
+
+    async fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Self {
         let (database, redis) = (testbed::postgres().await, testbed::redis().await);
         let (port, metrics) = (testbed::free_port(), testbed::free_port());
-        let child = bare()
+        let child = command
             .env("DATABASE_URL", database.url())
             .env("REDIS_URL", redis.url())
             .env("JWT_SECRET", SECRET)
@@ -57,6 +69,25 @@ impl Running {
     /// A request without a token.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.api))
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        self.api.trim_start_matches("http://")
+    }
+
+    /// What its metrics say.
+    pub(crate) async fn metrics(&self) -> String {
+        let metrics = self.client.get(format!("{}/metrics", self.metrics)).send().await.expect("an answer");
+        metrics.text().await.expect("text")
+    }
+
+    /// The memory that is resident, in MB.
+    pub(crate) fn resident_megabytes(&self) -> u64 {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
     }
 
     /// Stops it as an operator does; gives what it wrote.
