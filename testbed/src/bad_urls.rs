@@ -34,6 +34,11 @@ pub const POSTGRES: &[&str] = &[
     "postgres://u:hunter2@host/db?host=a..b",
     "postgres://u:hunter2@host/db?hostaddr=host",
     "postgres://u:hunter2@host/db?statement-cache-capacity=many",
+    "postgres://u:hunter2@a,,b/db",
+    "postgres://u:hunter2@a,b:0/db",
+    "postgres://u:hunter2@a,b..c/db",
+    "postgres://u:hunter2@host/db?target_session_attrs=hunter2",
+    "postgres://u:hunter2@host/db?host=a,b",
 ];
 
 /// Of a Redis.

@@ -5,7 +5,7 @@
 //! - [`postgres`], [`empty_postgres`]: a database; [`redis()`]: a logical database; [`rabbitmq()`]: a virtual host;
 //!   [`sqs()`]: a namespace of queues. They live on the servers that `cargo xtask test` starts, or on those that
 //!   `DATABASE_URL`, `REDIS_URL` and the `TESTBED_…` variables name.
-//! - [`private_postgres`], [`private_redis`], [`private_rabbitmq`]: a server process of its own, for tests that stop, freeze or kill it.
+//! - [`private_postgres`], [`private_pgbouncer`], [`private_redis`], [`private_rabbitmq`]: a server process of its own, for tests that stop, freeze or kill it.
 //! - [`Proxy`]: a TCP proxy that cuts, freezes and delays; [`Program`]: a binary of this workspace as a process.
 //! - [`eventually`]: waits for a condition with a bound, in place of a sleep.
 //!
@@ -36,8 +36,8 @@ pub use database::{Database, empty_postgres, migrate, migrated_database, postgre
 pub use eventually::{Outcome, eventually, eventually_within};
 pub use port::free_port;
 pub use private::{
-    PrivatePostgres, PrivateRabbitMq, PrivateRedis, private_durable_redis, private_postgres,
-    private_rabbitmq, private_redis,
+    PrivatePgBouncer, PrivatePostgres, PrivateRabbitMq, PrivateRedis, private_durable_redis,
+    private_pgbouncer, private_postgres, private_rabbitmq, private_redis,
 };
 pub use program::{Program, ProgramBuilder, threads_beside_servers};
 pub use proxy::Proxy;

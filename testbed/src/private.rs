@@ -1,5 +1,7 @@
 //! A server process for one test alone, for tests that stop, freeze or kill it.
 
+use sqlx::{Connection as _, PgConnection};
+
 use crate::database;
 use crate::native::{self, RabbitMq, Server, Storage};
 
@@ -27,6 +29,47 @@ pub async fn private_postgres() -> PrivatePostgres {
         anyhow::Ok(PrivatePostgres(server))
     };
     started.await.unwrap_or_else(|error| panic!("no PostgreSQL for this test: {error:#}"))
+}
+
+/// A PgBouncer of its own, in front of a server. It is killed with this value.
+#[derive(Debug)]
+pub struct PrivatePgBouncer(Server);
+
+/// Starts a PgBouncer in front of the server and database at `url`, whose pools work in this mode: `session`, `transaction` or
+/// `statement`.
+///
+/// # Panics
+///
+/// When it cannot be started.
+pub async fn private_pgbouncer(url: &str, mode: &str) -> PrivatePgBouncer {
+    let server = native::pgbouncer(url, mode).await;
+    PrivatePgBouncer(server.unwrap_or_else(|error| panic!("no PgBouncer for this test: {error:#}")))
+}
+
+impl PrivatePostgres {
+    /// Starts a standby of it: a server that follows it and is read-only until [`Self::promote`].
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub async fn standby(&self) -> Self {
+        let server = native::postgres_standby(self.url()).await;
+        Self(server.unwrap_or_else(|error| panic!("no standby for this test: {error:#}")))
+    }
+
+    /// Makes a primary of a standby, and waits until it is one.
+    ///
+    /// # Panics
+    ///
+    /// When it does not become one.
+    pub async fn promote(&self) {
+        let promoted = async {
+            let mut connection = PgConnection::connect(self.url()).await?;
+            sqlx::query("SELECT pg_promote()").execute(&mut connection).await?;
+            connection.close().await
+        };
+        promoted.await.unwrap_or_else(|error| panic!("the standby was not promoted: {error}"));
+    }
 }
 
 /// Starts a Redis server.
@@ -175,4 +218,5 @@ macro_rules! private_server {
 
 private_server!(PrivatePostgres, |private| &private.0);
 private_server!(PrivateRedis, |private| &private.0);
+private_server!(PrivatePgBouncer, |private| &private.0);
 private_server!(PrivateRabbitMq, |private| private.0.broker());

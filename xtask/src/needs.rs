@@ -1,13 +1,13 @@
 //! What commands need on this machine. It is installed before anything is built, or all that is missing is named.
 
 use testbed::install::{CURL, CXX, Need, PGBENCH, WRK, provide};
-use testbed::native::{POSTGRES, RABBITMQ, REDIS};
+use testbed::native::{PGBOUNCER, POSTGRES, RABBITMQ, REDIS};
 
 use crate::bench::{BenchArgs, Choice, Place};
 
 /// For the tests. Servers are needed even if others are given by their addresses: some tests start their own.
 pub(crate) async fn for_tests(with_python: bool) -> anyhow::Result<()> {
-    let programs = [&POSTGRES, &REDIS, &RABBITMQ, &CURL, &PGBENCH, &WRK].map(Need::Program);
+    let programs = [&POSTGRES, &PGBOUNCER, &REDIS, &RABBITMQ, &CURL, &PGBENCH, &WRK].map(Need::Program);
     let python = with_python.then_some(Need::Python);
     provide(&programs.into_iter().chain(python).collect::<Vec<_>>()).await
 }

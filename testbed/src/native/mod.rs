@@ -1,6 +1,7 @@
 //! The servers as child processes of our own, on free loopback ports, with their data in a folder of their own.
 
 mod localstack;
+mod pgbouncer;
 mod postgres;
 mod rabbitmq;
 mod redis;
@@ -17,7 +18,8 @@ use crate::process::{Launch, Process};
 use crate::{http, paths, watchdog};
 
 pub use localstack::{localstack, prepare_localstack};
-pub use postgres::{PACKAGE as POSTGRES, postgres};
+pub use pgbouncer::{PACKAGE as PGBOUNCER, pgbouncer};
+pub use postgres::{PACKAGE as POSTGRES, postgres, postgres_standby};
 pub use rabbitmq::{PACKAGE as RABBITMQ, RabbitMq, rabbitmq};
 pub use redis::{PACKAGE as REDIS, durable_redis, redis};
 

@@ -53,13 +53,50 @@ pub async fn postgres(storage: &Storage) -> anyhow::Result<Server> {
         initialise(&binary.with_file_name("initdb"), &data, &log, user, storage).await?;
     }
 
+    let server = serve(&binary, &folder, &data, &log, user, storage).await?;
+    create_database(&server).await?;
+    Ok(server)
+}
+
+/// Starts a standby in a temporary folder: a copy of the server at this address, which follows it and is read-only until it is promoted.
+pub async fn postgres_standby(primary: &str) -> anyhow::Result<Server> {
+    let storage = Storage::Throwaway;
+    let binary = PACKAGE.binary().await?;
+    let folder = storage.folder("postgres")?;
+    let user = user()?;
+    let (data, log) = (data_folder(&folder, user)?, folder.join("log"));
+    make_folder(&data, user)?;
+    let copy = Launch::new(binary.with_file_name("pg_basebackup"), &log)
+        .args([
+            "-d",
+            primary,
+            "--write-recovery-conf",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-sync",
+        ])
+        .arg("-D")
+        .arg(&data)
+        .user(user);
+    copy.run().await.context("PostgreSQL's data could not be copied for a standby")?;
+    serve(&binary, &folder, &data, &log, user, &storage).await
+}
+
+async fn serve(
+    binary: &Path,
+    folder: &Path,
+    data: &Path,
+    log: &Path,
+    user: Option<User>,
+    storage: &Storage,
+) -> anyhow::Result<Server> {
     let settings = if storage.is_kept() { SAFE } else { FAST };
     let stop = if storage.is_kept() { Stop::Int } else { Stop::Quit };
-    let server = start_on_a_free_port(&folder, |port| Server {
+    start_on_a_free_port(folder, |port| Server {
         title: "PostgreSQL",
-        launch: Launch::new(&binary, &log)
+        launch: Launch::new(binary, log)
             .arg("-D")
-            .arg(&data)
+            .arg(data)
             .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-c", "unix_socket_directories="])
             .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .user(user)
@@ -69,9 +106,17 @@ pub async fn postgres(storage: &Storage) -> anyhow::Result<Server> {
         patience: Duration::from_mins(1),
         process: None.into(),
     })
-    .await?;
-    create_database(&server).await?;
-    Ok(server)
+    .await
+}
+
+/// An empty folder that only the server's user can read.
+fn make_folder(folder: &Path, user: Option<User>) -> anyhow::Result<()> {
+    fs::create_dir(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    if let Some(User { uid, gid }) = user {
+        chown(folder, Some(uid), Some(gid))?;
+    }
+    Ok(())
 }
 
 fn url(port: u16, database: &str) -> String {
@@ -79,7 +124,7 @@ fn url(port: u16, database: &str) -> String {
 }
 
 /// PostgreSQL refuses to run as root: as which user it runs then.
-fn user() -> anyhow::Result<Option<User>> {
+pub(super) fn user() -> anyhow::Result<Option<User>> {
     if !geteuid().is_root() {
         return Ok(None);
     }
@@ -132,11 +177,9 @@ async fn initialise(
     let password = data.with_extension("password");
     // Left over where an earlier start was killed.
     let _absent = fs::remove_dir_all(&draft);
-    fs::create_dir(&draft).with_context(|| format!("cannot create {}", draft.display()))?;
-    fs::set_permissions(&draft, fs::Permissions::from_mode(0o700))?;
+    make_folder(&draft, user)?;
     fs::write(&password, NAME)?;
     if let Some(User { uid, gid }) = user {
-        chown(&draft, Some(uid), Some(gid))?;
         chown(&password, Some(uid), Some(gid))?;
     }
     let launch = Launch::new(initdb, log)
