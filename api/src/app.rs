@@ -4,10 +4,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::ExposeSecret as _;
 use shared::{
     broker::EventSink,
     clock::Clock,
-    db::{self, Connections},
+    db::{DbPool, PoolSettings, Servers},
     redis::Redis,
     service,
     shutdown::Shutdown,
@@ -51,7 +52,7 @@ impl App {
         let connections = &mut config.http.server.connections;
         *connections = server::fit_connections(*connections, pooled + OTHER_OPEN_FILES);
         let state = connect(config, clock, shutdown)?;
-        Relay::start(state.db.pool(), Arc::clone(&state.sink), state.wake.clone(), shutdown);
+        Relay::start(&state.db, Arc::clone(&state.sink), state.wake.clone(), shutdown);
         shutdown.spawn(server::serve(
             listener,
             router(state.clone()),
@@ -82,24 +83,22 @@ pub async fn serve_metrics(
 /// The state, with pools that connect when first used.
 fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<AppState> {
     let connections = config.database_max_connections;
-    let db = db::pool(&config.database_url, connections, "api").context("DATABASE_URL")?;
-    let read_db =
-        db::pool(&config.database_read_url, connections, "api-read").context("DATABASE_READ_URL")?;
-    let most = usize::try_from(connections).unwrap_or(usize::MAX);
-    let (db, read_db) = (Connections::new(db, most / 2), Connections::new(read_db, most));
+    let servers = Servers::primary(&config.database_url).context("DATABASE_URL")?;
+    let db = DbPool::new(servers, PoolSettings::new("api", connections));
+    let settings = PoolSettings::new("api-read", connections);
+    let read_db = if config.database_read_url.expose_secret() == config.database_url.expose_secret() {
+        db.sibling(settings)
+    } else {
+        let servers = Servers::replica(&config.database_read_url).context("DATABASE_READ_URL")?;
+        DbPool::new(servers, settings)
+    };
     let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
     let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
     let wake = Wake::default();
     Ok(AppState::new(State {
         limits: Limits::new(config.http.rate_limits, redis.clone()),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
-        health: Health::new(
-            db.pool().clone(),
-            redis.clone(),
-            Arc::clone(&sink),
-            clock.clone(),
-            shutdown.clone(),
-        ),
+        health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
         orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,
         wake,
         config,

@@ -89,7 +89,7 @@ impl ApiConfig {
         let port = env.parsed_or("PORT", 8000)?;
         Ok(Self {
             database_read_url: env
-                .url("DATABASE_READ_URL", UrlKind::Postgres)?
+                .url("DATABASE_READ_URL", UrlKind::PostgresReplica)?
                 .unwrap_or_else(|| database_url.clone()),
             database_url,
             database_max_connections: u32::try_from(env.number_or(

@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use shared::db::DbError;
 use utoipa::ToSchema;
 
 /// Every non-2xx answer. Handlers return it; `middleware::problem` writes it out as RFC 9457.
@@ -169,6 +170,15 @@ impl ApiError {
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// A write whose outcome is not known.
+    pub fn unknown_outcome(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(
+            Code::Timeout,
+            "the outcome is not known; repeating the request with its Idempotency-Key tells",
+        )
+        .caused_by(cause)
+    }
+
     /// A fault of ours; the client learns nothing of it.
     pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Code::InternalError, "something went wrong on our side").caused_by(cause)
@@ -289,25 +299,20 @@ impl From<shared::redis::RedisFailure> for ApiError {
     }
 }
 
-impl From<sqlx::Error> for ApiError {
-    /// PostgreSQL out of reach is 503; anything else from it is a fault of ours.
-    fn from(error: sqlx::Error) -> Self {
-        if is_outage(&error) { Self::unavailable(error) } else { Self::internal(error) }
+impl From<&DbError> for ApiError {
+    /// 503 if nothing was changed and trying again may help, 504 if the outcome is unknown; anything else that PostgreSQL refuses
+    /// is a fault of ours.
+    fn from(error: &DbError) -> Self {
+        match error {
+            DbError::Unavailable(_) | DbError::Busy(_) => Self::unavailable(error.to_string()),
+            DbError::Lost(_) => Self::unknown_outcome(error.to_string()),
+            DbError::Refused(_) => Self::internal(error.to_string()),
+        }
     }
 }
 
-/// Whether PostgreSQL, rather than the statement, failed.
-pub fn is_outage(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        // 08: connection exception; 53: out of resources; 57P: the server is going down or coming up.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")),
-        _ => false,
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        Self::from(&error)
     }
 }

@@ -1,13 +1,19 @@
 //! `api migrate`: brings the database up to this build.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use anyhow::Context as _;
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::{Connection as _, PgConnection, migrate::Migrator};
+use secrecy::SecretString;
+use shared::db::{DbPool, PoolSettings, Servers};
+use sqlx::migrate::Migrator;
 
 /// The schema, built into the binary.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// A migration may rewrite a large table.
+const STATEMENT_LIMIT: Duration = Duration::from_hours(6);
+/// How long it waits for those who use a table, and for another process that migrates.
+const LOCK_LIMIT: Duration = Duration::from_mins(10);
 
 /// What the database has after `api migrate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +47,17 @@ impl fmt::Display for Schema {
 ///
 /// A migration that was changed after it had been applied is an error. One that this build does not know is not.
 pub async fn migrate(url: &SecretString) -> anyhow::Result<Schema> {
-    let mut connection =
-        PgConnection::connect(url.expose_secret()).await.context("PostgreSQL cannot be reached")?;
+    let settings = PoolSettings::new("api migrate", 1).with_limits(STATEMENT_LIMIT, LOCK_LIMIT);
+    let db = DbPool::new(Servers::primary(url).context("DATABASE_URL")?, settings);
+    let mut connection = db.acquire().await.context("PostgreSQL cannot be reached")?;
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     migrator.set_ignore_missing(true);
-    migrator.run(&mut connection).await.context("the migrations cannot be applied")?;
+    migrator.run(&mut *connection).await.context("the migrations cannot be applied")?;
     let database: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await
         .context("the applied migrations cannot be read")?;
-    connection.close().await.context("the connection did not end well")?;
+    connection.release();
     let build = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
     Ok(if database > build { Schema::Newer { database, build } } else { Schema::Current(build) })
 }

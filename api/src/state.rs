@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use shared::{broker::EventSink, clock::Clock, db::Connections, redis::Redis};
+use shared::{broker::EventSink, clock::Clock, db::DbPool, redis::Redis};
 
 use crate::{auth::Auth, config::ApiConfig, health::Health, limits::Limits, orders::Orders, outbox::Wake};
 
@@ -17,9 +17,9 @@ pub struct State {
     /// What time it is.
     pub clock: Clock,
     /// PostgreSQL, current.
-    pub db: Connections,
+    pub db: DbPool,
     /// PostgreSQL for list and history.
-    pub read_db: Connections,
+    pub read_db: DbPool,
     /// Redis for sessions and limits; the order cache has a connection of its own.
     pub redis: Redis,
     /// Where the relay sends events.

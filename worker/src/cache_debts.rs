@@ -5,10 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use shared::{
     cache::{Cache, CacheError, CacheWrite},
+    db::{DbError, DbPool},
     order::{Order, OrderId},
     shutdown::Shutdown,
 };
-use sqlx::PgPool;
+use sqlx::Connection as _;
 
 use crate::{
     errors::chain,
@@ -19,13 +20,13 @@ use crate::{
 const AT_ONCE: i64 = 200;
 /// Between looks, and after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A payment that takes longer failed.
-const LIMIT: Duration = Duration::from_secs(10);
+/// A payment that takes longer failed, and its connection is closed.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Pays debts from the orders as they are.
 #[derive(Clone)]
 pub struct CacheDebts {
-    db: PgPool,
+    db: DbPool,
     cache: Cache,
 }
 
@@ -34,23 +35,33 @@ pub struct CacheDebts {
 pub enum DebtError {
     /// The order could not be read.
     #[error("PostgreSQL did not give the orders")]
-    Store(#[from] sqlx::Error),
+    Store(#[from] DbError),
     /// Redis is still away.
     #[error("the cache did not take the entries")]
     Cache(#[from] CacheError),
 }
 
+impl From<sqlx::Error> for DebtError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 impl CacheDebts {
     /// Owed to `cache`, noted in `db`.
-    pub fn new(db: PgPool, cache: Cache) -> Self {
-        Self { db, cache }
+    pub fn new(db: impl Into<DbPool>, cache: Cache) -> Self {
+        Self { db: db.into(), cache }
     }
 
     /// Pays some, and says how many. Several workers may do so at a time.
     pub async fn pay_once(&self) -> Result<usize, DebtError> {
-        let mut transaction = self.db.begin().await?;
+        // Closed, and so rolled back, unless it comes to its end.
+        let mut connection = self.db.acquire().await?;
+        let mut transaction = connection.begin().await?;
         let debts = cache_debts::lock_some(&mut transaction, AT_ONCE).await?;
         if debts.is_empty() {
+            transaction.rollback().await?;
+            connection.release();
             return Ok(0);
         }
         let ids: Vec<OrderId> = debts.iter().map(|(id, _)| *id).collect();
@@ -67,6 +78,7 @@ impl CacheDebts {
         self.cache.put(&writes).await?;
         cache_debts::strike(&mut transaction, &ids).await?;
         transaction.commit().await?;
+        connection.release();
         Ok(writes.len())
     }
 

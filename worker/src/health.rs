@@ -10,8 +10,11 @@ use axum::{
 };
 use futures_util::future::join_all;
 use serde_json::json;
-use shared::{broker::EventSource, cache::Cache};
-use sqlx::PgPool;
+use shared::{
+    broker::EventSource,
+    cache::Cache,
+    db::{DbConnection, DbPool},
+};
 use tokio::sync::OnceCell;
 
 use crate::errors::chain;
@@ -23,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Health {
     /// PostgreSQL.
-    pub db: PgPool,
+    pub db: DbPool,
     /// Redis with the cache.
     pub cache: Cache,
     /// The broker, once it is connected.
@@ -49,7 +52,10 @@ impl Health {
     }
 
     async fn database(&self) -> Result<(), String> {
-        let answer = sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(&self.db).await;
+        let probe = |mut db: DbConnection| async move {
+            sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(&mut *db).await
+        };
+        let answer = self.db.read(probe).await;
         answer.map(|_| ()).map_err(|error| chain(&error))
     }
 

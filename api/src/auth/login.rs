@@ -50,7 +50,7 @@ pub async fn login(
     for ((policy, quota), subject) in &subjects {
         state.limits.take(policy, subject, *quota).await.check()?;
     }
-    let account = accounts::find(state.db.pool(), &email).await?;
+    let account = accounts::find(&state.db, &email).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     let is_right = state.auth.passwords.verify(password, hash).await?;
     let Some(account) = account.filter(|_| is_right) else {

@@ -75,7 +75,7 @@ pub async fn register(
 ) -> Result<(StatusCode, Json<Registered>), ApiError> {
     let Credentials { email, password } = Credentials::parse(&body)?;
     let hash = state.auth.passwords.hash(password).await?;
-    match accounts::create(state.db.pool(), &email, &hash).await? {
+    match accounts::create(&state.db, &email, &hash).await? {
         Created::Account(customer_id) => Ok((StatusCode::CREATED, Json(Registered { customer_id }))),
         Created::EmailTaken => Err(ApiError::new(Code::EmailTaken, "another account has this address")),
     }

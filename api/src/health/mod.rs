@@ -7,8 +7,7 @@ mod report;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{broker::EventSink, clock::Clock, redis::Redis, shutdown::Shutdown};
-use sqlx::PgPool;
+use shared::{broker::EventSink, clock::Clock, db::DbPool, redis::Redis, shutdown::Shutdown};
 use tokio::{sync::Mutex, time::Instant};
 
 pub use live::{__path_live, live};
@@ -23,7 +22,7 @@ pub const ROUTES: [&str; 4] = ["/health", "/api/v1/health", "/api/v1/health/read
 
 /// What the health routes report.
 pub struct Health {
-    db: PgPool,
+    db: DbPool,
     redis: Redis,
     sink: Arc<dyn EventSink>,
     clock: Clock,
@@ -34,7 +33,7 @@ pub struct Health {
 
 impl Health {
     /// Watches these dependencies.
-    pub fn new(db: PgPool, redis: Redis, sink: Arc<dyn EventSink>, clock: Clock, shutdown: Shutdown) -> Self {
+    pub fn new(db: DbPool, redis: Redis, sink: Arc<dyn EventSink>, clock: Clock, shutdown: Shutdown) -> Self {
         Self { db, redis, sink, clock, shutdown, last: Mutex::new(None) }
     }
 

@@ -15,7 +15,7 @@ const TOO_OLD_SECONDS: f64 = 60.0;
 impl Health {
     pub(super) async fn probe(&self, cache_degraded: bool) -> HealthReport {
         let (database, redis, broker, backlog) = tokio::join!(
-            timed(sqlx::query("SELECT 1").execute(&self.db)),
+            timed(self.db.read(|mut db| async move { sqlx::query("SELECT 1").execute(&mut *db).await })),
             timed(self.redis.ping()),
             timed(self.sink.check()),
             tokio::time::timeout(PROBE_TIMEOUT, backlog(&self.db)),

@@ -2,10 +2,13 @@
 
 use std::time::Duration as StdDuration;
 
-use shared::{clock::Clock, db::Connections, shutdown::Shutdown};
+use shared::{
+    clock::Clock,
+    db::{DbError, DbPool},
+    shutdown::Shutdown,
+};
 use time::Duration;
 
-use super::session;
 use crate::store;
 
 /// How long an answer stands under its key. A new claim treats an older one as absent, whether removed or not.
@@ -16,7 +19,7 @@ const BATCH: i64 = 500;
 const PAUSE: StdDuration = StdDuration::from_mins(1);
 
 /// Removes expired answers until the shutdown begins.
-pub(super) async fn keep_expiring(db: Connections, clock: Clock, shutdown: Shutdown) {
+pub(super) async fn keep_expiring(db: DbPool, clock: Clock, shutdown: Shutdown) {
     loop {
         let full = match expire_once(&db, &clock).await {
             Ok(removed) => i64::try_from(removed).unwrap_or(i64::MAX) >= BATCH,
@@ -35,10 +38,9 @@ pub(super) async fn keep_expiring(db: Connections, clock: Clock, shutdown: Shutd
 }
 
 /// Removes one batch, and gives its size.
-pub async fn expire_once(db: &Connections, clock: &Clock) -> Result<u64, ExpiryError> {
+pub async fn expire_once(db: &DbPool, clock: &Clock) -> Result<u64, ExpiryError> {
     let before = clock.now() - KEY_LIFETIME;
-    let removed =
-        session::read(db, |mut db| async move { store::expire(&mut db, before, BATCH).await }).await?;
+    let removed = db.read(|mut db| async move { store::expire(&mut db, before, BATCH).await }).await?;
     metrics::counter!("idempotency_keys_expired_total").increment(removed);
     Ok(removed)
 }
@@ -46,4 +48,4 @@ pub async fn expire_once(db: &Connections, clock: &Clock) -> Result<u64, ExpiryE
 /// Expired answers could not be removed; the next attempt comes by itself.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct ExpiryError(#[from] session::GaveUp);
+pub struct ExpiryError(#[from] DbError);

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{described::OrderPath, fields::InPath, session};
+use super::{described::OrderPath, fields::InPath};
 use crate::{
     auth::Caller,
     error::{ApiError, Problem},
@@ -84,9 +84,7 @@ pub async fn history(
     State(state): State<AppState>,
     InPath(id): InPath,
 ) -> Result<Json<OrderHistory>, ApiError> {
-    let entries =
-        session::read(&state.read_db, |mut db| async move { store::history(&mut db, id).await }).await;
-    let entries = entries.map_err(|failure| failure.to_api_error())?;
+    let entries = state.read_db.read(|mut db| async move { store::history(&mut db, id).await }).await?;
     let owner = match entries.first() {
         Some(entry) => Some(entry.customer_id),
         // Nothing is recorded yet, perhaps because the order is a moment old.

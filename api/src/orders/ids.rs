@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use shared::{
-    db::Connections,
+    db::DbPool,
     order::{LineId, OrderId},
 };
 use tokio::sync::Mutex;
 
-use super::session;
 use crate::{error::ApiError, store};
 
 /// The first block is small, so that a quiet system wastes few ids at each start.
@@ -20,7 +19,7 @@ const LINES_PER_ORDER: i32 = 4;
 
 /// Blocks of ids. They are handed out in ascending order; what a process has not used at its end is lost.
 pub(super) struct IdSource {
-    db: Connections,
+    db: DbPool,
     blocks: Mutex<Blocks>,
 }
 
@@ -31,7 +30,7 @@ struct Blocks {
 }
 
 impl IdSource {
-    pub(super) fn new(db: Connections) -> Self {
+    pub(super) fn new(db: DbPool) -> Self {
         let blocks = Blocks { orders: VecDeque::new(), lines: VecDeque::new(), next: FIRST_BLOCK };
         Self { db, blocks: Mutex::new(blocks) }
     }
@@ -66,11 +65,10 @@ impl IdSource {
         let more_orders = lacking(blocks.orders.len(), orders, blocks.next);
         let more_lines = lacking(blocks.lines.len(), lines, line_block);
         // Boxed: it happens rarely, and what it needs would make every request's future ten times as large.
-        let taken = Box::pin(session::read(&self.db, |mut db| async move {
-            store::take_ids(&mut db, more_orders, more_lines).await
-        }))
-        .await;
-        let taken = taken.map_err(|failure| failure.to_api_error())?;
+        let taken = Box::pin(
+            self.db.read(|mut db| async move { store::take_ids(&mut db, more_orders, more_lines).await }),
+        )
+        .await?;
         blocks.orders.extend(taken.orders);
         blocks.lines.extend(taken.lines);
         blocks.next = (blocks.next * 2).min(LARGEST_BLOCK);

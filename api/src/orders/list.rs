@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use time::Date;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{cursor, fields, session};
+use super::{cursor, fields};
 use crate::{
     auth::{Caller, Role},
     error::{ApiError, Code, Fault, Problem},
@@ -209,6 +209,6 @@ pub async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<OrderList>, ApiError> {
     let wanted = &Wanted::parse(query.as_deref(), caller)?;
-    let list = session::read(&state.read_db, |mut db| async move { wanted.read(&mut db).await }).await;
-    list.map(Json).map_err(|failure| failure.to_api_error())
+    let list = state.read_db.read(|mut db| async move { wanted.read(&mut db).await }).await?;
+    Ok(Json(list))
 }

@@ -27,7 +27,7 @@ mod writer;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use shared::{cache::Cache, clock::Clock, db::Connections, shutdown::Shutdown};
+use shared::{cache::Cache, clock::Clock, db::DbPool, shutdown::Shutdown};
 
 pub use self::expiry::{ExpiryError, KEY_LIFETIME, expire_once};
 use self::{ids::IdSource, reader::Reader, repair::Stale, writer::Writer};
@@ -50,7 +50,7 @@ impl Orders {
     /// Nothing needs to be up: connections are made when first used.
     pub fn start(
         config: &ApiConfig,
-        db: &Connections,
+        db: &DbPool,
         clock: &Clock,
         wake: &Wake,
         shutdown: &Shutdown,
@@ -61,7 +61,7 @@ impl Orders {
         shutdown.spawn(expiry::keep_expiring(db.clone(), clock.clone(), shutdown.clone()));
         Ok(Self {
             reader: Reader::start(db.clone(), cache, Arc::clone(&stale), shutdown),
-            writer: Writer::start(db.pool(), clock.clone(), wake.clone(), Arc::clone(&stale), shutdown),
+            writer: Writer::start(db, clock.clone(), wake.clone(), Arc::clone(&stale), shutdown),
             ids: IdSource::new(db.clone()),
             stale,
         })

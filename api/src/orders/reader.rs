@@ -8,7 +8,7 @@ use std::{
 use metrics::Counter;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, Lookup},
-    db::Connections,
+    db::DbPool,
     lanes::{Lanes, Size, Work},
     order::OrderId,
     shutdown::Shutdown,
@@ -34,7 +34,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn start(db: Connections, cache: Cache, stale: Arc<Stale>, shutdown: &Shutdown) -> Self {
+    pub(super) fn start(db: DbPool, cache: Cache, stale: Arc<Stale>, shutdown: &Shutdown) -> Self {
         let loading =
             Loading { db, cache: cache.clone(), stale: Arc::clone(&stale), shutdown: shutdown.clone() };
         Self {
@@ -74,7 +74,7 @@ struct Load {
 }
 
 struct Loading {
-    db: Connections,
+    db: DbPool,
     cache: Cache,
     stale: Arc<Stale>,
     shutdown: Shutdown,
@@ -97,7 +97,7 @@ impl Work<Load> for Loading {
             }
             Err(error) => {
                 for load in batch {
-                    let _client_is_gone = load.reply.send(Err(error.to_api_error()));
+                    let _client_is_gone = load.reply.send(Err(ApiError::from(&error)));
                 }
                 return Vec::new();
             }

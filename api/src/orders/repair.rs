@@ -14,7 +14,7 @@ use std::{
 
 use shared::{
     cache::{Cache, CacheWrite},
-    db::Connections,
+    db::DbPool,
     order::OrderId,
     shutdown::Shutdown,
 };
@@ -89,7 +89,7 @@ impl Stale {
     }
 
     /// Corrects entries for as long as there are stale ones, whenever Redis answers.
-    pub(super) async fn keep_repairing(self: Arc<Self>, db: Connections, shutdown: Shutdown) {
+    pub(super) async fn keep_repairing(self: Arc<Self>, db: DbPool, shutdown: Shutdown) {
         loop {
             if !self.is_degraded() {
                 tokio::select! {
@@ -108,7 +108,7 @@ impl Stale {
     }
 
     /// Corrects some entries, and says whether that went well.
-    pub(super) async fn repair_once(&self, db: &Connections) -> bool {
+    pub(super) async fn repair_once(&self, db: &DbPool) -> bool {
         let (batch, all) = {
             let state = self.lock();
             let some: Vec<(OrderId, i64)> =
@@ -199,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn when_more_is_stale_than_can_be_remembered_every_entry_is_dropped() {
         let (redis, database) = (testbed::redis().await, testbed::postgres().await);
-        let db = Connections::new(database.connect().await, 0);
+        let db = DbPool::from(database.connect().await);
         let (address, index) = redis.url().strip_prefix("redis://").unwrap().split_once('/').unwrap();
         let proxy = Proxy::start(address).await;
         let url = SecretString::from(format!("redis://{}/{index}", proxy.addr()));

@@ -1,6 +1,6 @@
 //! How much waits in the outbox.
 
-use sqlx::PgPool;
+use shared::db::{DbConnection, DbError, DbPool};
 
 /// Up to this many events are counted; beyond it the count is estimated.
 const COUNTED: i32 = 1000;
@@ -16,15 +16,18 @@ pub struct OutboxBacklog {
 }
 
 /// How much waits in the outbox. Costs a few index probes, also with millions waiting.
-pub async fn backlog(pool: &PgPool) -> Result<OutboxBacklog, sqlx::Error> {
-    let row = sqlx::query!(
-        r#"SELECT unpublished AS "unpublished!",
+pub async fn backlog(pool: &DbPool) -> Result<OutboxBacklog, DbError> {
+    let work = |mut db: DbConnection| async move {
+        sqlx::query!(
+            r#"SELECT unpublished AS "unpublished!",
                   extract(epoch FROM clock_timestamp() - oldest)::double precision AS oldest_seconds
            FROM outbox_backlog($1)"#,
-        COUNTED
-    )
-    .fetch_one(pool)
-    .await?;
+            COUNTED
+        )
+        .fetch_one(&mut *db)
+        .await
+    };
+    let row = pool.read(work).await?;
     Ok(OutboxBacklog {
         unpublished: u64::try_from(row.unpublished).unwrap_or(0),
         oldest_seconds: row.oldest_seconds.map(|seconds| seconds.max(0.0)),

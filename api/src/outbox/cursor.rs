@@ -1,11 +1,13 @@
 //! Where the relay stands in the log, and what comes next.
 
-use shared::{db::Connections, event::Envelope};
-use sqlx::PgPool;
+use shared::{
+    db::{DbConnection, DbError, DbPool},
+    event::Envelope,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Lease, OutboxError};
+use super::{LARGE_WORK, Lease, OutboxError};
 
 /// Stands for "nothing is published": the whole retained log is published again, whatever its xids say.
 const NOTHING: &str = "1:1:";
@@ -55,16 +57,19 @@ struct Window {
 
 impl Cursor {
     /// Reads where the last holder of the lease stopped, or starts over where that means nothing here.
-    pub(super) async fn load(pool: &PgPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
-        let row = sqlx::query!(
+    pub(super) async fn load(pool: &DbPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
+        let work = |mut db: DbConnection| async move {
+            sqlx::query!(
             r#"SELECT r.published::text AS "published!", r.window_end::text, r.window_last, r.restored,
                       w.low, w.high, w.late::text[], c.system_identifier AS "here!", r.system_identifier AS recorded_at_cluster,
                       pg_snapshot_xmax(r.published) > pg_snapshot_xmax(pg_current_snapshot()) AS "ahead!"
                FROM relay r CROSS JOIN pg_control_system() c
                LEFT JOIN LATERAL outbox_window(r.published, r.window_end, r.restored) w ON r.window_end IS NOT NULL"#,
         )
-        .fetch_one(pool)
-        .await?;
+        .fetch_one(&mut *db)
+        .await
+        };
+        let row = pool.run_patiently(LARGE_WORK, work).await?;
         if row.here != row.recorded_at_cluster || row.ahead {
             tracing::warn!(
                 relay.epoch = epoch,
@@ -91,9 +96,10 @@ impl Cursor {
     }
 
     /// Counts nothing as published. What is open now, or begins later, is found by the next window.
-    async fn start_over(pool: &PgPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
-        let row = sqlx::query!(
-            r#"UPDATE relay
+    async fn start_over(pool: &DbPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
+        let work = |mut db: DbConnection| async move {
+            sqlx::query!(
+                r#"UPDATE relay
                SET published = $3::text::pg_snapshot, window_end = pg_current_snapshot(),
                    window_last = coalesce((SELECT min(id) FROM outbox), 1) - 1,
                    -- What we see and what is no past transaction of this cluster is foreign.
@@ -103,13 +109,14 @@ impl Cursor {
                WHERE singleton AND owner = $1 AND epoch = $2
                RETURNING window_end::text AS "end!", window_last AS "last!", restored,
                          coalesce((SELECT max(id) FROM outbox), 0) AS "high!""#,
-            lease.owner(),
-            epoch,
-            NOTHING
-        )
-        .fetch_optional(pool)
-        .await?
-        .ok_or(OutboxError::LeaseLost)?;
+                lease.owner(),
+                epoch,
+                NOTHING
+            )
+            .fetch_optional(&mut *db)
+            .await
+        };
+        let row = pool.run_patiently(LARGE_WORK, work).await?.ok_or(OutboxError::LeaseLost)?;
         let window = Window { end: row.end, last: row.last, low: row.last, high: row.high, late: Vec::new() };
         Ok(Self { epoch, published: NOTHING.to_owned(), restored: row.restored, window: Some(window) })
     }
@@ -119,23 +126,24 @@ impl Cursor {
     /// Opens a window where there is none. Empty: there is nothing more in the window, or nothing new at all.
     pub(super) async fn page(
         &mut self,
-        connections: &Connections,
+        pool: &DbPool,
         after: Option<i64>,
         most: i32,
-    ) -> Result<Vec<Logged>, sqlx::Error> {
+    ) -> Result<Vec<Logged>, DbError> {
         if self.window.is_none() {
-            self.open(connections).await?;
+            self.open(pool).await?;
         }
         let Some(window) = &self.window else { return Ok(Vec::new()) };
-        let mut connection = connections.take().await?;
-        let rows = sqlx::query_as!(
+        let published = &self.published;
+        let work = |mut db: DbConnection| async move {
+            sqlx::query_as!(
             Row,
             r#"SELECT id AS "id!", event_id AS "event_id!", event_type AS "event_type!", order_id AS "order_id!",
                       version AS "version!", payload AS "payload!",
                       extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
                FROM outbox_page($1::text::pg_snapshot, $2::text::pg_snapshot, $7::text[]::xid8[],
                                 $3, $4, $5, $6)"#,
-            self.published,
+            published,
             window.end,
             after.unwrap_or(window.last),
             window.low,
@@ -143,26 +151,28 @@ impl Cursor {
             most,
             &window.late
         )
-        .fetch_all(&mut *connection)
-        .await?;
-        connections.keep(connection);
-        Ok(logged(rows))
+        .fetch_all(&mut *db)
+        .await
+        };
+        Ok(logged(pool.run_patiently(LARGE_WORK, work).await?))
     }
 
     /// Opens the window between what is published and now, where there is something in it.
-    async fn open(&mut self, connections: &Connections) -> Result<(), sqlx::Error> {
-        let mut connection = connections.take().await?;
-        let row = sqlx::query!(
-            r#"SELECT s.upto::text AS "upto!", w.events AS "events!", w.low, w.high,
+    async fn open(&mut self, pool: &DbPool) -> Result<(), DbError> {
+        let (published, restored) = (&self.published, self.restored);
+        let work = |mut db: DbConnection| async move {
+            sqlx::query!(
+                r#"SELECT s.upto::text AS "upto!", w.events AS "events!", w.low, w.high,
                       w.late::text[] AS "late!"
                FROM (SELECT pg_current_snapshot() AS upto) s
                CROSS JOIN LATERAL outbox_window($1::text::pg_snapshot, s.upto, $2) w"#,
-            self.published,
-            self.restored
-        )
-        .fetch_one(&mut *connection)
-        .await?;
-        connections.keep(connection);
+                published,
+                restored
+            )
+            .fetch_one(&mut *db)
+            .await
+        };
+        let row = pool.run_patiently(LARGE_WORK, work).await?;
         if row.events == 0 {
             // Not saved: it is found out again, and an idle relay writes nothing.
             self.published = row.upto;
@@ -193,11 +203,10 @@ impl Cursor {
     }
 
     /// Saves the position under the current epoch, which prolongs the lease too.
-    pub(super) async fn save(&self, connections: &Connections, lease: &Lease) -> Result<(), OutboxError> {
+    pub(super) async fn save(&self, pool: &DbPool, lease: &Lease) -> Result<(), OutboxError> {
         let asked = Instant::now();
-        let mut connection = connections.take().await?;
         let (end, last) = self.window.as_ref().map(|window| (window.end.as_str(), window.last)).unzip();
-        let saved = sqlx::query!(
+        let statement = sqlx::query!(
             "UPDATE relay
              SET published = $3::text::pg_snapshot, window_end = $4::text::pg_snapshot, window_last = $5,
                  expires_at = clock_timestamp() + make_interval(secs => $6), updated_at = clock_timestamp()
@@ -208,26 +217,26 @@ impl Cursor {
             end,
             last,
             lease.lifetime().as_secs_f64()
-        )
-        .execute(&mut *connection)
-        .await?;
-        connections.keep(connection);
+        );
+        let saved = pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
         lease.prolonged(self.epoch, asked, saved.rows_affected())
     }
 }
 
 /// Some events of the log, in its order.
-pub(super) async fn by_ids(pool: &PgPool, ids: &[i64]) -> Result<Vec<Logged>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT id, event_id, event_type, order_id, version, payload,
+pub(super) async fn by_ids(pool: &DbPool, ids: &[i64]) -> Result<Vec<Logged>, DbError> {
+    let work = |mut db: DbConnection| async move {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT id, event_id, event_type, order_id, version, payload,
                   extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
            FROM outbox WHERE id = ANY ($1) ORDER BY id"#,
-        ids
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(logged(rows))
+            ids
+        )
+        .fetch_all(&mut *db)
+        .await
+    };
+    Ok(logged(pool.read(work).await?))
 }
 
 /// An event as it is read.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use shared::db::{DbError, DbPool};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ use super::OutboxError;
 /// cannot move the cursor: every change of the row asks for its owner and epoch.
 #[derive(Debug)]
 pub struct Lease {
-    pool: PgPool,
+    pool: DbPool,
     owner: Uuid,
     lifetime: Duration,
     tenure: watch::Sender<Option<Tenure>>,
@@ -29,8 +29,8 @@ struct Tenure {
 
 impl Lease {
     /// A claim that has not been made yet; `lifetime` is how long it lasts without renewal.
-    pub fn new(pool: PgPool, lifetime: Duration) -> Self {
-        Self { pool, owner: Uuid::now_v7(), lifetime, tenure: watch::Sender::new(None) }
+    pub fn new(pool: impl Into<DbPool>, lifetime: Duration) -> Self {
+        Self { pool: pool.into(), owner: Uuid::now_v7(), lifetime, tenure: watch::Sender::new(None) }
     }
 
     /// How long the lease lasts without renewal.
@@ -49,9 +49,9 @@ impl Lease {
     }
 
     /// Takes the lease where nobody holds it, or its holder let it run out. `None`: another one holds it.
-    pub async fn acquire(&self) -> Result<Option<i64>, sqlx::Error> {
+    pub async fn acquire(&self) -> Result<Option<i64>, DbError> {
         let asked = Instant::now();
-        let epoch = sqlx::query_scalar!(
+        let statement = sqlx::query_scalar!(
             "UPDATE relay
              SET owner = $1, epoch = epoch + 1, updated_at = clock_timestamp(),
                  expires_at = clock_timestamp() + make_interval(secs => $2)
@@ -59,9 +59,8 @@ impl Lease {
              RETURNING epoch",
             self.owner,
             self.lifetime.as_secs_f64()
-        )
-        .fetch_optional(&self.pool)
-        .await?;
+        );
+        let epoch = self.pool.run(|mut db| async move { statement.fetch_optional(&mut *db).await }).await?;
         if let Some(epoch) = epoch {
             tracing::info!(relay.owner = %self.owner, relay.epoch = epoch, "this replica relays events now");
             self.tenure.send_replace(Some(Tenure { epoch, until: asked + self.lifetime }));
@@ -72,16 +71,15 @@ impl Lease {
     /// Prolongs the lease from now on. `LeaseLost`: another replica has taken it.
     pub async fn renew(&self, epoch: i64) -> Result<(), OutboxError> {
         let asked = Instant::now();
-        let renewed = sqlx::query!(
+        let statement = sqlx::query!(
             "UPDATE relay
              SET expires_at = clock_timestamp() + make_interval(secs => $3), updated_at = clock_timestamp()
              WHERE singleton AND owner = $1 AND epoch = $2",
             self.owner,
             epoch,
             self.lifetime.as_secs_f64()
-        )
-        .execute(&self.pool)
-        .await?;
+        );
+        let renewed = self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
         self.prolonged(epoch, asked, renewed.rows_affected())
     }
 
@@ -132,16 +130,15 @@ impl Lease {
     }
 
     /// Gives the lease back, so that another replica takes over at once.
-    pub async fn release(&self) -> Result<(), sqlx::Error> {
+    pub async fn release(&self) -> Result<(), DbError> {
         let Some(Tenure { epoch, .. }) = self.tenure.send_replace(None) else { return Ok(()) };
-        sqlx::query!(
+        let statement = sqlx::query!(
             "UPDATE relay SET owner = NULL, expires_at = '-infinity', updated_at = clock_timestamp()
              WHERE singleton AND owner = $1 AND epoch = $2",
             self.owner,
             epoch
-        )
-        .execute(&self.pool)
-        .await?;
+        );
+        self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
         tracing::info!(relay.owner = %self.owner, relay.epoch = epoch, "this replica gave the relay's lease back");
         Ok(())
     }

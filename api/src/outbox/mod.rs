@@ -20,6 +20,10 @@ mod relay;
 mod run;
 mod wake;
 
+use std::time::Duration;
+
+use shared::db::DbError;
+
 pub use backlog::{OutboxBacklog, backlog};
 pub use lease::Lease;
 pub use partitions::{PartitionReport, PartitionSettings, maintain_partitions};
@@ -27,12 +31,15 @@ pub use reconcile::{Reconciled, Reconciler, ReconcilerSettings};
 pub use relay::{Relay, RelaySettings, RelayStep};
 pub use wake::Wake;
 
+/// How long a statement may take that has much to look at, such as the first one after a long outage of the broker.
+const LARGE_WORK: Duration = Duration::from_mins(2);
+
 /// Why the outbox could not go on. All of it may pass: the caller tries again after a pause.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
     /// PostgreSQL did not do what was asked.
     #[error("the outbox cannot be read or its cursor not moved: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] DbError),
     /// Another replica holds the lease now: what this one knows of the cursor is out of date.
     #[error("the lease of the relay is lost")]
     LeaseLost,

@@ -1,6 +1,9 @@
 //! The log's days: partitions made ahead, and dropped after the retention.
 
-use sqlx::{PgConnection, PgPool};
+use shared::db::{DbConnection, DbError, DbPool};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
+
+use super::LARGE_WORK;
 
 /// Under which replicas take turns at this; any number that nothing else of this database uses.
 const ADVISORY_LOCK: i64 = 0x6f75_7462_6f78_0001;
@@ -39,33 +42,27 @@ pub struct PartitionReport {
 /// Makes the partitions of the coming days, moves what fell into the default partition into its day's own, and drops
 /// the days past the retention. The calendar is the database's, in UTC. Harmless on several replicas at once.
 pub async fn maintain_partitions(
-    pool: &PgPool,
+    pool: &DbPool,
     settings: PartitionSettings,
-) -> Result<PartitionReport, sqlx::Error> {
+) -> Result<PartitionReport, DbError> {
     let mut report = PartitionReport::default();
     for day in missing_days(pool, settings).await? {
-        let mut transaction = begin(pool, CREATE_LOCK_TIMEOUT).await?;
-        if sqlx::query_scalar!("SELECT outbox_create_partition($1)", day).fetch_one(&mut *transaction).await?
-            == Some(true)
-        {
+        if pool.run_patiently(LARGE_WORK, |mut db| async move { create(&mut db, day).await }).await? {
             report.created.push(day);
         }
-        transaction.commit().await?;
     }
-    for day in past_days(pool, settings.retention).await? {
-        let mut transaction = begin(pool, DROP_LOCK_TIMEOUT).await?;
-        if still_needed(&mut transaction, day, settings.retention).await? {
-            report.kept.push(day);
-        } else if sqlx::query_scalar!("SELECT outbox_drop_partition($1)", day)
-            .fetch_one(&mut *transaction)
+    let retention = settings.retention;
+    for day in past_days(pool, retention).await? {
+        match pool
+            .run_patiently(LARGE_WORK, |mut db| async move { drop_day(&mut db, day, retention).await })
             .await?
-            == Some(true)
         {
-            report.dropped.push(day);
+            Some(true) => report.dropped.push(day),
+            Some(false) => {}
+            None => report.kept.push(day),
         }
-        transaction.commit().await?;
     }
-    clear_default(pool, settings.retention).await?;
+    clear_default(pool, retention).await?;
     if report != PartitionReport::default() {
         tracing::info!(
             created = ?report.created,
@@ -77,12 +74,31 @@ pub async fn maintain_partitions(
     Ok(report)
 }
 
-async fn begin(
-    pool: &PgPool,
-    lock_timeout: &str,
-) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    // In this order, so that waiting for another replica has no limit but that of its own work.
+/// Makes a day's partition. `false` if another replica was quicker.
+async fn create(db: &mut PgConnection, day: time::Date) -> sqlx::Result<bool> {
+    let mut transaction = begin(db, CREATE_LOCK_TIMEOUT).await?;
+    let created =
+        sqlx::query_scalar!("SELECT outbox_create_partition($1)", day).fetch_one(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(created == Some(true))
+}
+
+/// Drops a day's partition. `false` if another replica was quicker, `None` if the day is still needed.
+async fn drop_day(db: &mut PgConnection, day: time::Date, retention: i32) -> sqlx::Result<Option<bool>> {
+    let mut transaction = begin(db, DROP_LOCK_TIMEOUT).await?;
+    if still_needed(&mut transaction, day, retention).await? {
+        transaction.commit().await?;
+        return Ok(None);
+    }
+    let dropped =
+        sqlx::query_scalar!("SELECT outbox_drop_partition($1)", day).fetch_one(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(Some(dropped == Some(true)))
+}
+
+async fn begin<'c>(db: &'c mut PgConnection, lock_timeout: &str) -> sqlx::Result<Transaction<'c, Postgres>> {
+    let mut transaction = db.begin().await?;
+    // In this order, so that another replica's work is waited for longer than the locks of this one.
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *transaction).await?;
     sqlx::query("SELECT set_config('lock_timeout', $1, true)")
         .bind(lock_timeout)
@@ -92,9 +108,10 @@ async fn begin(
 }
 
 /// The days from today on, and those of stray rows, that have no partition.
-async fn missing_days(pool: &PgPool, settings: PartitionSettings) -> Result<Vec<time::Date>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"WITH today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS day),
+async fn missing_days(pool: &DbPool, settings: PartitionSettings) -> Result<Vec<time::Date>, DbError> {
+    let work = |mut db: DbConnection| async move {
+        sqlx::query_scalar!(
+            r#"WITH today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS day),
                 wanted AS (
                     SELECT today.day + ahead AS day FROM today, generate_series(0, $1::integer) ahead
                     UNION
@@ -103,26 +120,31 @@ async fn missing_days(pool: &PgPool, settings: PartitionSettings) -> Result<Vec<
            SELECT day AS "day!" FROM wanted
            WHERE to_regclass('outbox_' || to_char(day, 'YYYYMMDD')) IS NULL
            ORDER BY day"#,
-        settings.ahead,
-        settings.retention
-    )
-    .fetch_all(pool)
-    .await
+            settings.ahead,
+            settings.retention
+        )
+        .fetch_all(&mut *db)
+        .await
+    };
+    pool.read(work).await
 }
 
 /// The days past the retention that still have a partition, oldest first.
-async fn past_days(pool: &PgPool, retention: i32) -> Result<Vec<time::Date>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"SELECT day AS "day!" FROM (
+async fn past_days(pool: &DbPool, retention: i32) -> Result<Vec<time::Date>, DbError> {
+    let work = |mut db: DbConnection| async move {
+        sqlx::query_scalar!(
+            r#"SELECT day AS "day!" FROM (
                SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
                FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                WHERE i.inhparent = 'outbox'::regclass AND c.relname ~ '^outbox_[0-9]{8}$') p
            WHERE day < (now() AT TIME ZONE 'UTC')::date - $1::integer
            ORDER BY day"#,
-        retention
-    )
-    .fetch_all(pool)
-    .await
+            retention
+        )
+        .fetch_all(&mut *db)
+        .await
+    };
+    pool.read(work).await
 }
 
 /// Whether a day holds events that are not published, or, for as long again as the retention, events that the
@@ -153,15 +175,18 @@ async fn still_needed(
 }
 
 /// Removes stray rows past the retention, which have no partition to be dropped with.
-async fn clear_default(pool: &PgPool, retention: i32) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "DELETE FROM outbox_default o USING relay r
+async fn clear_default(pool: &DbPool, retention: i32) -> Result<(), DbError> {
+    let work = |mut db: DbConnection| async move {
+        sqlx::query!(
+            "DELETE FROM outbox_default o USING relay r
          WHERE o.day < (now() AT TIME ZONE 'UTC')::date - $1::integer AND o.id <= r.reconciled
            AND (pg_visible_in_snapshot(o.xid, r.published)
                 OR o.id <= r.restored AND pg_snapshot_xmax(r.published) <> '1')",
-        retention
-    )
-    .execute(pool)
-    .await?;
+            retention
+        )
+        .execute(&mut *db)
+        .await
+    };
+    pool.run_patiently(LARGE_WORK, work).await?;
     Ok(())
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use shared::{
     broker::{BrokerError, EventSink, PublishOutcome},
+    db::{DbError, DbPool},
     event::Envelope,
 };
-use sqlx::PgPool;
 use tokio::time::Instant;
 
 use super::{cursor::Logged, measures};
@@ -15,7 +15,7 @@ use super::{cursor::Logged, measures};
 #[derive(Clone, Debug)]
 pub(super) struct Publisher {
     pub(super) sink: Arc<dyn EventSink>,
-    pub(super) pool: PgPool,
+    pub(super) pool: DbPool,
 }
 
 /// What became of a batch.
@@ -33,14 +33,14 @@ pub(super) struct Sent {
 
 impl Publisher {
     /// Sends a batch in the order given.
-    pub(super) async fn send(&self, batch: Vec<Logged>) -> Result<Sent, sqlx::Error> {
+    pub(super) async fn send(&self, batch: Vec<Logged>) -> Result<Sent, DbError> {
         let started = Instant::now();
         let outcomes = self.sink.publish(&envelopes(&batch)).await;
         self.sort(batch, outcomes, started).await
     }
 
     /// The same for what the broker has had before, and has lost.
-    pub(super) async fn send_again(&self, batch: Vec<Logged>) -> Result<Sent, sqlx::Error> {
+    pub(super) async fn send_again(&self, batch: Vec<Logged>) -> Result<Sent, DbError> {
         let started = Instant::now();
         let outcomes = self.sink.republish(&envelopes(&batch)).await;
         self.sort(batch, outcomes, started).await
@@ -51,7 +51,7 @@ impl Publisher {
         batch: Vec<Logged>,
         outcomes: Vec<PublishOutcome>,
         started: Instant,
-    ) -> Result<Sent, sqlx::Error> {
+    ) -> Result<Sent, DbError> {
         measures::publish_took(self.sink.system(), started.elapsed());
 
         let mut sent = Sent::default();
@@ -76,15 +76,15 @@ impl Publisher {
     }
 
     /// Notes an event that the broker refuses for good, so that the log can go on without it.
-    async fn set_aside(&self, event: &Logged, reason: &str) -> Result<(), sqlx::Error> {
+    async fn set_aside(&self, event: &Logged, reason: &str) -> Result<(), DbError> {
         let Logged { envelope, .. } = event;
         let broker = self.sink.system().as_str();
-        sqlx::query!(
+        let statement = sqlx::query!(
             "INSERT INTO dead_letters (event_id, event_type, order_id, version, body, source, reason, attempts, broker)
              VALUES ($1, $2, $3, $4, $5, 'publish', $6, 1, $7)
              ON CONFLICT (source, sha256(body)) DO UPDATE
              SET attempts = dead_letters.attempts + 1, reason = excluded.reason, broker = excluded.broker,
-                 failed_at = now(), redriven_at = NULL",
+                 failed_at = clock_timestamp(), redriven_at = NULL",
             envelope.id,
             envelope.event_type,
             envelope.key,
@@ -92,9 +92,8 @@ impl Publisher {
             envelope.body.as_bytes(),
             reason,
             broker
-        )
-        .execute(&self.pool)
-        .await?;
+        );
+        self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
         tracing::warn!(
             event.id = %envelope.id,
             event.r#type = envelope.event_type,

@@ -22,12 +22,12 @@ mod passes;
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::PgPool;
+use shared::db::DbPool;
 use tokio::sync::Mutex;
 
 use self::memory::Memory;
 use super::{
-    Lease, OutboxError, Relay,
+    LARGE_WORK, Lease, OutboxError, Relay,
     cursor::{self, Logged},
     measures,
     publish::Publisher,
@@ -83,7 +83,7 @@ pub struct Reconciled {
 /// Finds what the history lacks and publishes it again, while this replica holds the lease.
 #[derive(Debug)]
 pub struct Reconciler {
-    pool: PgPool,
+    pool: DbPool,
     lease: Arc<Lease>,
     publisher: Publisher,
     settings: ReconcilerSettings,

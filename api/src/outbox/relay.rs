@@ -2,8 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{broker::EventSink, db::Connections};
-use sqlx::PgPool;
+use shared::{broker::EventSink, db::DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
@@ -54,9 +53,7 @@ pub enum RelayStep {
 /// Publishes the log while it holds the lease.
 #[derive(Debug)]
 pub struct Relay {
-    pub(super) pool: PgPool,
-    /// For what follows each other without end: page, publish, save.
-    pub(super) connections: Connections,
+    pub(super) pool: DbPool,
     pub(super) publisher: Publisher,
     pub(super) lease: Arc<Lease>,
     batch: usize,
@@ -76,11 +73,11 @@ struct Work {
 
 impl Relay {
     /// A relay that has not asked for the lease yet.
-    pub fn new(pool: PgPool, sink: Arc<dyn EventSink>, settings: RelaySettings) -> Self {
+    pub fn new(pool: impl Into<DbPool>, sink: Arc<dyn EventSink>, settings: RelaySettings) -> Self {
+        let pool = pool.into();
         Self {
             lease: Arc::new(Lease::new(pool.clone(), settings.lease)),
             publisher: Publisher { sink, pool: pool.clone() },
-            connections: Connections::new(pool.clone(), 1),
             pool,
             batch: settings.batch.max(1),
             work: Mutex::new(None),
@@ -143,7 +140,7 @@ impl Relay {
         let recorded: Vec<_> = batch.iter().map(|event| (event.id, event.age_seconds())).collect();
         let (sent, ahead) = tokio::join!(self.send(epoch, batch), async {
             if full {
-                work.cursor.page(&self.connections, Some(last), self.page_size()).await.map(Some)
+                work.cursor.page(&self.pool, Some(last), self.page_size()).await.map(Some)
             } else {
                 Ok(None)
             }
@@ -163,11 +160,11 @@ impl Relay {
         {
             return Ok(ahead);
         }
-        let page = work.cursor.page(&self.connections, None, self.page_size()).await?;
+        let page = work.cursor.page(&self.pool, None, self.page_size()).await?;
         if page.is_empty() && work.cursor.in_window() {
             work.cursor.finish();
-            work.cursor.save(&self.connections, &self.lease).await?;
-            return Ok(work.cursor.page(&self.connections, None, self.page_size()).await?);
+            work.cursor.save(&self.pool, &self.lease).await?;
+            return Ok(work.cursor.page(&self.pool, None, self.page_size()).await?);
         }
         Ok(page)
     }
@@ -222,7 +219,7 @@ impl Relay {
             }
             RelayStep::Published { confirmed, rejected, more }
         };
-        work.cursor.save(&self.connections, &self.lease).await?;
+        work.cursor.save(&self.pool, &self.lease).await?;
         tracing::debug!(
             relay.epoch = work.cursor.epoch,
             batch.events = recorded.len(),

@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{broker::EventSink, shutdown::Shutdown};
-use sqlx::{Executor as _, PgPool, postgres::PgPoolOptions};
+use shared::{
+    broker::EventSink,
+    db::{DbPool, PoolSettings},
+    shutdown::Shutdown,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -40,19 +43,10 @@ impl Relay {
     /// Connects on its own, so that neither a busy API starves the relay nor the relay the API. Commits there do not
     /// wait for the disk: what a crash of the database takes back is a step of the cursor, and a batch that is
     /// published again.
-    pub fn start(pool: &PgPool, sink: Arc<dyn EventSink>, wake: Wake, shutdown: &Shutdown) {
+    pub fn start(db: &DbPool, sink: Arc<dyn EventSink>, wake: Wake, shutdown: &Shutdown) {
         measures::describe();
-        let options = pool.connect_options().as_ref().clone().application_name("relay");
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(Duration::from_secs(5))
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    connection.execute("SET synchronous_commit = off").await?;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options);
+        let settings = PoolSettings::new("relay", CONNECTIONS).with_session("SET synchronous_commit = off");
+        let pool = db.sibling(settings);
         let relay = Arc::new(Self::new(pool, sink, RelaySettings::default()));
         shutdown.spawn(supervise(relay, wake, shutdown.clone()));
     }
@@ -71,7 +65,7 @@ async fn supervise(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
     if let Err(error) = relay.release().await {
         tracing::warn!(error = %error, "the relay's lease could not be given back: it will run out");
     }
-    relay.connections.close().await;
+    relay.pool.close();
     measures::held(false);
 }
 

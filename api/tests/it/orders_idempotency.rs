@@ -180,7 +180,7 @@ async fn a_key_lives_a_day_and_is_then_removed_in_small_batches() {
     .execute(&app.db)
     .await
     .unwrap();
-    let db = shared::db::Connections::new(app.db.clone(), 0);
+    let db = shared::db::DbPool::from(app.db.clone());
     let mut removed = Vec::new();
     for _ in 0..3 {
         removed.push(api::orders::expire_once(&db, &clock).await.unwrap());

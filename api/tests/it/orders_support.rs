@@ -64,7 +64,7 @@ impl TestApp {
     pub(crate) async fn close_database(&self) {
         eventually("every write has reached the cache", async || !self.app.state.orders.cache_degraded())
             .await;
-        self.app.state.db.close().await;
+        self.app.state.db.close();
     }
 
     /// A number from the database.

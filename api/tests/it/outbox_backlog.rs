@@ -12,27 +12,31 @@ use crate::outbox_support::{Broker, Log, append, publish_all};
 async fn the_backlog_counts_what_is_committed_and_not_published() {
     let log = Log::new().await;
     let broker = Broker::new();
-    let empty = backlog(&log.db).await.expect("the backlog");
+    let empty = backlog(&log.pool).await.expect("the backlog");
     assert_eq!((empty.unpublished, empty.oldest_seconds), (0, None));
 
     let mut connection = log.connection().await;
     let mut open = connection.begin().await.expect("a transaction");
     append(&mut open, 1, 1).await;
     log.append_many(2..=10).await;
-    let some = backlog(&log.db).await.expect("the backlog");
+    let some = backlog(&log.pool).await.expect("the backlog");
     assert_eq!(some.unpublished, 9);
     assert!(some.oldest_seconds.is_some_and(|age| (0.0..60.0).contains(&age)), "{some:?}");
 
     let relay = log.relay_with(&broker, RelaySettings { batch: 4, ..RelaySettings::default() });
     relay.relay_once().await.expect("a step");
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 5);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 5);
     log.append_many(11..=12).await;
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 7, "within a window, and after it");
+    assert_eq!(
+        backlog(&log.pool).await.expect("the backlog").unpublished,
+        7,
+        "within a window, and after it"
+    );
     publish_all(&relay).await;
     open.commit().await.expect("the commit");
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 1, "the late one");
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 1, "the late one");
     publish_all(&relay).await;
-    let done = backlog(&log.db).await.expect("the backlog");
+    let done = backlog(&log.pool).await.expect("the backlog");
     assert_eq!((done.unpublished, done.oldest_seconds), (0, None));
 }
 
@@ -40,10 +44,10 @@ async fn the_backlog_counts_what_is_committed_and_not_published() {
 async fn a_long_backlog_is_estimated() {
     let log = Log::new().await;
     log.append_many(1..=5000).await;
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 5000);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 5000);
     let relay = log.relay(&Broker::new());
     relay.relay_once().await.expect("a step");
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 4500);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 4500);
 }
 
 /// How many pages of the database one page of the log touches, once the connection knows its plan.

@@ -29,7 +29,7 @@ struct Running {
 fn start(log: &Log) -> Running {
     let running = Running { broker: Broker::new(), wake: Wake::default(), shutdown: Shutdown::new() };
     let sink = Arc::clone(&running.broker) as Arc<dyn EventSink>;
-    Relay::start(&log.db, sink, running.wake.clone(), &running.shutdown);
+    Relay::start(&log.pool, sink, running.wake.clone(), &running.shutdown);
     running
 }
 
@@ -227,7 +227,7 @@ async fn a_relay_that_panics_begins_anew() {
     let log = Log::new().await;
     let (broker, shutdown) = (Broker::new(), Shutdown::new());
     let sink = Arc::new(Fragile(Arc::clone(&broker), AtomicBool::new(false)));
-    Relay::start(&log.db, sink, Wake::default(), &shutdown);
+    Relay::start(&log.pool, sink, Wake::default(), &shutdown);
     log.append(1, 1).await;
     eventually("the event is published after all", async || broker.take() == [(1, 1)]).await;
     shutdown.begin();

@@ -69,12 +69,13 @@ async fn the_first_event_of_a_new_database_already_finds_its_day() {
 async fn coming_days_are_made_ahead_once_also_by_several_replicas_at_once() {
     let log = Log::new().await;
     log.drop_days().await;
-    let rounds = futures_util::future::join_all((0..4).map(|_| maintain_partitions(&log.db, SETTINGS))).await;
+    let rounds =
+        futures_util::future::join_all((0..4).map(|_| maintain_partitions(&log.pool, SETTINGS))).await;
     let created: usize = rounds.into_iter().map(|round| round.expect("a round").created.len()).sum();
     assert_eq!(created, 4);
     assert_eq!(log.days().await, [0, 1, 2, 3]);
     assert_eq!(
-        maintain_partitions(&log.db, SETTINGS).await.expect("a round"),
+        maintain_partitions(&log.pool, SETTINGS).await.expect("a round"),
         api::outbox::PartitionReport::default()
     );
 }
@@ -93,7 +94,7 @@ async fn rows_that_came_before_their_partition_move_into_it_and_are_published_on
     log.append_on(9, 5).await;
     assert_eq!(log.in_default().await, 5);
 
-    maintain_partitions(&log.db, SETTINGS).await.expect("a round");
+    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
     assert_eq!(log.days().await, [-2, 0, 1, 2, 3]);
     assert_eq!(log.in_default().await, 1, "the day of the last is far off");
     assert_eq!(publish_all(&relay).await, 3);
@@ -112,18 +113,18 @@ async fn days_past_the_retention_are_dropped_once_published_and_in_the_history()
     log.append_on(0, 3).await;
 
     // Nothing is published yet: only the empty day goes.
-    let kept = maintain_partitions(&log.db, SETTINGS).await.expect("a round");
+    let kept = maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
     assert_eq!((kept.dropped.len(), kept.kept.len()), (1, 2));
     assert_eq!(log.days().await, [-30, -8, -7, 0, 1, 2, 3]);
 
     // Published, but no history has it: what is twice as old as the retention goes.
     publish_all(&relay).await;
-    maintain_partitions(&log.db, SETTINGS).await.expect("a round");
+    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
     assert_eq!(log.days().await, [-8, -7, 0, 1, 2, 3]);
 
     // The reconciler has found it there.
     log.run("UPDATE relay SET reconciled = (SELECT max(id) FROM outbox)").await;
-    maintain_partitions(&log.db, SETTINGS).await.expect("a round");
+    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
     assert_eq!(log.days().await, [-7, 0, 1, 2, 3]);
     let left: i64 =
         sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&log.db).await.expect("a count");
@@ -136,11 +137,11 @@ async fn stray_rows_past_the_retention_are_removed_once_they_are_not_needed() {
     let relay = log.relay(&Broker::new());
     log.append_on(-9, 1).await;
     log.append_on(-10, 2).await;
-    maintain_partitions(&log.db, SETTINGS).await.expect("a round");
+    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
     assert_eq!(log.in_default().await, 2, "not published yet");
     publish_all(&relay).await;
     log.run("UPDATE relay SET reconciled = (SELECT max(id) FROM outbox)").await;
-    maintain_partitions(&log.db, SETTINGS).await.expect("a round");
+    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
     assert_eq!(log.in_default().await, 0);
 }
 
@@ -152,11 +153,13 @@ async fn an_open_reader_delays_a_partition_but_no_writer() {
     let mut reader = connection.begin().await.expect("a transaction");
     sqlx::query("SELECT count(*) FROM outbox").execute(&mut *reader).await.expect("a read");
 
-    maintain_partitions(&log.db, SETTINGS).await.expect_err("the reader is in the way");
+    maintain_partitions(&log.pool, SETTINGS).await.expect_err("the reader is in the way");
     log.append(1, 1).await;
     reader.rollback().await.expect("the end");
-    eventually("the next round makes it", async || maintain_partitions(&log.db, SETTINGS).await.map(|_| ()))
-        .await;
+    eventually("the next round makes it", async || {
+        maintain_partitions(&log.pool, SETTINGS).await.map(|_| ())
+    })
+    .await;
     assert_eq!(log.days().await, [0, 1, 2, 3]);
     assert_eq!(log.in_default().await, 0);
 }

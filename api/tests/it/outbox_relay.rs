@@ -46,7 +46,7 @@ async fn an_event_that_is_not_confirmed_stays_in_the_log_and_goes_before_all_lat
         assert_eq!(relay.relay_once().await.expect("a step"), RelayStep::Unconfirmed { events: 2 });
     }
     assert_eq!(broker.take(), [(1, 1)], "nothing goes ahead of it");
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 5);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 5);
 
     // Neither does a relay that begins anew lose it.
     relay.release().await.expect("the lease is given back");
@@ -55,7 +55,7 @@ async fn an_event_that_is_not_confirmed_stays_in_the_log_and_goes_before_all_lat
     broker.confirms();
     assert_eq!(publish_all(&successor).await, 5);
     assert_eq!(broker.take(), [(1, 2), (1, 3), (1, 4), (1, 5), (1, 6)]);
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 0);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 0);
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_broker_that_answers_for_fewer_events_than_it_got_has_not_confirmed_th
     let relay = api::outbox::Relay::new(log.db.clone(), std::sync::Arc::new(Terse), RelaySettings::default());
     log.append_many(1..=3).await;
     assert_eq!(relay.relay_once().await.expect("a step"), RelayStep::Unconfirmed { events: 2 });
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 2);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 2);
 }
 
 #[tokio::test]

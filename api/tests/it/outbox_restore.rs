@@ -27,14 +27,14 @@ async fn on_another_cluster_everything_retained_is_published_again_and_then_what
     log.run("UPDATE outbox SET xid = (xid::text::bigint + 1000000000)::text::xid8").await;
     let after = log.relay_with(&broker, settings);
     assert!(matches!(after.relay_once().await.expect("a step"), RelayStep::Published { more: true, .. }));
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 25);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 25);
 
     // Another relay goes on where the first was interrupted.
     after.release().await.expect("the lease is given back");
     let after = log.relay_with(&broker, settings);
     assert_eq!(publish_all(&after).await, 25);
     assert_eq!(orders(&broker), (1..=35).collect::<Vec<_>>());
-    assert_eq!(backlog(&log.db).await.expect("the backlog").unpublished, 0);
+    assert_eq!(backlog(&log.pool).await.expect("the backlog").unpublished, 0);
 
     log.append_many(36..=40).await;
     assert_eq!(publish_all(&after).await, 5);

@@ -13,6 +13,7 @@ use api::outbox::{Relay, RelaySettings, RelayStep};
 use async_trait::async_trait;
 use shared::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome},
+    db::DbPool,
     event::Envelope,
 };
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -23,13 +24,15 @@ use uuid::Uuid;
 pub(crate) struct Log {
     pub(crate) database: testbed::Database,
     pub(crate) db: PgPool,
+    /// The same database as the API takes it.
+    pub(crate) pool: DbPool,
 }
 
 impl Log {
     pub(crate) async fn new() -> Self {
         let database = testbed::postgres().await;
         let db = database.connect().await;
-        Self { database, db }
+        Self { database, pool: db.clone().into(), db }
     }
 
     /// A connection beside the pool, for a transaction that stays open.

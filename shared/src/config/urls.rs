@@ -7,14 +7,19 @@ use std::net::Ipv4Addr;
 
 use lapin::uri::AMQPUri;
 use redis::IntoConnectionInfo as _;
+use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use url::{Host, ParseError, Url};
+
+use crate::db::{BadUrl, Servers};
 
 /// What a URL leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UrlKind {
-    /// A PostgreSQL database.
+    /// A PostgreSQL database, on a server that can be written to.
     Postgres,
+    /// A PostgreSQL database that is only read from.
+    PostgresReplica,
     /// A Redis, with or without TLS.
     Redis,
     /// A RabbitMQ, with or without TLS.
@@ -57,7 +62,7 @@ const AMQP_PARAMETERS: &[&str] =
 impl UrlKind {
     const fn schemes(self) -> &'static [&'static str] {
         match self {
-            Self::Postgres => &["postgres", "postgresql"],
+            Self::Postgres | Self::PostgresReplica => &["postgres", "postgresql"],
             Self::Redis => &["redis", "rediss"],
             Self::Amqp => &["amqp", "amqps"],
             Self::Http => &["http", "https"],
@@ -66,13 +71,28 @@ impl UrlKind {
 
     /// Whether a program can use this URL.
     pub(super) fn check(self, text: &str) -> Checked {
+        if self.is_postgres() {
+            // It may name several hosts, which is more than a URL can.
+            for text in Servers::single_host_urls(text).map_err(|error| error.to_string())? {
+                check_postgres(&self.parse(&text)?, &text)?;
+            }
+            return self.check_servers(&SecretString::from(text)).map_err(|error| error.to_string());
+        }
         let url = self.parse(text)?;
         match self {
-            Self::Postgres => check_postgres(&url, text),
+            Self::Postgres | Self::PostgresReplica => Ok(()),
             Self::Redis => check_redis(&url, text),
             Self::Amqp => check_amqp(&url, text),
             Self::Http => check_no_fragment(&url),
         }
+    }
+
+    const fn is_postgres(self) -> bool {
+        matches!(self, Self::Postgres | Self::PostgresReplica)
+    }
+
+    fn check_servers(self, text: &SecretString) -> Result<(), BadUrl> {
+        if self == Self::Postgres { Servers::primary(text) } else { Servers::replica(text) }.map(drop)
     }
 
     /// The URL in `text`: its scheme, its host and its port are right.
@@ -95,8 +115,8 @@ impl UrlKind {
         let names_a_host = !rest.starts_with('/') && url.host_str().is_some_and(|host| !host.is_empty());
         // A PostgreSQL without a host is the one at this machine's socket.
         if names_a_host {
-            check_host(&url, self == Self::Postgres)?;
-        } else if self != Self::Postgres {
+            check_host(&url, self.is_postgres())?;
+        } else if !self.is_postgres() {
             return Err("names no host".to_owned());
         }
         if url.port() == Some(0) { Err(BAD_PORT.to_owned()) } else { Ok(url) }
@@ -263,8 +283,10 @@ mod tests {
                     "postgres:///orderdb?host=/var/run/postgresql",
                     "postgres://%2Fvar%2Frun%2Fpostgresql/orderdb",
                     "postgres://u@h/db?options=-c%20search_path%3Dx&statement-cache-capacity=0",
+                    "postgres://u:p@a:5432,b,[::1]:5433/db?target_session_attrs=read-write",
                 ][..],
             ),
+            (UrlKind::PostgresReplica, &["postgres://u:p@a,b/db?target_session_attrs=prefer-standby"]),
             (
                 UrlKind::Redis,
                 &[

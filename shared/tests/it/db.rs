@@ -1,116 +1,270 @@
-//! Connections that are kept from their pool, against a real PostgreSQL.
+//! The pool, against a real PostgreSQL that restarts, falls silent, and becomes read-only.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::time::{Duration, Instant};
 
-use shared::db::{Connections, Held};
-use sqlx::{PgPool, postgres::PgPoolOptions};
-use testbed::Database;
+use secrecy::SecretString;
+use shared::db::{DbConnection, DbError, DbPool, PoolSettings, Servers};
+use sqlx::{Connection as _, PgConnection};
+use testbed::{Proxy, eventually_within};
 
-/// A pool, and how often it handed out a connection that it had before.
-async fn pool(database: &Database, connections: u32) -> (PgPool, Arc<AtomicUsize>) {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&count);
-    let pool = PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(30))
-        .before_acquire(move |_, _| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            Box::pin(async { Ok(true) })
+fn pool(url: &str, connections: u32) -> DbPool {
+    shared::db::pool(&SecretString::from(url.to_owned()), connections, "test").expect("a URL")
+}
+
+/// The same database behind a proxy.
+async fn behind_proxy(url: &str) -> (String, Proxy) {
+    let (user, rest) = url.split_once('@').expect("a user");
+    let (server, database) = rest.split_once('/').expect("a database");
+    let proxy = Proxy::start(server).await;
+    (format!("{user}@{}/{database}", proxy.addr()), proxy)
+}
+
+async fn process(mut connection: DbConnection) -> sqlx::Result<i32> {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await
+}
+
+async fn sleep_on_server(mut connection: DbConnection) -> sqlx::Result<()> {
+    sqlx::query("SELECT pg_sleep(600)").execute(&mut *connection).await.map(|_| ())
+}
+
+/// Opens as many connections as the pool may have, and leaves them at rest.
+async fn fill(pool: &DbPool, connections: usize) {
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        open.push(pool.acquire().await.expect("a connection"));
+    }
+    open.into_iter().for_each(DbConnection::release);
+}
+
+async fn run(url: &str, sql: &'static str) {
+    let mut connection = PgConnection::connect(url).await.expect("PostgreSQL answers");
+    sqlx::raw_sql(sql).execute(&mut connection).await.expect(sql);
+}
+
+#[tokio::test]
+async fn a_connection_goes_back_after_its_work_and_is_closed_if_it_was_given_up() {
+    let database = testbed::empty_postgres().await;
+    let pool = pool(database.url(), 1);
+    let first = pool.run(process).await.unwrap();
+    assert_eq!(pool.run(process).await.unwrap(), first);
+    let refused = pool.run(|mut db| async move { sqlx::query("SELECT 1/0").execute(&mut *db).await }).await;
+    assert!(matches!(refused, Err(DbError::Refused(_))), "{refused:?}");
+    assert_eq!(
+        pool.run(process).await.unwrap(),
+        first,
+        "an error of the statement is none of the connection"
+    );
+    drop(pool.acquire().await.unwrap());
+    assert_ne!(pool.run(process).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_given_up_holds_nothing() {
+    let database = testbed::empty_postgres().await;
+    run(database.url(), "CREATE TABLE t AS SELECT 1 AS n").await;
+    let pool = pool(database.url(), 2);
+    let failed = pool
+        .run(|mut db| async move {
+            let mut transaction = db.begin().await?;
+            sqlx::query("UPDATE t SET n = 2").execute(&mut *transaction).await?;
+            sqlx::query("SELECT 1/0").execute(&mut *transaction).await
         })
-        .connect(database.url())
-        .await
-        .expect("PostgreSQL answers");
-    (pool, count)
-}
-
-async fn process(held: &mut Held) -> i32 {
-    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut **held).await.expect("it answers")
-}
-
-#[tokio::test]
-async fn a_kept_connection_is_used_again_without_its_pool() {
-    let database = testbed::empty_postgres().await;
-    let (pool, from_pool) = pool(&database, 1).await;
-    let connections = Connections::new(pool, 1);
-    let mut held = connections.take().await.unwrap();
-    let first = process(&mut held).await;
-    connections.keep(held);
-    let before = from_pool.load(Ordering::SeqCst);
-    for _ in 0..3 {
-        let mut held = connections.take().await.unwrap();
-        assert_eq!(process(&mut held).await, first);
-        connections.keep(held);
-    }
-    assert_eq!(from_pool.load(Ordering::SeqCst), before);
-    connections.close().await;
-}
-
-#[tokio::test]
-async fn no_more_are_kept_than_others_can_do_without() {
-    let database = testbed::empty_postgres().await;
-    let (pool, _) = pool(&database, 2).await;
-    let connections = Connections::new(pool.clone(), 1);
-    let (first, second) = (connections.take().await.unwrap(), connections.take().await.unwrap());
-    connections.keep(first);
-    connections.keep(second);
-    let others = pool.acquire().await.unwrap();
-    drop(others);
-    // It waits for what is lent, and not for what is kept.
-    tokio::time::timeout(Duration::from_secs(30), connections.close()).await.expect("it closes");
-}
-
-#[tokio::test]
-async fn a_discarded_connection_makes_room_for_another() {
-    let database = testbed::empty_postgres().await;
-    let (pool, _) = pool(&database, 1).await;
-    let connections = Connections::new(pool, 1);
-    let mut held = connections.take().await.unwrap();
-    let first = process(&mut held).await;
-    held.discard();
-    let mut held = connections.take().await.unwrap();
-    assert_ne!(process(&mut held).await, first);
-}
-
-#[tokio::test]
-async fn who_waits_for_the_pool_gets_what_others_would_keep() {
-    let database = testbed::empty_postgres().await;
-    let (pool, _) = pool(&database, 1).await;
-    let connections = Connections::new(pool, 1);
-    for _ in 0..3 {
-        let held = connections.take().await.unwrap();
-        // The one who waits has looked before the connection is kept.
-        let (waited, ()) = tokio::join!(connections.take(), async { connections.keep(held) });
-        connections.keep(waited.unwrap());
-    }
-    // Nor is one forgotten who gave up.
-    let held = connections.take().await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(10), connections.take()).await.is_err());
-    connections.keep(held);
-    assert!(tokio::time::timeout(Duration::from_secs(30), connections.take()).await.is_ok());
+        .await;
+    assert!(matches!(failed, Err(DbError::Refused(_))), "{failed:?}");
+    let update =
+        |mut db: DbConnection| async move { sqlx::query("UPDATE t SET n = n + 1").execute(&mut *db).await };
+    assert_eq!(pool.run(update).await.unwrap().rows_affected(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_share_few_connections_and_nobody_starves() {
     let database = testbed::empty_postgres().await;
-    let (pool, _) = pool(&database, 3).await;
-    let connections = Connections::new(pool, 3);
+    let pool = pool(database.url(), 3);
     let tasks = (0..32).map(|_| {
-        let connections = connections.clone();
+        let pool = pool.clone();
         tokio::spawn(async move {
             for _ in 0..50 {
-                let mut held = connections.take().await.expect("its turn comes");
-                process(&mut held).await;
-                connections.keep(held);
+                pool.run(process).await.expect("its turn comes");
             }
         })
     });
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
     }
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'test'";
+    let open: i64 = sqlx::query_scalar(open).fetch_one(&database.connect().await).await.unwrap();
+    assert!(open <= 3, "{open} connections");
+}
+
+#[tokio::test]
+async fn a_restart_costs_no_read_anything() {
+    let server = testbed::private_postgres().await;
+    let pool = pool(server.url(), 4);
+    fill(&pool, 4).await;
+    server.stop().await;
+    server.start().await;
+    for read in futures_util::future::join_all((0..8).map(|_| pool.read(process))).await {
+        read.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn silent_connections_are_replaced_within_seconds_however_many_they_are() {
+    let database = testbed::empty_postgres().await;
+    let (url, proxy) = behind_proxy(database.url()).await;
+    let pool = pool(&url, 8);
+    fill(&pool, 8).await;
+    let sibling = pool.sibling(PoolSettings::new("sibling", 8));
+    fill(&sibling, 8).await;
+    proxy.silence();
+    let begun = Instant::now();
+    // One of them is used at once, and not tested.
+    pool.read(process).await.expect("on another connection");
+    sibling.read(process).await.expect("warned by the first pool");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    for read in futures_util::future::join_all((0..8).map(|_| pool.read(process))).await {
+        read.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_test_that_nobody_waits_for_any_more_still_closes_the_silent_connections() {
+    let database = testbed::empty_postgres().await;
+    let (url, proxy) = behind_proxy(database.url()).await;
+    let pool = pool(&url, 8);
+    fill(&pool, 8).await;
+    proxy.silence();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // As a health check does that waits for half a second.
+    let half = Duration::from_millis(500);
+    tokio::time::timeout(half, pool.read(process)).await.expect_err("the test takes a second");
+    tokio::time::timeout(Duration::from_secs(10), pool.read(process)).await.expect("in time").unwrap();
+}
+
+#[tokio::test]
+async fn connections_are_not_kept_once_their_server_is_read_only_and_work_again_when_it_is_not() {
+    let server = testbed::private_postgres().await;
+    run(server.url(), "CREATE TABLE t (n int)").await;
+    let pool = pool(server.url(), 2);
+    fill(&pool, 2).await;
+    let write =
+        |mut db: DbConnection| async move { sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *db).await };
+    pool.run(write).await.unwrap();
+    run(server.url(), "ALTER SYSTEM SET default_transaction_read_only = on").await;
+    run(server.url(), "SELECT pg_reload_conf()").await;
+    let refused = eventually_within(Duration::from_secs(30), "a write is refused", async || {
+        pool.run(write).await.err()
+    });
+    assert!(matches!(refused.await, DbError::Unavailable(_)));
+    let refused = pool.read(process).await.expect_err("no connection to a read-only server is used");
+    assert!(refused.to_string().contains("read-only"), "{refused}");
+    run(server.url(), "ALTER SYSTEM RESET default_transaction_read_only").await;
+    run(server.url(), "SELECT pg_reload_conf()").await;
+    eventually_within(Duration::from_secs(10), "it is written to", async || pool.run(write).await).await;
+}
+
+#[tokio::test]
+async fn of_several_hosts_the_writable_one_is_used_and_after_a_promotion_the_other() {
+    let primary = testbed::private_postgres().await;
+    let standby = primary.standby().await;
+    let (user, _) = primary.url().split_once('@').unwrap();
+    let url = format!("{user}@{},{}/orders", standby.address(), primary.address());
+    let pool = pool(&url, 2);
+    let address = |mut db: DbConnection| async move {
+        sqlx::query_scalar::<_, i32>("SELECT inet_server_port()").fetch_one(&mut *db).await
+    };
+    let port = |server: &testbed::PrivatePostgres| {
+        server.address().rsplit(':').next().unwrap().parse::<i32>().unwrap()
+    };
+    assert_eq!(pool.read(address).await.unwrap(), port(&primary));
+    let replica = format!("{url}?target_session_attrs=standby");
+    let replica = Servers::replica(&SecretString::from(replica)).unwrap();
+    let replica = DbPool::new(replica, PoolSettings::new("replica", 1));
+    assert_eq!(replica.read(address).await.unwrap(), port(&standby));
+
+    primary.kill();
+    standby.promote().await;
+    let now =
+        eventually_within(Duration::from_secs(10), "it is found", async || pool.read(address).await).await;
+    assert_eq!(now, port(&standby));
+}
+
+#[tokio::test]
+async fn what_a_client_has_given_up_does_not_go_on_in_postgresql() {
+    let database = testbed::empty_postgres().await;
+    let pool = pool(database.url(), 4);
+    for _ in 0..4 {
+        // The client goes away before there is an answer.
+        let _gone = tokio::time::timeout(Duration::from_millis(100), pool.run(sleep_on_server)).await;
+    }
+    let busy = pool.run(sleep_on_server).await.expect_err("it takes too long");
+    assert!(matches!(busy, DbError::Busy(_)), "the server says so before the client gives up: {busy:?}");
+    let db = database.connect().await;
+    let running =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep%'
+                   AND state = 'active' AND pid <> pg_backend_pid()";
+    eventually_within(Duration::from_secs(10), "nothing runs any more", async || {
+        sqlx::query_scalar::<_, i64>(running).fetch_one(&db).await.unwrap() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn large_work_gets_more_time_although_a_silent_server_is_noticed_soon() {
+    let database = testbed::empty_postgres().await;
+    let settings =
+        PoolSettings::new("test", 1).with_limits(Duration::from_millis(300), Duration::from_millis(300));
+    let servers = Servers::primary(&SecretString::from(database.url().to_owned())).unwrap();
+    let pool = DbPool::new(servers, settings);
+    let slow =
+        |mut db: DbConnection| async move { sqlx::query("SELECT pg_sleep(1)").execute(&mut *db).await };
+    assert!(matches!(pool.run(slow).await, Err(DbError::Busy(_))));
+    pool.run_patiently(Duration::from_secs(30), slow).await.unwrap();
+    let limit = |mut db: DbConnection| async move {
+        sqlx::query_scalar::<_, String>("SHOW statement_timeout").fetch_one(&mut *db).await
+    };
+    assert_eq!(pool.run(limit).await.unwrap(), "300ms", "the others keep their limit");
+}
+
+#[tokio::test]
+async fn a_deadlock_is_done_again_and_a_lock_that_is_not_given_is_reported_as_busy() {
+    let database = testbed::empty_postgres().await;
+    run(database.url(), "CREATE TABLE t AS SELECT n FROM generate_series(1, 2) n").await;
+    let settings = PoolSettings::new("test", 4).with_limits(Duration::from_secs(30), Duration::from_secs(20));
+    let servers = Servers::primary(&SecretString::from(database.url().to_owned())).unwrap();
+    let pool = DbPool::new(servers, settings);
+    let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(2));
+    let update_both = |first: i32, second: i32| {
+        let (pool, barrier) = (pool.clone(), std::sync::Arc::clone(&barrier));
+        async move {
+            let once = std::sync::atomic::AtomicBool::new(true);
+            let (once, barrier) = (&once, &barrier);
+            pool.write(false, |mut db| async move {
+                let mut transaction = db.begin().await?;
+                let update = "UPDATE t SET n = n WHERE n = $1";
+                sqlx::query(update).bind(first).execute(&mut *transaction).await?;
+                if once.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                    barrier.wait().await;
+                }
+                sqlx::query(update).bind(second).execute(&mut *transaction).await?;
+                transaction.commit().await
+            })
+            .await
+        }
+    };
+    let (one, other) = tokio::join!(update_both(1, 2), update_both(2, 1));
+    assert!(matches!((one.unwrap(), other.unwrap()), (((), false), ((), false))));
+
+    let mut holder = PgConnection::connect(database.url()).await.unwrap();
+    let mut transaction = holder.begin().await.unwrap();
+    sqlx::query("LOCK TABLE t").execute(&mut *transaction).await.unwrap();
+    let impatient = pool.sibling(
+        PoolSettings::new("test", 1).with_limits(Duration::from_secs(4), Duration::from_millis(200)),
+    );
+    let busy =
+        impatient.run(|mut db| async move { sqlx::query("SELECT FROM t").execute(&mut *db).await }).await;
+    let busy = busy.expect_err("the table is locked");
+    assert!(matches!(busy, DbError::Busy(_)) && !busy.waited_for_row_of("t"), "{busy:?}");
 }

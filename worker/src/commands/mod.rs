@@ -10,8 +10,10 @@ mod verify;
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use shared::{cache::Cache, db};
-use sqlx::PgPool;
+use shared::{
+    cache::Cache,
+    db::{DbConnection, DbPool, PoolSettings, Servers},
+};
 
 use crate::{
     cli::{Command, DeadLetters},
@@ -21,6 +23,10 @@ use crate::{
 
 /// Commands walk over many entries at a time and may wait for an answer.
 const CACHE_DEADLINE: Duration = Duration::from_secs(5);
+/// Commands look at whole tables.
+const STATEMENT_LIMIT: Duration = Duration::from_mins(10);
+/// Nobody waits here for a lock without being told.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 /// Commands do one thing after the other.
 const CONNECTIONS: u32 = 2;
 
@@ -42,8 +48,9 @@ fn is_unmigrated(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 async fn run_command(command: Command, config: &WorkerConfig) -> anyhow::Result<ExitCode> {
-    let db = db::pool(&config.database_url, CONNECTIONS, "worker command")
-        .context("DATABASE_URL cannot be used")?;
+    let servers = Servers::primary(&config.database_url).context("DATABASE_URL cannot be used")?;
+    let settings = PoolSettings::new("worker command", CONNECTIONS).with_limits(STATEMENT_LIMIT, LOCK_LIMIT);
+    let db = DbPool::new(servers, settings);
     match command {
         Command::Run => run::run(config.clone()).await?,
         Command::DeadLetters(DeadLetters::List(list)) => dead_letters::list::list(&db, &list).await?,
@@ -67,6 +74,6 @@ fn cache(config: &WorkerConfig) -> anyhow::Result<Cache> {
     Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE).context("REDIS_URL cannot be used")
 }
 
-async fn connection(db: &PgPool) -> anyhow::Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+async fn connection(db: &DbPool) -> anyhow::Result<DbConnection> {
     db.acquire().await.context("PostgreSQL does not answer")
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use shared::cache::Cache;
-use sqlx::PgPool;
+use shared::db::DbPool;
 
 use super::{
     connection,
@@ -15,7 +15,7 @@ const BATCH: i64 = 500;
 
 /// Writes every order's entry as a reader would who missed it: read, then compare-and-set. What was written meanwhile is
 /// newer and stays.
-pub(super) async fn rebuild_cache(db: &PgPool, cache: &Cache) -> anyhow::Result<()> {
+pub(super) async fn rebuild_cache(db: &DbPool, cache: &Cache) -> anyhow::Result<()> {
     let mut connection = connection(db).await?;
     let progress = bar(orders::count(&mut connection).await?, "rebuilding");
     let (mut last, mut seen, mut written) = (0, 0_usize, 0_usize);

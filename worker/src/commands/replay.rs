@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use shared::db::DbPool;
 use shared::event::Envelope;
-use sqlx::PgPool;
 
 use super::{
     connection,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Publishes retained events again, in their order.
-pub(super) async fn replay(db: &PgPool, config: &WorkerConfig, which: &Replay) -> anyhow::Result<ExitCode> {
+pub(super) async fn replay(db: &DbPool, config: &WorkerConfig, which: &Replay) -> anyhow::Result<ExitCode> {
     let selection = match (which.from, which.order) {
         (Some(time), _) => Selection::From(time),
         (None, Some(order)) => Selection::Order(order),

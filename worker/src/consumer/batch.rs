@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::future::join_all;
 use shared::{
     broker::{Delivery, Settlement},
+    db::DbError,
     event::Event,
 };
 use time::OffsetDateTime;
@@ -14,12 +15,7 @@ use super::{
     guard::{Failure, Verdict},
     observe::{self, Ended, Meters, Outcome},
 };
-use crate::{
-    dead_letters::NewDeadLetter,
-    errors::chain,
-    handlers::HandlerEvent,
-    store::{Session, StoreError, bounded, dead_letters},
-};
+use crate::{dead_letters::NewDeadLetter, errors::chain, handlers::HandlerEvent, store::dead_letters};
 
 /// So many times its attempts, and an event is set aside without another: each time the process ended before there was
 /// an outcome, and the event itself may be why.
@@ -166,11 +162,8 @@ impl Consumer {
         }
     }
 
-    async fn insert(&self, letter: &NewDeadLetter<'_>) -> Result<(), StoreError> {
-        let mut session = Session::open(&self.db).await?;
-        bounded(dead_letters::insert(&mut session, letter)).await?;
-        session.release();
-        Ok(())
+    async fn insert(&self, letter: &NewDeadLetter<'_>) -> Result<(), DbError> {
+        self.db.run(|mut db| async move { dead_letters::insert(&mut db, letter).await }).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) {

@@ -17,10 +17,9 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     broker::{BrokerError, Delivery, EventSource},
     clock::Clock,
-    db::Connections,
+    db::DbPool,
     shutdown::Shutdown,
 };
-use sqlx::PgPool;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -78,7 +77,7 @@ pub struct Consumer {
     source: Arc<dyn EventSource>,
     handlers: Arc<[Arc<dyn EventHandler>]>,
     /// Where dead letters go.
-    db: Connections,
+    db: DbPool,
     clock: Clock,
     settings: ConsumerSettings,
     shutdown: Shutdown,
@@ -89,13 +88,12 @@ impl Consumer {
     pub fn new(
         source: Arc<dyn EventSource>,
         handlers: Vec<Arc<dyn EventHandler>>,
-        db: PgPool,
+        db: impl Into<DbPool>,
         clock: Clock,
         settings: ConsumerSettings,
         shutdown: Shutdown,
     ) -> Self {
-        let db = Connections::new(db, 0);
-        Self { source, handlers: handlers.into(), db, clock, settings, shutdown }
+        Self { source, handlers: handlers.into(), db: db.into(), clock, settings, shutdown }
     }
 
     /// One step: receives a batch, which may be empty, and sees it through to its settlement.

@@ -5,17 +5,13 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 use shared::{
     cache::{Cache, CacheWrite},
-    db::Connections,
+    db::DbPool,
     event::{Event, EventType},
     order::OrderId,
 };
-use sqlx::PgPool;
 
 use super::{EventHandler, HandlerError, HandlerEvent};
-use crate::{
-    errors::chain,
-    store::{Session, bounded, cache_debts},
-};
+use crate::{errors::chain, store::cache_debts};
 
 /// An event older than this only raises entries. What a newer version left in the cache may have expired since, and
 /// the older one must not take its place.
@@ -29,15 +25,15 @@ const LATE: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub struct CacheHandler {
     cache: Cache,
-    db: Connections,
+    db: DbPool,
     late: Duration,
 }
 
 impl CacheHandler {
     /// Writes to `cache`, whose entries live for `ttl`, and notes debts in `db`.
-    pub fn new(cache: Cache, db: PgPool, ttl: Duration) -> Self {
+    pub fn new(cache: Cache, db: impl Into<DbPool>, ttl: Duration) -> Self {
         // With short lives a newer entry could expire within a minute; half a life stays clear of their jitter.
-        Self { cache, db: Connections::new(db, 0), late: LATE.min(ttl / 2) }
+        Self { cache, db: db.into(), late: LATE.min(ttl / 2) }
     }
 
     /// The writes of a batch: the newest version of each order.
@@ -82,9 +78,8 @@ impl EventHandler for CacheHandler {
         tracing::debug!(error = chain(&error), orders = writes.len(), "cache entries are owed");
         let mut debts: Vec<_> = writes.iter().map(|write| (write.id, write.version)).collect();
         debts.sort_unstable();
-        let mut session = Session::open(&self.db).await?;
-        bounded(cache_debts::record(&mut session, &debts)).await?;
-        session.release();
+        let noted = &debts;
+        self.db.run(|mut db| async move { cache_debts::record(&mut db, noted).await }).await?;
         metrics::counter!("worker_cache_debts_total").increment(debts.len() as u64);
         Ok(())
     }

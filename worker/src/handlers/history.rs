@@ -8,16 +8,16 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use shared::{
-    db::Connections,
+    db::{DbError, DbPool},
     event::Event,
     lanes::{Lanes, Size, Work},
     shutdown::Shutdown,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::oneshot;
 
 use super::{EventHandler, HandlerError, HandlerEvent};
-use crate::store::{Session, StoreError, bounded, history};
+use crate::store::history;
 
 /// One statement at a time, of what came while the one before it was written: it costs a few large commits instead of
 /// many small ones. Few batches, so that a statement stays well below its time limit also where batches are large.
@@ -34,8 +34,8 @@ pub struct HistoryHandler {
 
 impl HistoryHandler {
     /// Records into `db`, until it is dropped.
-    pub fn new(db: PgPool, shutdown: &Shutdown) -> Self {
-        Self { lanes: Lanes::start(SIZE, Recorder::new(Connections::new(db, SIZE.lanes)), shutdown) }
+    pub fn new(db: impl Into<DbPool>, shutdown: &Shutdown) -> Self {
+        Self { lanes: Lanes::start(SIZE, Recorder::new(db.into()), shutdown) }
     }
 }
 
@@ -62,7 +62,7 @@ struct Batch {
 }
 
 struct Recorder {
-    db: Connections,
+    db: DbPool,
     /// When an event came that had been recorded already.
     repeated: Mutex<Option<Instant>>,
 }
@@ -70,7 +70,7 @@ struct Recorder {
 impl Work<Batch> for Recorder {
     async fn run(&self, batches: Vec<Batch>) -> Vec<Batch> {
         match self.record(batches.iter().flat_map(|batch| &batch.events)).await {
-            Err(StoreError::Conflict(_) | StoreError::Refused(_)) if batches.len() > 1 => {
+            Err(DbError::Refused(_)) if batches.len() > 1 => {
                 // Some batch is at fault: each by itself, all at once, so that nobody waits for long.
                 join_all(batches.into_iter().map(async |batch| {
                     let done = self.record(&batch.events).await;
@@ -90,19 +90,18 @@ impl Work<Batch> for Recorder {
 }
 
 impl Recorder {
-    const fn new(db: Connections) -> Self {
+    const fn new(db: DbPool) -> Self {
         Self { db, repeated: Mutex::new(None) }
     }
 
-    async fn record<'a>(&self, events: impl IntoIterator<Item = &'a Arc<Event>>) -> Result<(), StoreError> {
+    async fn record<'a>(&self, events: impl IntoIterator<Item = &'a Arc<Event>>) -> Result<(), DbError> {
         let mut events: Vec<_> = events.into_iter().map(Arc::as_ref).collect();
         // One order of locking for all workers: two that got the same events cannot wait for each other.
         let place = |event: &&Event| (event.data.order_id, event.data.version);
         events.sort_unstable_by_key(place);
         events.dedup_by_key(|event| place(event));
-        let mut session = Session::open(&self.db).await?;
-        let inserted = bounded(self.insert(&mut session, &events)).await?;
-        session.release();
+        let events = &events;
+        let inserted = self.db.run(|mut db| async move { self.insert(&mut db, events).await }).await?;
         metrics::counter!("worker_history_rows_total").increment(inserted);
         Ok(())
     }

@@ -6,10 +6,8 @@ pub mod history;
 use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use shared::event::Event;
+use shared::{db::DbError, event::Event};
 use time::OffsetDateTime;
-
-use crate::store::StoreError;
 
 /// One effect of events. Effects are idempotent and commute: batches come in any order, and any of them again.
 #[async_trait]
@@ -56,19 +54,44 @@ pub enum HandlerError {
     Permanent(#[source] Box<dyn Error + Send + Sync>),
 }
 
-impl From<StoreError> for HandlerError {
-    fn from(error: StoreError) -> Self {
+impl From<DbError> for HandlerError {
+    fn from(error: DbError) -> Self {
         Arc::new(error).into()
     }
 }
 
 /// Of a failure that several share.
-impl From<Arc<StoreError>> for HandlerError {
-    fn from(error: Arc<StoreError>) -> Self {
-        match *error {
-            StoreError::Unavailable(_) | StoreError::TimedOut(_) => Self::Unavailable(error.into()),
-            StoreError::Conflict(_) => Self::Transient(error.into()),
-            StoreError::Refused(_) => Self::Permanent(error.into()),
+impl From<Arc<DbError>> for HandlerError {
+    fn from(error: Arc<DbError>) -> Self {
+        let fault = match error.as_ref() {
+            // Also a deadlock, of which each try may be the victim again: it is no event's fault.
+            DbError::Unavailable(_) | DbError::Lost(_) | DbError::Busy(_) => Fault::Server,
+            DbError::Refused(_) => fault(error.code().as_deref()),
+        };
+        match fault {
+            Fault::Server => Self::Unavailable(error.into()),
+            Fault::Moment => Self::Transient(error.into()),
+            Fault::Data => Self::Permanent(error.into()),
         }
+    }
+}
+
+/// Whose fault it is that a statement was refused.
+enum Fault {
+    Server,
+    Moment,
+    Data,
+}
+
+/// By the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn fault(code: Option<&str>) -> Fault {
+    match code.and_then(|code| code.get(..2)) {
+        // Data exceptions, constraints, check options, limits of the program; or a value that cannot be encoded.
+        Some("21" | "22" | "23" | "44" | "54") | None => Fault::Data,
+        // The state of the transaction, rights, missing tables and databases, an operator's intervention, and what the server calls
+        // its own faults.
+        Some("25" | "28" | "3D" | "3F" | "42" | "57" | "F0" | "XX") => Fault::Server,
+        // What an operator's own trigger may raise, for example.
+        Some(_) => Fault::Moment,
     }
 }

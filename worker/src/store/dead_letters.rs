@@ -14,7 +14,7 @@ pub async fn insert(connection: &mut PgConnection, letter: &NewDeadLetter<'_>) -
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT (source, sha256(body)) DO UPDATE
          SET reason = excluded.reason, attempts = greatest(dead_letters.attempts, excluded.attempts),
-             broker = excluded.broker, failed_at = now(), redriven_at = NULL",
+             broker = excluded.broker, failed_at = clock_timestamp(), redriven_at = NULL",
         event.map(|event| event.id),
         event.map(|event| event.event_type.as_str()),
         event.map(|event| event.data.order_id.get()),
@@ -114,7 +114,7 @@ pub async fn mark_redriven(
 ) -> sqlx::Result<()> {
     let (ids, failed_at): (Vec<i64>, Vec<OffsetDateTime>) = sent.iter().copied().unzip();
     sqlx::query!(
-        "UPDATE dead_letters SET redriven_at = now()
+        "UPDATE dead_letters SET redriven_at = clock_timestamp()
          FROM unnest($1::bigint[], $2::timestamptz[]) AS sent (id, failed_at)
          WHERE dead_letters.id = sent.id AND dead_letters.failed_at = sent.failed_at",
         &ids,

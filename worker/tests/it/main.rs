@@ -11,6 +11,7 @@ mod consumer_stop;
 mod dead_letters;
 mod health;
 mod history;
+mod postgres_failures;
 mod redis_outages;
 mod redrive;
 mod support;

@@ -6,18 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use shared::{lanes::Work, order::OrderId};
+use shared::{db::WriteError, lanes::Work, order::OrderId};
 use time::OffsetDateTime;
 
 use super::{
-    super::{
-        answer::Answer,
-        session::{self, GaveUp},
-    },
+    super::{answer::Answer, session},
     Keyed as _, Tools,
     change_job::{ChangeJob, Decision, Prepared},
     creates::size,
-    in_progress, one_per_key,
+    fail, is_fault_of_one, one_per_key,
 };
 use crate::{
     error::ApiError,
@@ -40,10 +37,8 @@ impl Work<ChangeJob> for Changes {
         ids.dedup();
         let current = match session::orders(&self.0.db, &ids).await {
             Ok(orders) => orders,
-            Err(failure) => {
-                for job in jobs.into_iter().chain(taken) {
-                    job.answer(Err(failure.to_api_error()));
-                }
+            Err(error) => {
+                fail(jobs.into_iter().chain(taken), &error);
                 return Vec::new();
             }
         };
@@ -81,27 +76,42 @@ impl Changes {
     async fn write(&self, writes: Pending, now: OffsetDateTime) -> (Vec<ChangeJob>, Vec<ChangeJob>) {
         match self.attempt(&writes, now, false).await {
             Ok((outcomes, in_doubt)) => self.settle(writes, &outcomes, in_doubt).await,
-            // Something of one of them is refused: each alone, so that it is not the others' fault.
-            Err(GaveUp::Refused { in_doubt, .. }) => {
-                let (mut again, mut taken) = (Vec::new(), Vec::new());
-                for write in writes {
-                    let alone = vec![write];
-                    match self.attempt(&alone, now, in_doubt).await {
-                        Ok((outcomes, in_doubt)) => {
-                            let (raced, refused) = self.settle(alone, &outcomes, in_doubt).await;
-                            again.extend(raced);
-                            taken.extend(refused);
-                        }
-                        Err(failure) => fail(alone, &failure),
-                    }
-                }
-                (again, taken)
+            Err(failure) if is_fault_of_one(&failure.error) => {
+                self.write_alone(writes, now, failure.in_doubt).await
             }
             Err(failure) => {
-                fail(writes, &failure);
+                fail(writes.into_iter().map(|(job, _)| job), &failure.error);
                 (Vec::new(), Vec::new())
             }
         }
+    }
+
+    /// Writes each change by itself, so that it is not the others' fault if one is refused.
+    async fn write_alone(
+        &self,
+        writes: Pending,
+        now: OffsetDateTime,
+        in_doubt: bool,
+    ) -> (Vec<ChangeJob>, Vec<ChangeJob>) {
+        let (mut again, mut taken, mut writes) = (Vec::new(), Vec::new(), writes.into_iter());
+        while let Some(write) = writes.next() {
+            let alone = vec![write];
+            match self.attempt(&alone, now, in_doubt).await {
+                Ok((outcomes, in_doubt)) => {
+                    let (raced, refused) = self.settle(alone, &outcomes, in_doubt).await;
+                    again.extend(raced);
+                    taken.extend(refused);
+                }
+                Err(WriteError { error, .. }) => {
+                    fail(alone.into_iter().map(|(job, _)| job), &error);
+                    if !is_fault_of_one(&error) {
+                        // The others would only wait in vain, one after the other.
+                        fail(writes.by_ref().map(|(job, _)| job), &error);
+                    }
+                }
+            }
+        }
+        (again, taken)
     }
 
     async fn attempt(
@@ -109,13 +119,10 @@ impl Changes {
         writes: &Pending,
         now: OffsetDateTime,
         in_doubt: bool,
-    ) -> Result<Outcomes, GaveUp> {
+    ) -> Result<Outcomes, WriteError> {
         let changes: Vec<Change<'_>> = writes.iter().map(|(job, prepared)| prepared.as_change(job)).collect();
         let changes = &changes;
-        session::run_again(&self.0.db, in_doubt, |mut db| async move {
-            store::change(&mut db, changes, now).await
-        })
-        .await
+        self.0.db.write(in_doubt, |mut db| async move { store::change(&mut db, changes, now).await }).await
     }
 
     async fn settle(
@@ -151,8 +158,10 @@ impl Changes {
         let ids: Vec<OrderId> = raced.iter().map(|(job, _)| job.id).collect();
         let current = match session::orders(&self.0.db, &ids).await {
             Ok(orders) => orders,
-            Err(failure) => {
-                fail(raced, &GaveUp::Unknown(failure.to_string()));
+            Err(error) => {
+                for (job, _) in raced {
+                    job.answer(Err(ApiError::unknown_outcome(error.to_string())));
+                }
                 return Vec::new();
             }
         };
@@ -167,8 +176,7 @@ impl Changes {
                 undone.push((job, prepared));
             } else {
                 // Others have gone on since, or the order is gone: what happened in between cannot be told.
-                let unknown = GaveUp::Unknown("the order has changed since".to_owned());
-                job.answer(Err(unknown.to_api_error()));
+                job.answer(Err(ApiError::unknown_outcome("the order has changed since")));
             }
         }
         self.0.publish(committed);
@@ -199,13 +207,7 @@ impl Tools {
             return Vec::new();
         }
         let keep = &keep;
-        let kept =
-            session::run_again(
-                &self.db,
-                false,
-                |mut db| async move { store::keep(&mut db, keep, now).await },
-            )
-            .await;
+        let kept = self.db.write(false, |mut db| async move { store::keep(&mut db, keep, now).await }).await;
         let mut taken = Vec::new();
         for (job, answer) in keeping {
             let is_kept = |kept: &Vec<_>| {
@@ -214,19 +216,9 @@ impl Tools {
             match &kept {
                 Ok((kept, _)) if is_kept(kept) => job.answer(Ok(answer)),
                 Ok(_) => taken.push(job),
-                Err(failure) => job.answer(Err(failure.to_api_error())),
+                Err(failure) => fail([job], &failure.error),
             }
         }
         taken
-    }
-}
-
-fn fail(writes: Pending, failure: &GaveUp) {
-    for (job, _) in writes {
-        let error = match failure {
-            GaveUp::Refused { error, .. } if session::is_lock_timeout(error) => in_progress(),
-            failure => failure.to_api_error(),
-        };
-        job.answer(Err(error));
     }
 }

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use shared::{db::Connections, event::Envelope, lanes::Work, order::Order};
-
-use super::{
-    super::{
-        answer::Answer,
-        session::{self, GaveUp},
-    },
-    Keyed, Reply, Tools, in_progress, one_per_key, send,
+use shared::{
+    db::{DbPool, WriteError},
+    event::Envelope,
+    lanes::Work,
+    order::Order,
 };
+
+use super::{super::answer::Answer, Keyed, Reply, Tools, fail, is_fault_of_one, one_per_key, send};
 use crate::{
     error::ApiError,
     store::{self, Claim, NewOrder},
@@ -36,7 +35,7 @@ impl Keyed for CreateJob {
 }
 
 pub(super) struct Creates {
-    db: Connections,
+    db: DbPool,
     tools: Arc<Tools>,
 }
 
@@ -46,17 +45,10 @@ impl Work<CreateJob> for Creates {
         metrics::histogram!("write_batch_size", "kind" => "create").record(size(&batch));
         match self.write(&batch, false).await {
             Ok(written) => taken.extend(self.settle(batch, &written)),
-            // Something of one of them is refused: each alone, so that it is not the others' fault.
-            Err(GaveUp::Refused { in_doubt, .. }) => {
-                for job in batch {
-                    taken.extend(self.one(job, in_doubt).await);
-                }
+            Err(failure) if is_fault_of_one(&failure.error) => {
+                taken.extend(self.write_alone(batch, failure.in_doubt).await);
             }
-            Err(failure) => {
-                for job in batch {
-                    job.answer(Err(failure.to_api_error()));
-                }
-            }
+            Err(failure) => fail(batch, &failure.error),
         }
         self.tools.replay(taken).await
     }
@@ -64,12 +56,12 @@ impl Work<CreateJob> for Creates {
 
 impl Creates {
     /// `db` has a connection for each lane.
-    pub(super) fn new(db: Connections, tools: &Arc<Tools>) -> Self {
+    pub(super) fn new(db: DbPool, tools: &Arc<Tools>) -> Self {
         Self { db, tools: Arc::clone(tools) }
     }
 
     /// Tells for each job whether it was written; otherwise its key is taken.
-    async fn write(&self, batch: &[CreateJob], in_doubt: bool) -> Result<Vec<bool>, GaveUp> {
+    async fn write(&self, batch: &[CreateJob], in_doubt: bool) -> Result<Vec<bool>, WriteError> {
         let new: Vec<NewOrder<'_>> = batch
             .iter()
             .map(|job| NewOrder {
@@ -80,31 +72,31 @@ impl Creates {
             .collect();
         let new = &new;
         let (written, _) =
-            session::run_again(&self.db, in_doubt, |mut db| async move { store::create(&mut db, new).await })
-                .await?;
+            self.db.write(in_doubt, |mut db| async move { store::create(&mut db, new).await }).await?;
         Ok(new.iter().map(|new| written.contains(&new.order.id)).collect())
     }
 
-    /// Writes a job alone, and gives it back where its key is taken.
-    async fn one(&self, job: CreateJob, in_doubt: bool) -> Vec<CreateJob> {
-        let batch = vec![job];
-        match self.write(&batch, in_doubt).await {
-            Ok(written) => self.settle(batch, &written),
-            // Its id is its own: the attempt whose outcome was unknown has written it.
-            Err(GaveUp::Refused { error, in_doubt: true }) if session::violates(&error, "orders_pkey") => {
-                self.settle(batch, &[true])
-            }
-            Err(failure) => {
-                for job in batch {
-                    let error = match &failure {
-                        GaveUp::Refused { error, .. } if session::is_lock_timeout(error) => in_progress(),
-                        failure => failure.to_api_error(),
-                    };
-                    job.answer(Err(error));
+    /// Writes each job by itself, so that it is not the others' fault if one is refused, and gives back those whose key is taken.
+    async fn write_alone(&self, batch: Vec<CreateJob>, in_doubt: bool) -> Vec<CreateJob> {
+        let (mut taken, mut jobs) = (Vec::new(), batch.into_iter());
+        while let Some(job) = jobs.next() {
+            let alone = vec![job];
+            match self.write(&alone, in_doubt).await {
+                Ok(written) => taken.extend(self.settle(alone, &written)),
+                // Its id is its own: the attempt whose outcome was unknown has written it.
+                Err(WriteError { error, in_doubt: true }) if error.violates("orders_pkey") => {
+                    taken.extend(self.settle(alone, &[true]));
                 }
-                Vec::new()
+                Err(WriteError { error, .. }) => {
+                    fail(alone, &error);
+                    if !is_fault_of_one(&error) {
+                        // The others would only wait in vain, one after the other.
+                        fail(jobs.by_ref(), &error);
+                    }
+                }
             }
         }
+        taken
     }
 
     /// Answers those that were written, and gives back those whose key is taken.

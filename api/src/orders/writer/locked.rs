@@ -6,10 +6,10 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::{
-    super::{answer::Answer, session},
+    super::answer::Answer,
     Keyed as _, Tools,
     change_job::{ChangeJob, Decision, Prepared},
-    in_progress,
+    fail, in_progress,
 };
 use crate::{
     error::ApiError,
@@ -28,11 +28,11 @@ impl Tools {
             let locked = async {
                 let _permit = tools.waiting_for_locks.acquire().await;
                 let (now, job) = (tools.clock.now(), &job);
-                session::run(&tools.db, |mut db| async move { decide_locked(&mut db, job, now).await }).await
+                tools.db.run(|mut db| async move { decide_locked(&mut db, job, now).await }).await
             };
             let outcome = match tokio::time::timeout(WAIT, locked).await {
                 Ok(Ok(outcome)) => outcome,
-                Ok(Err(failure)) => return job.answer(Err(failure.into_api_error())),
+                Ok(Err(error)) => return fail([job], &error),
                 Err(_) => {
                     return job.answer(Err(ApiError::unavailable("the order is locked by something else")));
                 }

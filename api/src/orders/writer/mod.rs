@@ -5,18 +5,17 @@ mod changes;
 mod creates;
 mod locked;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use axum::http::{HeaderValue, header};
 use shared::{
     cache::CacheWrite,
     clock::Clock,
-    db::Connections,
+    db::{DbError, DbPool, PoolSettings},
     lanes::{Lanes, Overloaded, Size},
     order::CustomerId,
     shutdown::Shutdown,
 };
-use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::{Semaphore, oneshot};
 
 pub(super) use self::{
@@ -24,7 +23,7 @@ pub(super) use self::{
     creates::CreateJob,
 };
 use self::{changes::Changes, creates::Creates};
-use super::{Stale, answer::Answer, session};
+use super::{Stale, answer::Answer};
 use crate::{
     error::{ApiError, Code},
     outbox::Wake,
@@ -38,8 +37,6 @@ const CREATES: Size = Size { lanes: 1, waiting: 1024, batch: 128, halves: true }
 const CHANGES: Size = Size { lanes: 1, waiting: 1024, batch: 128, halves: false };
 /// Changes that may wait for a lock at once, each on a connection of its own.
 const WAITING_FOR_LOCKS: usize = 4;
-/// How long a batch waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The lanes, and what they share.
 pub(super) struct Writer {
@@ -49,7 +46,7 @@ pub(super) struct Writer {
 
 /// What all lanes use.
 pub(super) struct Tools {
-    pub(super) db: Connections,
+    pub(super) db: DbPool,
     pub(super) clock: Clock,
     pub(super) wake: Wake,
     pub(super) stale: Arc<Stale>,
@@ -62,14 +59,14 @@ pub(super) type Reply = oneshot::Sender<Result<Answer, ApiError>>;
 
 impl Writer {
     pub(super) fn start(
-        db: &PgPool,
+        db: &DbPool,
         clock: Clock,
         wake: Wake,
         stale: Arc<Stale>,
         shutdown: &Shutdown,
     ) -> Self {
         let tools = Arc::new(Tools {
-            db: connections(db, CHANGES.lanes, WAITING_FOR_LOCKS),
+            db: connections(db, CHANGES.lanes + WAITING_FOR_LOCKS),
             clock,
             wake,
             stale,
@@ -77,7 +74,7 @@ impl Writer {
             waiting_for_locks: Semaphore::new(WAITING_FOR_LOCKS),
         });
         Self {
-            creates: Lanes::start(CREATES, Creates::new(connections(db, CREATES.lanes, 0), &tools), shutdown),
+            creates: Lanes::start(CREATES, Creates::new(connections(db, CREATES.lanes), &tools), shutdown),
             changes: Lanes::start(CHANGES, Changes(tools), shutdown),
         }
     }
@@ -95,28 +92,11 @@ impl Writer {
     }
 }
 
-/// Connections of the writer's own, so that reads never keep a commit waiting. New orders have theirs apart: a pool hands
-/// out its connections in turn, and a server process that does the same every time does it faster.
-fn connections(db: &PgPool, lanes: usize, more: usize) -> Connections {
-    let pool = PgPoolOptions::new()
-        .max_connections(u32::try_from(lanes + more).unwrap_or(u32::MAX))
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                // The statements are large and their best plan does not depend on their values. Nobody may keep a
-                // batch waiting for long: neither a lock held elsewhere nor a process stopped in a transaction.
-                sqlx::raw_sql(
-                    "SET plan_cache_mode = force_generic_plan; SET lock_timeout = '2s'; \
-                     SET idle_in_transaction_session_timeout = '10s'",
-                )
-                .execute(connection)
-                .await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with((*db.connect_options()).clone());
-    Connections::new(pool, lanes)
+/// Connections of the writer's own, so that reads never keep a commit waiting. New orders have theirs apart: a server process
+/// that does the same every time does it faster. The statements are large, and their best plan does not depend on their values.
+fn connections(db: &DbPool, most: usize) -> DbPool {
+    let settings = PoolSettings::new("api-write", u32::try_from(most).unwrap_or(u32::MAX));
+    db.sibling(settings.with_session("SET plan_cache_mode = force_generic_plan"))
 }
 
 async fn answer(answered: oneshot::Receiver<Result<Answer, ApiError>>) -> Result<Answer, ApiError> {
@@ -188,7 +168,7 @@ impl Tools {
             return taken;
         }
         let keys = &keys;
-        let found = session::read(&self.db, |mut db| async move { store::find(&mut db, keys).await }).await;
+        let found = self.db.read(|mut db| async move { store::find(&mut db, keys).await }).await;
         let mut free = Vec::new();
         for job in taken {
             let Some(claim) = job.claim() else { continue };
@@ -200,7 +180,7 @@ impl Tools {
                     Some(_) => job.answer(Err(reused())),
                     None => free.push(job),
                 },
-                Err(failure) => job.answer(Err(failure.to_api_error())),
+                Err(error) => job.answer(Err(error.into())),
             }
         }
         free
@@ -210,6 +190,25 @@ impl Tools {
 fn reused() -> ApiError {
     let detail = "this Idempotency-Key was used for another request; choose a new one";
     ApiError::new(Code::IdempotencyKeyReused, detail)
+}
+
+/// Whether a single request of a batch may be at fault, so that the others can be written without it. A lock on a whole table, or
+/// PostgreSQL being away, is the fault of none.
+fn is_fault_of_one(error: &DbError) -> bool {
+    matches!(error, DbError::Refused(_)) || is_key_held(error)
+}
+
+/// Whether another transaction holds the key and did not end in time.
+fn is_key_held(error: &DbError) -> bool {
+    error.waited_for_row_of("idempotency_keys")
+}
+
+/// Answers requests that were not written.
+fn fail<J: Keyed>(jobs: impl IntoIterator<Item = J>, error: &DbError) {
+    for job in jobs {
+        let has_key = job.claim().is_some();
+        job.answer(Err(if has_key && is_key_held(error) { in_progress() } else { error.into() }));
+    }
 }
 
 /// Another process holds the key in a transaction that has not ended.

@@ -1,8 +1,9 @@
 //! Looking: which events the history lacks, and how far consumers have come.
 
+use shared::db::DbConnection;
 use time::OffsetDateTime;
 
-use super::{Memory, OutboxError, Reconciler};
+use super::{LARGE_WORK, Memory, OutboxError, Reconciler};
 
 /// How many events one statement looks at.
 const SLICE: i64 = 5000;
@@ -56,15 +57,19 @@ struct Slice {
 impl Reconciler {
     /// Reads where the passes stand. `None` while everything is being published again anyway.
     pub(super) async fn place(&self) -> Result<Option<Place>, OutboxError> {
-        let row = sqlx::query!(
-            r#"SELECT reconciled, swept, restored, published::text AS "published!",
+        let after = self.settings.after.as_secs_f64();
+        let work = |mut db: DbConnection| async move {
+            sqlx::query!(
+                r#"SELECT reconciled, swept, restored, published::text AS "published!",
                       pg_snapshot_xmax(published) = '1' AS "starting_over!",
                       clock_timestamp() - make_interval(secs => $1) AS "recorded_before!"
                FROM relay"#,
-            self.settings.after.as_secs_f64()
-        )
-        .fetch_one(&self.pool)
-        .await?;
+                after
+            )
+            .fetch_one(&mut *db)
+            .await
+        };
+        let row = self.pool.read(work).await?;
         Ok((!row.starting_over).then_some(Place {
             verified: row.reconciled,
             swept: row.swept,
@@ -106,8 +111,10 @@ impl Reconciler {
             }
         }
         if recorded.max(Some(0)) < missing.last().copied() {
-            let newest =
-                sqlx::query_scalar!("SELECT outbox_recorded($1)", NEWEST).fetch_one(&self.pool).await?;
+            let work = |mut db: DbConnection| async move {
+                sqlx::query_scalar!("SELECT outbox_recorded($1)", NEWEST).fetch_one(&mut *db).await
+            };
+            let newest = self.pool.run_patiently(LARGE_WORK, work).await?;
             recorded = recorded.max(newest);
         }
         let overtaken = missing.partition_point(|id| Some(*id) < recorded);
@@ -136,19 +143,22 @@ impl Reconciler {
     }
 
     async fn slice(&self, place: &Place, after: i64, upto: i64, most: i64) -> Result<Slice, OutboxError> {
-        let row = sqlx::query!(
-            r#"SELECT seen AS "seen!", coalesce(last, $1) AS "last!", young > 0 AS "young!",
+        let work = |mut db: DbConnection| async move {
+            sqlx::query!(
+                r#"SELECT seen AS "seen!", coalesce(last, $1) AS "last!", young > 0 AS "young!",
                       coalesce(verified, $1) AS "verified!", recorded, missing AS "missing!"
                FROM outbox_missing($1, $2, $3, $4::text::pg_snapshot, $5, $6)"#,
-            after,
-            upto,
-            i32::try_from(most).unwrap_or(i32::MAX),
-            place.published,
-            place.restored,
-            place.recorded_before
-        )
-        .fetch_one(&self.pool)
-        .await?;
+                after,
+                upto,
+                i32::try_from(most).unwrap_or(i32::MAX),
+                place.published,
+                place.restored,
+                place.recorded_before
+            )
+            .fetch_one(&mut *db)
+            .await
+        };
+        let row = self.pool.run_patiently(LARGE_WORK, work).await?;
         Ok(Slice {
             seen: row.seen,
             last: row.last,
@@ -161,15 +171,14 @@ impl Reconciler {
 
     /// Saves where the passes stand, under the current epoch.
     pub(super) async fn save(&self, epoch: i64, verified: i64, swept: i64) -> Result<(), OutboxError> {
-        let saved = sqlx::query!(
+        let statement = sqlx::query!(
             "UPDATE relay SET reconciled = $3, swept = $4 WHERE singleton AND owner = $1 AND epoch = $2",
             self.lease.owner(),
             epoch,
             verified,
             swept
-        )
-        .execute(&self.pool)
-        .await?;
+        );
+        let saved = self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
         if saved.rows_affected() == 0 { Err(OutboxError::LeaseLost) } else { Ok(()) }
     }
 }

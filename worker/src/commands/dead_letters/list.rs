@@ -1,7 +1,7 @@
 //! `worker dead-letters list`.
 
+use shared::db::DbPool;
 use shared::timestamp;
-use sqlx::PgPool;
 
 use crate::{
     cli::List,
@@ -17,7 +17,7 @@ use crate::{
 const REASON: usize = 80;
 
 /// Prints them newest first.
-pub(in crate::commands) async fn list(db: &PgPool, list: &List) -> anyhow::Result<()> {
+pub(in crate::commands) async fn list(db: &DbPool, list: &List) -> anyhow::Result<()> {
     let filter = list.which.filter(&[], !list.redriven);
     let mut connection = connection(db).await?;
     let letters = dead_letters::newest(&mut connection, &filter, list.limit.into()).await?;

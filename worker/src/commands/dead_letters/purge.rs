@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use sqlx::PgPool;
+use shared::db::DbPool;
 
 use super::demand_choice;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Removes them, or says how many there are.
-pub(in crate::commands) async fn purge(db: &PgPool, purge: &Purge) -> anyhow::Result<ExitCode> {
+pub(in crate::commands) async fn purge(db: &DbPool, purge: &Purge) -> anyhow::Result<ExitCode> {
     demand_choice(&purge.ids, &purge.which, purge.all);
     let filter = purge.which.filter(&purge.ids, false);
     let mut connection = connection(db).await?;

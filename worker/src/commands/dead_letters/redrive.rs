@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use shared::db::DbPool;
 use shared::event::Envelope;
-use sqlx::PgPool;
 
 use super::demand_choice;
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 
 /// Publishes them again, oldest first, and marks those that the broker has confirmed.
 pub(in crate::commands) async fn redrive(
-    db: &PgPool,
+    db: &DbPool,
     config: &WorkerConfig,
     redrive: &Redrive,
 ) -> anyhow::Result<ExitCode> {

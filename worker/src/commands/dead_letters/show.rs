@@ -1,8 +1,8 @@
 //! `worker dead-letters show`.
 
 use anyhow::Context as _;
+use shared::db::DbPool;
 use shared::timestamp;
-use sqlx::PgPool;
 
 use crate::{
     cli::{Show, Which},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Prints one with its body.
-pub(in crate::commands) async fn show(db: &PgPool, show: &Show) -> anyhow::Result<()> {
+pub(in crate::commands) async fn show(db: &DbPool, show: &Show) -> anyhow::Result<()> {
     let filter = Which::default().filter(&[show.id], false);
     let found = dead_letters::newest(&mut *connection(db).await?, &filter, 1).await?;
     let letter = found.into_iter().next().with_context(|| format!("there is no dead letter {}", show.id))?;

@@ -65,6 +65,7 @@ async fn compare_these(
             }
         }
     }
+    connection.release();
     Ok(())
 }
 

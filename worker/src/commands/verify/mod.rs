@@ -9,7 +9,7 @@ mod repair;
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use shared::cache::Cache;
-use sqlx::PgPool;
+use shared::db::DbPool;
 
 pub(super) use self::difference::Difference;
 use self::digest::Digest;
@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// What is compared.
 pub(super) struct Stores {
     /// Orders, log and history.
-    pub(super) db: PgPool,
+    pub(super) db: DbPool,
     /// The cache.
     pub(super) cache: Cache,
 }

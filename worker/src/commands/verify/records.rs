@@ -2,13 +2,16 @@
 
 use futures_util::TryStreamExt as _;
 use indicatif::ProgressBar;
-use sqlx::PgPool;
+use shared::db::DbPool;
 
 use super::{Difference, Digest, Findings};
 use crate::{
     commands::connection,
     store::comparison::{self, Version},
 };
+
+/// One statement compares everything. Its connection is closed at the end, and with it goes this limit.
+const STATEMENT_LIMIT: &str = "SET statement_timeout = '6h'";
 
 /// Digests of the three, and what is wrong with them.
 #[derive(Default)]
@@ -23,12 +26,13 @@ struct Tally {
 
 /// Walks over everything by order and version.
 pub(super) async fn compare(
-    db: &PgPool,
+    db: &DbPool,
     only: Option<&[i64]>,
     findings: &mut Findings,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
     let mut connection = connection(db).await?;
+    sqlx::raw_sql(STATEMENT_LIMIT).execute(&mut *connection).await?;
     let mut rows = comparison::versions(&mut connection, only);
     let mut tally = Tally::default();
     let mut group: Vec<Version> = Vec::new();

@@ -11,6 +11,7 @@ use shared::{
     broker::{BrokerConfig, EventSink, EventSource, PublishOutcome, connect_sink, connect_source},
     cache::Cache,
     clock::Clock,
+    db::DbPool,
     event::Event,
     order::OrderId,
     shutdown::Shutdown,
@@ -70,7 +71,7 @@ impl World {
 
     pub(crate) async fn consumer_on(
         &self,
-        db: PgPool,
+        db: impl Into<DbPool>,
         handlers: Vec<Arc<dyn EventHandler>>,
         shutdown: Shutdown,
     ) -> Consumer {
@@ -80,7 +81,7 @@ impl World {
     pub(crate) async fn consumer_with(
         &self,
         settings: ConsumerSettings,
-        db: PgPool,
+        db: impl Into<DbPool>,
         handlers: Vec<Arc<dyn EventHandler>>,
         shutdown: Shutdown,
     ) -> Consumer {

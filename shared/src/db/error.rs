@@ -1,0 +1,146 @@
+//! What a failure of PostgreSQL means for the work that met it.
+
+use std::io;
+
+use sqlx::{
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
+};
+
+/// Why a piece of work on PostgreSQL failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// PostgreSQL is out of reach, or can do nothing of this kind now. Nothing was changed.
+    #[error("PostgreSQL is unavailable: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// The connection broke, or was silent for too long, after the work was sent: it may have been done.
+    #[error("the connection to PostgreSQL was lost: {0}")]
+    Lost(#[source] sqlx::Error),
+    /// Something else was in the way: a lock, a deadlock, or so much load that the limit of time was reached. Nothing was changed,
+    /// and the same work may succeed later.
+    #[error("PostgreSQL could not do it in time: {0}")]
+    Busy(#[source] sqlx::Error),
+    /// The statement or its data was refused. Nothing was changed.
+    #[error("PostgreSQL refused: {0}")]
+    Refused(#[source] sqlx::Error),
+}
+
+/// Why a write that was tried several times failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct WriteError {
+    /// What the last attempt met. [`DbError::Lost`] if the outcome is unknown.
+    #[source]
+    pub error: DbError,
+    /// Whether an earlier attempt may have done the work.
+    pub in_doubt: bool,
+}
+
+impl From<sqlx::Error> for DbError {
+    /// The codes are those of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+    fn from(error: sqlx::Error) -> Self {
+        let answer = match &error {
+            sqlx::Error::Database(answer) => answer,
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => return Self::Lost(error),
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Configuration(_) => {
+                return Self::Unavailable(error);
+            }
+            _ => return Self::Refused(error),
+        };
+        match answer.code().as_deref().unwrap_or_default() {
+            _ if makes_connection_useless(&error) => Self::Unavailable(error),
+            // Deadlock, serialisation failure, lock time-out, statement time-out or cancelled by an operator.
+            "40P01" | "40001" | "55P03" | "57014" => Self::Busy(error),
+            // The server ends the connection, perhaps after a commit and before it could say so.
+            code if code.starts_with("08") || code.starts_with("57P") => Self::Lost(error),
+            _ if is_fatal(answer.as_ref()) => Self::Lost(error),
+            // Out of connections, memory or disk; a failure of the system below.
+            code if code.starts_with("53") || code.starts_with("58") => Self::Unavailable(error),
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+impl DbError {
+    /// The limit of time was reached without an answer.
+    pub(super) fn silent() -> Self {
+        Self::Lost(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// What PostgreSQL or the connection said.
+    pub const fn cause(&self) -> &sqlx::Error {
+        match self {
+            Self::Unavailable(error) | Self::Lost(error) | Self::Busy(error) | Self::Refused(error) => error,
+        }
+    }
+
+    /// The five characters of PostgreSQL's error code, if it answered.
+    pub fn code(&self) -> Option<String> {
+        self.cause().as_database_error().and_then(DatabaseError::code).map(Into::into)
+    }
+
+    /// Whether the constraint of this name refused the row.
+    pub fn violates(&self, constraint: &str) -> bool {
+        self.cause().as_database_error().and_then(DatabaseError::constraint) == Some(constraint)
+    }
+
+    /// Whether a lock could not be had in time on a row or key of this table. Locks on whole tables name none.
+    pub fn waited_for_row_of(&self, table: &str) -> bool {
+        let Self::Busy(error) = self else { return false };
+        let answer =
+            error.as_database_error().and_then(|answer| answer.try_downcast_ref::<PgDatabaseError>());
+        answer.is_some_and(|answer| {
+            answer.code() == "55P03" && answer.r#where().is_some_and(|context| context.contains(table))
+        })
+    }
+
+    /// Whether the limit of time on the server ended the statement, so that a longer limit might help.
+    pub(super) fn is_statement_timeout(&self) -> bool {
+        self.code().as_deref() == Some("57014")
+    }
+
+    /// Whether another connection may succeed at once, because only this one was unfit.
+    pub(super) fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Unavailable(error) => makes_connection_useless(error),
+            Self::Busy(_) | Self::Refused(_) => false,
+        }
+    }
+
+    /// Whether the same work may succeed at once: PostgreSQL chose it as the victim of a conflict.
+    pub(super) fn is_victim(&self) -> bool {
+        matches!(self.code().as_deref(), Some("40P01" | "40001"))
+    }
+
+    /// The same error of work that changes nothing: nothing is in doubt.
+    pub(super) fn of_a_read(self) -> Self {
+        match self {
+            Self::Lost(error) => Self::Unavailable(error),
+            error => error,
+        }
+    }
+}
+
+/// Whether the connection is of no use any more although it answers: it leads to a read-only server, or its prepared
+/// statements are gone or out of date. The statement did nothing.
+fn makes_connection_useless(error: &sqlx::Error) -> bool {
+    let Some(answer) = error.as_database_error() else { return false };
+    match answer.code().as_deref() {
+        // Read-only: a standby, or a primary that was made read-only before a switch-over. Or its prepared statements are another
+        // session's: a pooler shares the connection.
+        Some("25006" | "26000" | "42P05") => true,
+        // A migration has changed what a prepared statement returns.
+        Some("0A000") => answer.message().contains("cached plan"),
+        _ => false,
+    }
+}
+
+fn is_fatal(answer: &dyn DatabaseError) -> bool {
+    answer
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|answer| matches!(answer.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
