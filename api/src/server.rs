@@ -219,6 +219,7 @@ async fn answer(
     activity: Arc<Activity>,
 ) -> Result<Response, Infallible> {
     activity.answers_sent().await;
+    activity.take_turn().await;
     activity.begin_request();
     let mut request = request.map(|body| {
         if body.is_end_stream() { Body::empty() } else { Body::new(RequestBody::new(body, &activity)) }

@@ -16,6 +16,8 @@ pub(super) struct Activity {
     is_in_request: AtomicBool,
     is_blocked: AtomicBool,
     has_unread_body: AtomicBool,
+    /// Whether it has waited for bytes of its client since the last request.
+    has_waited: AtomicBool,
 }
 
 /// What a connection may be doing.
@@ -40,6 +42,7 @@ impl Activity {
             is_in_request: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             has_unread_body: AtomicBool::new(false),
+            has_waited: AtomicBool::new(true),
         };
         activity.begin(Doing::Idle);
         activity
@@ -107,6 +110,19 @@ impl Activity {
             .await;
     }
 
+    /// Nothing more has come from the client yet.
+    pub(super) fn wait_for_bytes(&self) {
+        self.has_waited.store(true, Relaxed);
+    }
+
+    /// Lets other connections go first if this request came together with the one before: a client that pipelines gets
+    /// one turn for each request.
+    pub(super) async fn take_turn(&self) {
+        if !self.has_waited.swap(false, Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// A request was answered before its body had come.
     pub(super) fn leave_body_unread(&self) {
         self.has_unread_body.store(true, Relaxed);
@@ -120,6 +136,8 @@ impl Activity {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -133,6 +151,15 @@ mod tests {
         assert!(idle < receiving);
         assert!(idle.is_some());
         assert_eq!(working, None);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_came_with_the_one_before_lets_others_go_first() {
+        let activity = Activity::new(Instant::now());
+        assert!(activity.take_turn().now_or_never().is_some());
+        assert!(activity.take_turn().now_or_never().is_none());
+        activity.wait_for_bytes();
+        assert!(activity.take_turn().now_or_never().is_some());
     }
 
     #[test]
