@@ -110,6 +110,5 @@ async fn lag(mut redis: MultiplexedConnection) -> u64 {
 }
 
 async fn connect(server: &PrivateRedis) -> MultiplexedConnection {
-    let client = redis::Client::open(server.url()).expect("an address");
-    client.get_multiplexed_async_connection().await.expect("the private Redis answers")
+    testbed::connect_redis(server.url()).await.expect("the private Redis answers")
 }

@@ -46,7 +46,6 @@ pub fn is_wanted() -> bool {
 /// PostgreSQL with a database `orders`, whose data is kept where a volume is named.
 pub async fn postgres(volume: Option<&str>) -> anyhow::Result<Container> {
     let image = GenericImage::new("postgres", "17-alpine")
-        .with_exposed_port(ContainerPort::Tcp(5432))
         // Once by the server that sets the database up, which takes no connections, and once for good.
         .with_wait_for(WaitFor::message_on_stderr("database system is ready to accept connections"))
         .with_env_var("POSTGRES_USER", "orders")
@@ -55,7 +54,7 @@ pub async fn postgres(volume: Option<&str>) -> anyhow::Result<Container> {
         Some(volume) => image.with_mount(Mount::volume_mount(volume, "/var/lib/postgresql/data")),
         None => image.with_cmd(["-c", "fsync=off", "-c", "max_connections=400"]),
     };
-    let container = start("PostgreSQL", image).await?;
+    let container = start("PostgreSQL", image, &[5432]).await?;
     let port = port(&container, 5432).await?;
     let url = format!("postgres://orders:orders@{port}/orders");
     Ok(Container { url, second_url: None, inner: container })
@@ -65,7 +64,6 @@ pub async fn postgres(volume: Option<&str>) -> anyhow::Result<Container> {
 pub async fn redis(volume: Option<&str>) -> anyhow::Result<Container> {
     let append_only = if volume.is_some() { "yes" } else { "no" };
     let image = GenericImage::new("redis", "7-alpine")
-        .with_exposed_port(ContainerPort::Tcp(6379))
         .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
         .with_cmd([
             "redis-server",
@@ -82,7 +80,7 @@ pub async fn redis(volume: Option<&str>) -> anyhow::Result<Container> {
         Some(volume) => image.with_mount(Mount::volume_mount(volume, "/data")),
         None => image,
     };
-    let container = start("Redis", image).await?;
+    let container = start("Redis", image, &[6379]).await?;
     let port = port(&container, 6379).await?;
     Ok(Container { url: format!("redis://{port}/0"), second_url: None, inner: container })
 }
@@ -90,10 +88,8 @@ pub async fn redis(volume: Option<&str>) -> anyhow::Result<Container> {
 /// RabbitMQ with its management API.
 pub async fn rabbitmq() -> anyhow::Result<Container> {
     let image = GenericImage::new("rabbitmq", "3.13-management-alpine")
-        .with_exposed_port(ContainerPort::Tcp(5672))
-        .with_exposed_port(ContainerPort::Tcp(15672))
         .with_wait_for(WaitFor::message_on_stdout("Server startup complete"));
-    let container = start("RabbitMQ", image.into()).await?;
+    let container = start("RabbitMQ", image.into(), &[5672, 15672]).await?;
     let (amqp, management) = (port(&container, 5672).await?, port(&container, 15672).await?);
     Ok(Container {
         url: format!("amqp://guest:guest@{amqp}/%2f"),
@@ -106,19 +102,28 @@ pub async fn rabbitmq() -> anyhow::Result<Container> {
 pub async fn localstack() -> anyhow::Result<Container> {
     // The release that `localstack/requirements.txt` pins too: later ones want an account.
     let image = GenericImage::new("localstack/localstack", "4.9.2")
-        .with_exposed_port(ContainerPort::Tcp(4566))
         .with_wait_for(WaitFor::message_on_stdout("Ready."))
         .with_env_var("SERVICES", "sqs")
         .with_env_var("DISABLE_EVENTS", "1");
-    let container = start("LocalStack", image).await?;
+    let container = start("LocalStack", image, &[4566]).await?;
     let port = port(&container, 4566).await?;
     Ok(Container { url: format!("http://{port}"), second_url: None, inner: container })
 }
 
+/// Starts it, with these of its ports published on free ports of loopback; Docker's default is every address.
 async fn start(
     title: &str,
     image: ContainerRequest<GenericImage>,
+    ports: &[u16],
 ) -> anyhow::Result<ContainerAsync<GenericImage>> {
+    let image = ports.iter().fold(image, |image, port| image.with_mapped_port(0, ContainerPort::Tcp(*port)));
+    let image = image.with_host_config_modifier(|config| {
+        for binding in
+            config.port_bindings.iter_mut().flat_map(|ports| ports.values_mut()).flatten().flatten()
+        {
+            binding.host_ip = Some("127.0.0.1".to_owned());
+        }
+    });
     let container = image.with_startup_timeout(PATIENCE).start().await.with_context(|| {
         format!("{title} could not be started as a container: TESTBED=docker needs a Docker daemon that runs")
     })?;

@@ -109,8 +109,7 @@ impl PrivateRedis {
     ///
     /// When it does not answer.
     pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.url()).expect("an address");
-        client.get_multiplexed_async_connection().await.expect("the private Redis answers")
+        crate::connect_redis(self.url()).await.expect("the private Redis answers")
     }
 
     /// The answer to one command, on a connection of its own.

@@ -53,9 +53,9 @@ pub async fn environment(title: &str, requirements: &Path, otherwise: &str) -> a
         pip(&environment, &log).arg("-r").arg(requirements),
     ];
     for step in steps {
-        step.run()
-            .await
-            .with_context(|| format!("{title} could not be installed (see {})", log.display()))?;
+        step.run().await.with_context(|| {
+            format!("{title} could not be installed (see {}); or {otherwise}", log.display())
+        })?;
     }
     fs::write(environment.join("complete"), "")?;
     Ok(environment)

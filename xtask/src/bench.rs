@@ -16,7 +16,7 @@ pub(crate) use arguments::{BenchArgs, Choice, LoadArgs, Place, StressArgs};
 /// Builds it once `needs` are met, and hands it the arguments of this program as they are.
 pub(crate) async fn run(needs: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     needs.await?;
-    println!("building in release, which takes some eight minutes on two cores the first time");
+    println!("building in release, which takes minutes the first time");
     let build = cargo::command(&["build", "--release", "--bin", "api", "--bin", "worker", "--bin", "bench"]);
     if !cargo::run(&build).await?.success() {
         return Ok(ExitCode::FAILURE);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use testbed::native::Storage;
 use testbed::process::Launch;
 use testbed::{paths, python, source};
@@ -32,8 +32,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn test(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
     // Before anything is built, so that nobody learns after minutes that something is missing.
-    let missing = needs::for_tests(!args.without_python).await;
-    missing.context("without Python, `cargo xtask test --without-python` runs all other tests")?;
+    if let Err(error) = needs::for_tests(!args.without_python).await {
+        let is_python_missing = !args.without_python && python::find().is_none();
+        let hint = if is_python_missing { "\nWithout Python: cargo xtask test --without-python" } else { "" };
+        bail!("{error:#}{hint}");
+    }
     cargo::provide("nextest").await?;
     if args.without_python {
         say(NOT_TESTED);

@@ -44,10 +44,21 @@ impl Relay {
     /// wait for the disk: what a crash of the database takes back is a step of the cursor, and a batch that is
     /// published again.
     pub fn start(db: &DbPool, sink: Arc<dyn EventSink>, wake: Wake, shutdown: &Shutdown) {
+        Self::start_with(RelaySettings::default(), db, sink, wake, shutdown);
+    }
+
+    /// [`Self::start`] with other settings.
+    pub fn start_with(
+        settings: RelaySettings,
+        db: &DbPool,
+        sink: Arc<dyn EventSink>,
+        wake: Wake,
+        shutdown: &Shutdown,
+    ) {
         measures::describe();
-        let settings = PoolSettings::new("relay", CONNECTIONS).with_session("SET synchronous_commit = off");
-        let pool = db.sibling(settings);
-        let relay = Arc::new(Self::new(pool, sink, RelaySettings::default()));
+        let session = PoolSettings::new("relay", CONNECTIONS).with_session("SET synchronous_commit = off");
+        let pool = db.sibling(session);
+        let relay = Arc::new(Self::new(pool, sink, settings));
         shutdown.spawn(supervise(relay, wake, shutdown.clone()));
     }
 }

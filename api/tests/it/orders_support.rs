@@ -93,8 +93,7 @@ impl TestApp {
 
     /// A connection to the test's own Redis.
     pub(crate) async fn redis_connection(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.redis.url()).expect("an address");
-        client.get_multiplexed_async_connection().await.expect("Redis answers")
+        testbed::connect_redis(self.redis.url()).await.expect("Redis answers")
     }
 
     /// The events of an order as `type version`, in the order of the log.

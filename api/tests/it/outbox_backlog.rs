@@ -1,7 +1,5 @@
 //! What waits, told cheaply; and that a long backlog costs no more per event than a short one.
 
-use std::time::Instant;
-
 use api::outbox::{RelaySettings, backlog};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
@@ -119,48 +117,4 @@ async fn a_page_costs_the_same_in_a_long_window_as_in_a_short_one_beside_an_old_
             );
         }
     }
-}
-
-/// Not a test of right or wrong but a figure. It is printed by
-/// `cargo nextest run -p api --run-ignored all backlog_of_a_million --no-capture`, with `DATABASE_URL` set.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute and prints a figure"]
-async fn a_backlog_of_a_million_costs_no_more_per_event_than_ten_thousand() {
-    let log = Log::new().await;
-    log.run(
-        "CREATE PROCEDURE fill(events integer) LANGUAGE plpgsql AS $$ BEGIN
-             FOR i IN 1 .. events / 20 LOOP
-                 INSERT INTO outbox (event_id, event_type, order_id, version, payload)
-                 SELECT gen_random_uuid(), 'OrderUpdated', o, i, json_build_object('pad', repeat('x', 700))
-                 FROM generate_series(1, 20) o;
-                 COMMIT;
-             END LOOP;
-         END $$",
-    )
-    .await;
-    let mut short = Vec::new();
-    let mut million = 0.0;
-    for events in [10_000_u32, 10_000, 10_000, 1_000_000, 10_000, 10_000] {
-        let broker = Broker::new();
-        let relay = log.relay(&broker);
-        // Nothing is kept, so that the figure is the relay's and not that of a growing list.
-        broker.forgets();
-        sqlx::query("CALL fill($1)")
-            .bind(i32::try_from(events).expect("small"))
-            .execute(&log.db)
-            .await
-            .expect("events");
-        let start = Instant::now();
-        assert_eq!(publish_all(&relay).await, u64::from(events));
-        let rate = f64::from(events) / start.elapsed().as_secs_f64();
-        println!("{events:>9} waiting events: {rate:>7.0} a second, {:.1} µs each", 1e6 / rate);
-        if events == 10_000 {
-            short.push(rate);
-        } else {
-            million = rate;
-        }
-        relay.release().await.expect("the lease is given back");
-    }
-    short.sort_by(f64::total_cmp);
-    println!("a million against the median of ten thousand: {:.2}", million / short[short.len() / 2]);
 }

@@ -56,11 +56,7 @@ async fn a_broker_flushed_under_load_ends_with_a_complete_history() {
 
     // The consumer is overtaxed for a moment: some hundred events are in Redis when it loses them.
     let mut flushed = 0;
-    let mut admin = redis::Client::open(redis.url())
-        .expect("an address")
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
+    let mut admin = testbed::connect_redis(redis.url()).await.expect("a connection");
     for burst in 0..30 {
         log.append_many(burst * 100 + 1..=burst * 100 + 100).await;
         while matches!(relay.relay_once().await.expect("a step"), RelayStep::Published { .. }) {}

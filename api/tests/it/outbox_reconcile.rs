@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use api::outbox::{Reconciler, ReconcilerSettings, Relay};
-use tokio::time::Instant;
 
 use crate::outbox_support::{Broker, Log, append, publish_all};
 use sqlx::Connection as _;
@@ -305,12 +304,8 @@ async fn looking_at_a_week_of_events_stays_cheap() {
     world.publish(1..=60_000).await;
     world.consume().await;
     let reconciler = world.reconciler(ReconcilerSettings { scan: 100_000, ..SETTINGS });
-    let start = Instant::now();
     let round = reconciler.reconcile_once().await.expect("a round");
     assert!(round.seen >= 60_000);
-    let first = start.elapsed();
-    let start = Instant::now();
     let round = reconciler.reconcile_once().await.expect("a round");
     assert!(round.seen <= 2 * 1000, "only the second looks: {}", round.seen);
-    assert!(start.elapsed() < first, "{:?} against {first:?}", start.elapsed());
 }

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -117,7 +114,6 @@ type Answer = Box<dyn FnMut(&Envelope) -> PublishOutcome + Send>;
 pub(crate) struct Broker {
     stored: Mutex<Vec<Envelope>>,
     answer: Mutex<Answer>,
-    keeps: AtomicBool,
     open: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
 }
@@ -127,7 +123,6 @@ impl Broker {
         Arc::new(Self {
             stored: Mutex::default(),
             answer: Mutex::new(Box::new(|_| PublishOutcome::Confirmed)),
-            keeps: AtomicBool::new(true),
             open: watch::Sender::new(true),
             waiting: watch::Sender::new(0),
         })
@@ -141,11 +136,6 @@ impl Broker {
     /// From now on everything is confirmed.
     pub(crate) fn confirms(&self) {
         self.answers(|_| PublishOutcome::Confirmed);
-    }
-
-    /// From now on nothing is remembered.
-    pub(crate) fn forgets(&self) {
-        self.keeps.store(false, Ordering::Relaxed);
     }
 
     /// Answers nothing until it is opened again.
@@ -198,7 +188,7 @@ impl EventSink for Broker {
             .iter()
             .map(|event| {
                 let outcome = answer(event);
-                if matches!(outcome, PublishOutcome::Confirmed) && self.keeps.load(Ordering::Relaxed) {
+                if matches!(outcome, PublishOutcome::Confirmed) {
                     stored.push(event.clone());
                 }
                 outcome

@@ -111,8 +111,7 @@ impl Authority {
 
     /// Has a Redis speak TLS on another port.
     async fn secure_redis(&self, server: &PrivateRedis) -> String {
-        let client = redis::Client::open(server.url()).expect("an address");
-        let mut admin = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        let mut admin = testbed::connect_redis(server.url()).await.expect("Redis answers");
         let port = testbed::free_port();
         let _: () = redis::cmd("CONFIG")
             .arg("SET")
