@@ -96,7 +96,7 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
     let wake = Wake::default();
     Ok(AppState::new(State {
-        limits: Limits::new(config.http.rate_limits, redis.clone()),
+        limits: Limits::new(config.http.rate_limits, redis.clone(), clock.clone()),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
         health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
         orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,

@@ -29,7 +29,7 @@ const VARIABLES: [(&str, &str); 7] = [
 
 /// The folders, and the requests in them in an order in which all succeed. What is not named here comes last.
 const FOLDERS: [(&str, &[&str]); 3] = [
-    ("auth", &["register", "login", "login_test", "refresh", "logout"]),
+    ("auth", &["register", "login", "login_test", "refresh", "logout", "logout_all"]),
     (
         "orders",
         &[

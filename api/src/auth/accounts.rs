@@ -1,12 +1,17 @@
-//! The SQL of accounts.
+//! The SQL of accounts, and of ending sessions.
 
 use shared::{
     db::{DbConnection, DbPool, WriteError},
     order::CustomerId,
 };
+use time::OffsetDateTime;
 
 use super::{Caller, Email, Role};
 use crate::error::ApiError;
+
+/// The customer ids of accounts beside an external identity provider, as `local_customer_ids` hands them out: 2^52 to
+/// 2^53 - 1. No token of the provider is taken that names one of them.
+pub(super) const LOCAL_IDS: std::ops::RangeInclusive<i64> = (1 << 52)..=(1 << 53) - 1;
 
 /// What became of a new account.
 pub(super) enum Created {
@@ -20,18 +25,46 @@ pub(super) enum Created {
 pub(super) struct Account {
     pub(super) caller: Caller,
     pub(super) password_hash: String,
+    /// The generation in which its next session begins.
+    pub(super) generation: i64,
 }
 
-/// Adds an account.
-pub(super) async fn create(db: &DbPool, email: &Email, password_hash: &str) -> Result<Created, ApiError> {
+/// What is known now of a customer who has a session.
+pub(super) struct Standing {
+    /// The role of its account; `None` if there is no account.
+    pub(super) role: Option<Role>,
+    /// Sessions of other generations are over.
+    pub(super) generation: i64,
+    /// When all sessions of the customer were last ended.
+    pub(super) sessions_ended_at: Option<OffsetDateTime>,
+}
+
+/// Adds an account. `beside_provider` takes its customer id from [`LOCAL_IDS`].
+pub(super) async fn create(
+    db: &DbPool,
+    email: &Email,
+    password_hash: &str,
+    beside_provider: bool,
+) -> Result<Created, ApiError> {
     let insert = |mut db: DbConnection| async move {
-        sqlx::query_scalar!(
-            "INSERT INTO accounts (email, password_hash) VALUES ($1, $2) RETURNING customer_id",
-            email.as_str(),
-            password_hash
-        )
-        .fetch_one(&mut *db)
-        .await
+        if beside_provider {
+            sqlx::query_scalar!(
+                "INSERT INTO accounts (customer_id, email, password_hash)
+                 VALUES (nextval('local_customer_ids'), $1, $2) RETURNING customer_id",
+                email.as_str(),
+                password_hash
+            )
+            .fetch_one(&mut *db)
+            .await
+        } else {
+            sqlx::query_scalar!(
+                "INSERT INTO accounts (email, password_hash) VALUES ($1, $2) RETURNING customer_id",
+                email.as_str(),
+                password_hash
+            )
+            .fetch_one(&mut *db)
+            .await
+        }
     };
     match db.write(false, insert).await {
         Ok((id, _)) => Ok(Created::Account(id.try_into().map_err(ApiError::internal)?)),
@@ -51,15 +84,67 @@ pub(super) async fn create(db: &DbPool, email: &Email, password_hash: &str) -> R
 /// The account with this address.
 pub(super) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, ApiError> {
     let select = |mut db: DbConnection| async move {
-        sqlx::query!("SELECT customer_id, password_hash, role FROM accounts WHERE email = $1", email.as_str())
-            .fetch_optional(&mut *db)
-            .await
+        sqlx::query!(
+            r#"SELECT customer_id, password_hash, role, coalesce(generation, 0) AS "generation!"
+               FROM accounts LEFT JOIN session_generations USING (customer_id) WHERE email = $1"#,
+            email.as_str()
+        )
+        .fetch_optional(&mut *db)
+        .await
     };
     let row = db.read(select).await?;
     row.map(|row| {
         let customer_id = row.customer_id.try_into().map_err(ApiError::internal)?;
-        let role: Role = row.role.parse().map_err(|error: &str| ApiError::internal(error))?;
-        Ok(Account { caller: Caller { customer_id, role }, password_hash: row.password_hash })
+        Ok(Account {
+            caller: Caller { customer_id, role: parse_role(&row.role)? },
+            password_hash: row.password_hash,
+            generation: row.generation,
+        })
     })
     .transpose()
+}
+
+/// What is known now of a customer.
+pub(super) async fn standing(db: &DbPool, customer: CustomerId) -> Result<Standing, ApiError> {
+    let select = |mut db: DbConnection| async move {
+        sqlx::query!(
+            "SELECT (SELECT role FROM accounts WHERE customer_id = $1) AS role,
+                    (SELECT generation FROM session_generations WHERE customer_id = $1) AS generation,
+                    (SELECT ended_at FROM session_generations WHERE customer_id = $1) AS ended_at",
+            customer.get()
+        )
+        .fetch_one(&mut *db)
+        .await
+    };
+    let row = db.read(select).await?;
+    Ok(Standing {
+        role: row.role.as_deref().map(parse_role).transpose()?,
+        generation: row.generation.unwrap_or(0),
+        sessions_ended_at: row.ended_at,
+    })
+}
+
+/// Ends every session of a customer. Ending them twice does no harm.
+pub(super) async fn end_sessions(
+    db: &DbPool,
+    customer: CustomerId,
+    now: OffsetDateTime,
+) -> Result<(), ApiError> {
+    let upsert = |mut db: DbConnection| async move {
+        sqlx::query!(
+            "INSERT INTO session_generations AS current (customer_id, generation, ended_at) VALUES ($1, 1, $2)
+             ON CONFLICT (customer_id) DO UPDATE
+             SET generation = current.generation + 1, ended_at = greatest(current.ended_at, excluded.ended_at)",
+            customer.get(),
+            now
+        )
+        .execute(&mut *db)
+        .await
+    };
+    db.write(false, upsert).await.map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+fn parse_role(text: &str) -> Result<Role, ApiError> {
+    text.parse().map_err(|error: &str| ApiError::internal(error))
 }

@@ -1,5 +1,7 @@
 //! The settings of authentication.
 
+use std::net::IpAddr;
+
 use secrecy::SecretString;
 use shared::config::{ConfigError, Env};
 
@@ -20,6 +22,8 @@ pub struct AuthConfig {
     pub provider: Option<ProviderConfig>,
     /// Whether `login-test` exists.
     pub test_login: bool,
+    /// Whether accounts with passwords exist: `register` and `login`.
+    pub local_accounts: bool,
 }
 
 /// An external identity provider.
@@ -38,6 +42,13 @@ impl ProviderConfig {
     /// made for somebody else must not be taken.
     fn from_env(env: &Env) -> Result<Option<Self>, ConfigError> {
         let Some(jwks_url) = env.http_url("JWT_JWKS_URL")? else { return Ok(None) };
+        if !is_safe_source_of_keys(&jwks_url) {
+            return Err(ConfigError::new(
+                "JWT_JWKS_URL",
+                "may begin with http:// for a loopback address only, otherwise with https://: whoever can change the keys \
+                 on their way can sign in as anybody",
+            ));
+        }
         Ok(Some(Self {
             jwks_url: jwks_url.into(),
             issuer: env.required("JWT_ISSUER")?.to_owned(),
@@ -47,7 +58,8 @@ impl ProviderConfig {
 }
 
 impl AuthConfig {
-    /// Reads `JWT_SECRET`, `JWT_PREVIOUS_SECRETS` (separated by commas) and the identity provider's settings.
+    /// Reads `JWT_SECRET`, `JWT_PREVIOUS_SECRETS` (separated by commas), the identity provider's settings and
+    /// `LOCAL_ACCOUNTS`.
     pub fn from_env(env: &Env, debug: bool) -> Result<Self, ConfigError> {
         let secret = |name, text| secret(name, text, debug);
         let previous_secrets = env
@@ -58,8 +70,23 @@ impl AuthConfig {
             .map(|text| secret("JWT_PREVIOUS_SECRETS", text.trim()))
             .collect::<Result<_, _>>()?;
         let secret = secret("JWT_SECRET", env.required("JWT_SECRET")?)?;
-        Ok(Self { secret, previous_secrets, provider: ProviderConfig::from_env(env)?, test_login: debug })
+        let provider = ProviderConfig::from_env(env)?;
+        // A customer of the provider must not find its orders in the hands of somebody who has registered here.
+        let local_accounts = match env.text("LOCAL_ACCOUNTS") {
+            Some(_) => env.flag("LOCAL_ACCOUNTS")?,
+            None => provider.is_none(),
+        };
+        Ok(Self { secret, previous_secrets, provider, test_login: debug, local_accounts })
     }
+}
+
+/// Whether nobody on the way can change what a URL gives.
+fn is_safe_source_of_keys(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_loopback =
+        host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback());
+    is_loopback || url.scheme() == "https"
 }
 
 fn secret(name: &'static str, text: &str, debug: bool) -> Result<SecretString, ConfigError> {

@@ -27,6 +27,9 @@ pub(super) struct Header {
     /// Which of an identity provider's keys; our own tokens name none.
     #[serde(default)]
     pub(super) kid: Option<String>,
+    /// What kind of token it is (RFC 7519, section 5.1).
+    #[serde(default)]
+    typ: Option<String>,
     /// Extensions that a verifier must understand (RFC 7515, section 4.1.11); we understand none.
     #[serde(default)]
     crit: Option<serde::de::IgnoredAny>,
@@ -44,6 +47,9 @@ impl<'a> Unverified<'a> {
         if header.crit.is_some() {
             return Err(TokenError::Algorithm);
         }
+        if !header.typ.as_deref().is_none_or(is_access_token_type) {
+            return Err(TokenError::WrongType);
+        }
         Ok(Self { text: token, message, signature, payload, header })
     }
 
@@ -51,6 +57,13 @@ impl<'a> Unverified<'a> {
     pub(super) fn claims<T: DeserializeOwned>(&self) -> Result<T, TokenError> {
         decode(self.payload)
     }
+}
+
+/// The types of access tokens: the general one, and that of RFC 9068. Tokens for logout, proof of possession or security
+/// events are signed by the same keys and have types of their own.
+fn is_access_token_type(typ: &str) -> bool {
+    let typ = typ.to_ascii_lowercase();
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
 fn decode<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {

@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use shared::order::CustomerId;
 use utoipa::ToSchema;
 
-use super::{Caller, Role, TokenPair};
+use super::{Caller, Role, TokenPair, accounts, sessions::Origin};
 use crate::{
     error::ApiError,
     extract::{Faults, JsonBody, Object, Value},
@@ -51,5 +51,6 @@ pub async fn login_test(
 ) -> Result<Json<TokenPair>, ApiError> {
     let login = LoginTest::parse(&body)?;
     let caller = Caller { customer_id: login.customer_id, role: login.role };
-    Ok(Json(state.auth.log_in(caller, state.clock.now()).await?))
+    let generation = accounts::standing(&state.db, caller.customer_id).await?.generation;
+    Ok(Json(state.auth.log_in(caller, Origin::TestLogin { generation }, state.clock.now()).await?))
 }

@@ -9,10 +9,12 @@ mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hash_queue;
 mod jwt;
 pub mod login;
 pub mod login_test;
 pub mod logout;
+pub mod logout_all;
 mod pair;
 mod passwords;
 mod provider;
@@ -21,6 +23,7 @@ pub mod register;
 mod sessions;
 mod tokens;
 
+use shared::{order::CustomerId, redis::Redis};
 use time::OffsetDateTime;
 
 pub use caller::{Caller, Role};
@@ -28,14 +31,15 @@ pub use config::{AuthConfig, PUBLISHED_SECRET, ProviderConfig};
 pub use email::{Email, NotAnEmail};
 pub use error::TokenError;
 pub use pair::TokenPair;
-pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME};
-
-use shared::redis::Redis;
+pub use sessions::MAX_SESSION_AGE;
+pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME, RefreshToken};
 
 use crate::error::ApiError;
+use accounts::{LOCAL_IDS, Standing};
 use jwt::Unverified;
 use passwords::Passwords;
 use provider::Provider;
+use sessions::{Origin, SessionRules};
 use tokens::Tokens;
 
 /// Tokens and sessions.
@@ -43,6 +47,8 @@ pub struct Auth {
     tokens: Tokens,
     passwords: Passwords,
     provider: Option<Provider>,
+    test_login: bool,
+    local_accounts: bool,
     redis: Redis,
 }
 
@@ -53,6 +59,8 @@ impl Auth {
             tokens: Tokens::new(config),
             passwords: Passwords::new(),
             provider: config.provider.clone().map(Provider::new).transpose()?,
+            test_login: config.test_login,
+            local_accounts: config.local_accounts,
             redis,
         })
     }
@@ -69,17 +77,40 @@ impl Auth {
         }
     }
 
+    /// Whether the account of this customer may be used. Beside an identity provider only ids that it cannot name may:
+    /// any other might be a customer of the provider.
+    fn may_use_account(&self, customer: CustomerId) -> bool {
+        self.local_accounts && (self.provider.is_none() || LOCAL_IDS.contains(&customer.get()))
+    }
+
     /// Begins a session: the first token pair.
-    pub async fn log_in(&self, caller: Caller, now: OffsetDateTime) -> Result<TokenPair, ApiError> {
-        let pair = sessions::begin(&self.redis, &self.tokens, caller, now).await?;
+    async fn log_in(
+        &self,
+        caller: Caller,
+        origin: Origin,
+        now: OffsetDateTime,
+    ) -> Result<TokenPair, ApiError> {
+        let pair = sessions::begin(&self.redis, &self.tokens, caller, origin, now).await?;
         Ok(TokenPair::new(pair, caller))
     }
 
-    /// Exchanges a refresh token for the next pair.
-    pub async fn refresh(&self, token: &str, now: OffsetDateTime) -> Result<TokenPair, ApiError> {
-        let presented = self.tokens.verify_refresh(token, now)?;
-        let pair = sessions::rotate(&self.redis, &self.tokens, &presented, now).await??;
-        Ok(TokenPair::new(pair, presented.caller))
+    /// Reads a refresh token. Whether it is spent is not looked at.
+    pub fn verify_refresh(&self, token: &str, now: OffsetDateTime) -> Result<RefreshToken, ApiError> {
+        Ok(self.tokens.verify_refresh(token, now)?)
+    }
+
+    /// Exchanges a refresh token for the next pair, with the rights that its customer has now.
+    async fn refresh(
+        &self,
+        presented: &RefreshToken,
+        standing: &Standing,
+        now: OffsetDateTime,
+    ) -> Result<TokenPair, ApiError> {
+        let account = self.may_use_account(presented.caller.customer_id);
+        let rules = SessionRules { test_login: self.test_login, account };
+        let rotated = sessions::rotate(&self.redis, &self.tokens, presented, standing, rules, now).await?;
+        let (pair, caller) = rotated?;
+        Ok(TokenPair::new(pair, caller))
     }
 
     /// Ends the session that a refresh token belongs to.

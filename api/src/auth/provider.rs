@@ -1,4 +1,7 @@
 //! Tokens of an external identity provider: RS256, ES256 and `EdDSA`, checked with the keys it publishes (JWKS).
+//!
+//! Whoever answers at the address of the keys can sign in as anybody. So they come over TLS or from this machine, from that
+//! address itself, and count for a limited time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration as StdDuration};
 
@@ -6,20 +9,25 @@ use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
 };
+use reqwest::{StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Mutex, RwLock};
 
-use super::{Caller, ProviderConfig, Role, TokenError, jwt::Unverified};
+use super::{Caller, ProviderConfig, Role, TokenError, accounts::LOCAL_IDS, jwt::Unverified};
 use crate::error::ApiError;
 
 /// An unknown key makes us ask again, at most this often: tokens with made-up keys must not hammer the provider.
 const ASK_AGAIN_AFTER: Duration = Duration::seconds(60);
-/// The same while no keys have been had at all, and every token of the provider is answered with 503.
+/// The same while there are no keys that can be used, and every token of the provider is answered with 503.
 const FIRST_ASK_AGAIN_AFTER: Duration = Duration::seconds(5);
 /// Keys older than this are fetched anew, so that a withdrawn one is not trusted for ever.
 const STALE_AFTER: Duration = Duration::hours(1);
+/// Keys older than this are not used any more, also while the provider is down: one of them may have been withdrawn.
+const UNUSABLE_AFTER: Duration = Duration::hours(24);
+/// The largest set of keys that is read. One key takes about 2 KiB with its certificate.
+const MAX_SET_BYTES: usize = 256 * 1024;
 /// How long the provider may take.
 const FETCH_TIMEOUT: StdDuration = StdDuration::from_secs(3);
 /// How far the provider's clock may be from ours.
@@ -50,6 +58,12 @@ pub(super) struct Key {
 enum FetchError {
     #[error("the identity provider cannot be reached: {0}")]
     Http(#[from] reqwest::Error),
+    #[error("the identity provider answers {0} instead of its keys; redirects are not followed")]
+    Status(StatusCode),
+    #[error("the keys of the identity provider have more than {MAX_SET_BYTES} bytes")]
+    TooLarge,
+    #[error("the keys of the identity provider cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
     #[error("the identity provider publishes no key that can be used")]
     NoKeys,
     #[error("the identity provider was asked for its keys a moment ago, in vain")]
@@ -75,8 +89,13 @@ pub(super) struct ProviderClaims {
     customer_id: Option<NumberOrText>,
     #[serde(default)]
     role: Option<String>,
+    /// Three names under which providers say what the token is for.
     #[serde(default, rename = "type")]
     kind: Option<String>,
+    #[serde(default)]
+    typ: Option<String>,
+    #[serde(default)]
+    token_use: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +114,8 @@ enum NumberOrText {
 
 impl Provider {
     pub(super) fn new(config: ProviderConfig) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).build()?;
+        let client =
+            reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(redirect::Policy::none()).build()?;
         Ok(Self { config, client, keys: RwLock::default(), asked: Mutex::new(None) })
     }
 
@@ -125,14 +145,19 @@ impl Provider {
     /// Keys with the one asked for, where the provider has it.
     async fn keys_for(&self, kid: &str, now: OffsetDateTime) -> Result<Arc<Keys>, ApiError> {
         let keys = Arc::clone(&*self.keys.read().await);
-        let fresh = keys.fetched.is_some_and(|at| now - at < STALE_AFTER);
-        if fresh && keys.by_id.contains_key(kid) {
+        let younger_than = |age: Duration| keys.fetched.is_some_and(|at| now - at < age);
+        let is_known = keys.by_id.contains_key(kid);
+        if is_known && younger_than(STALE_AFTER) {
+            return Ok(keys);
+        }
+        // One request asks, and those that can do without the answer do not wait for it.
+        if is_known && younger_than(UNUSABLE_AFTER) && self.asked.try_lock().is_err() {
             return Ok(keys);
         }
         match self.ask(&keys, now).await {
             Ok(keys) => Ok(keys),
-            // Those that are there go on holding while the provider is down.
-            Err(_) if keys.fetched.is_some() => Ok(keys),
+            // Those that are there go on holding for a while when the provider is down.
+            Err(_) if younger_than(UNUSABLE_AFTER) => Ok(keys),
             Err(error) => Err(ApiError::unavailable(error)),
         }
     }
@@ -144,7 +169,8 @@ impl Provider {
         if !Arc::ptr_eq(&current, seen) {
             return Ok(current);
         }
-        let pause = if current.fetched.is_some() { ASK_AGAIN_AFTER } else { FIRST_ASK_AGAIN_AFTER };
+        let usable = current.fetched.is_some_and(|at| now - at < UNUSABLE_AFTER);
+        let pause = if usable { ASK_AGAIN_AFTER } else { FIRST_ASK_AGAIN_AFTER };
         if asked.is_some_and(|at| now - at < pause) {
             return Err(FetchError::AskedLately);
         }
@@ -163,8 +189,18 @@ impl Provider {
     }
 
     async fn fetch(&self, now: OffsetDateTime) -> Result<Keys, FetchError> {
-        let response = self.client.get(&self.config.jwks_url).send().await?.error_for_status()?;
-        let set: JwkSet = response.json().await?;
+        let mut response = self.client.get(&self.config.jwks_url).send().await?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if body.len() + chunk.len() > MAX_SET_BYTES {
+                return Err(FetchError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let set: JwkSet = serde_json::from_slice(&body)?;
         let by_id: HashMap<String, Key> = set.keys.into_iter().filter_map(usable).collect();
         if by_id.is_empty() {
             return Err(FetchError::NoKeys);
@@ -180,7 +216,8 @@ impl Provider {
         if claims.iss != self.config.issuer || !ours {
             return Err(TokenError::NotForUs);
         }
-        if claims.kind.as_deref() == Some("refresh") {
+        let kinds = [&claims.kind, &claims.typ, &claims.token_use];
+        if !kinds.into_iter().flatten().all(|kind| is_for_access(kind)) {
             return Err(TokenError::WrongType);
         }
         let at = |seconds: f64| Duration::saturating_seconds_f64(seconds);
@@ -196,6 +233,8 @@ impl Provider {
             Some(NumberOrText::Text(text)) => text.parse().ok(),
             None => claims.sub.and_then(|sub| sub.parse().ok()),
         };
+        // Ids of local accounts are nobody's at the provider.
+        let customer_id = customer_id.filter(|id| !LOCAL_IDS.contains(id));
         let customer_id = customer_id.and_then(|id| id.try_into().ok()).ok_or(TokenError::NotForUs)?;
         let role = match claims.role.as_deref() {
             Some("admin") => Role::Admin,
@@ -203,6 +242,11 @@ impl Provider {
         };
         Ok(Caller { customer_id, role })
     }
+}
+
+/// Whether a token that says this of itself is an access token, and neither an ID token nor a refresh token.
+fn is_for_access(kind: &str) -> bool {
+    ["access", "bearer", "jwt", "at+jwt"].iter().any(|known| kind.eq_ignore_ascii_case(known))
 }
 
 /// A key that may sign tokens for us, by its id. Others in the set are for other purposes.

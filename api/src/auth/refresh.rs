@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use utoipa::ToSchema;
 
-use super::TokenPair;
+use super::{TokenPair, accounts};
 use crate::{
     error::ApiError,
     extract::{Faults, JsonBody, Object, Value},
@@ -30,7 +30,8 @@ impl RefreshRequest {
 
 /// Exchange a refresh token for the next pair.
 ///
-/// The token is spent by it. Presented again within 10 s it gives the same successor; later, it ends the session.
+/// The token is spent by it. Presented again within 10 s it gives the same successor; later, it ends the session. The new
+/// pair has the role that the account has now. A session ends 90 days after its login, with its account, and by a logout.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/refresh",
@@ -48,5 +49,8 @@ pub async fn refresh(
     JsonBody(body): JsonBody,
 ) -> Result<Json<TokenPair>, ApiError> {
     let request = RefreshRequest::parse(&body)?;
-    Ok(Json(state.auth.refresh(&request.refresh_token, state.clock.now()).await?))
+    let now = state.clock.now();
+    let presented = state.auth.verify_refresh(&request.refresh_token, now)?;
+    let standing = accounts::standing(&state.db, presented.caller.customer_id).await?;
+    Ok(Json(state.auth.refresh(&presented, &standing, now).await?))
 }

@@ -1,6 +1,8 @@
 //! `POST /api/v1/auth/register`: a new account.
 
-use axum::{Json, extract::State, http::StatusCode};
+use std::sync::Arc;
+
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use shared::order::CustomerId;
 use utoipa::ToSchema;
@@ -8,13 +10,19 @@ use utoipa::ToSchema;
 use super::{
     Email,
     accounts::{self, Created},
-    passwords,
+    passwords::{self, Password},
 };
 use crate::{
     error::{ApiError, Code, Fault},
-    extract::{Faults, JsonBody, Object, Value, fault},
+    extract::{Faults, JsonBody, Object, Value},
+    limits::{Policy, Quota, Subject},
+    middleware::Context,
     state::AppState,
 };
+
+/// New accounts from one network. Each costs a hash and a row.
+const FROM_NETWORK: Policy =
+    Policy { name: "register-network", counts: "registrations", quota: Quota::new(60, 3600) };
 
 /// An address and a password.
 #[derive(ToSchema)]
@@ -24,9 +32,10 @@ pub struct Credentials {
     /// Compared without regard to case.
     #[schema(value_type = String, pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$", max_length = 254)]
     pub(super) email: Email,
-    /// Any characters.
-    #[schema(min_length = 8, max_length = 128)]
-    pub(super) password: String,
+    /// Any characters but control characters. A new one must not be common, nor made of the address (`too_weak`). Compared
+    /// as RFC 8265 says (`OpaqueString`).
+    #[schema(value_type = String, min_length = 8, max_length = 128)]
+    pub(super) password: Password,
 }
 
 /// The new account.
@@ -37,7 +46,11 @@ pub struct Registered {
 }
 
 impl Credentials {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    /// Reads both; `password` says which passwords are taken.
+    pub(super) fn parse(
+        body: &[u8],
+        password: impl FnOnce(&Value<'_>) -> Result<Password, Fault>,
+    ) -> Result<Self, ApiError> {
         let mut faults = Faults::new();
         let mut fields = Object::parse(body)?;
         let email = fields.required("email", Value::parsed, &mut faults);
@@ -47,16 +60,9 @@ impl Credentials {
     }
 }
 
-fn password(value: &Value<'_>) -> Result<String, Fault> {
-    let text = value.string()?;
-    if passwords::LENGTH.contains(&text.chars().count()) {
-        return Ok(text.into_owned());
-    }
-    let (least, most) = (passwords::LENGTH.start(), passwords::LENGTH.end());
-    Err(value.fault(fault::INVALID_LENGTH, format!("must have {least} to {most} characters")))
-}
-
 /// Open an account.
+///
+/// A network may open 60 accounts an hour: beyond that, or with too many at once, it is 429.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/register",
@@ -71,11 +77,16 @@ fn password(value: &Value<'_>) -> Result<String, Fault> {
 )]
 pub async fn register(
     State(state): State<AppState>,
+    Extension(context): Extension<Arc<Context>>,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<Registered>), ApiError> {
-    let Credentials { email, password } = Credentials::parse(&body)?;
-    let hash = state.auth.passwords.hash(password).await?;
-    match accounts::create(&state.db, &email, &hash).await? {
+    let Credentials { email, password } = Credentials::parse(&body, Password::of_new_account)?;
+    let network = context.client.into();
+    let place = state.auth.passwords.queue_registration(network)?;
+    state.limits.take(FROM_NETWORK, Subject::Network(network)).await.check()?;
+    let hash = passwords::hash(place, password, &email).await?;
+    let beside_provider = state.config.auth.provider.is_some();
+    match accounts::create(&state.db, &email, &hash, beside_provider).await? {
         Created::Account(customer_id) => Ok((StatusCode::CREATED, Json(Registered { customer_id }))),
         Created::EmailTaken => Err(ApiError::new(Code::EmailTaken, "another account has this address")),
     }

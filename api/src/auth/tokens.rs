@@ -36,10 +36,12 @@ pub(super) struct Tokens {
 }
 
 /// A refresh token that was verified.
-pub(super) struct RefreshToken {
+pub struct RefreshToken {
     pub(super) caller: Caller,
     /// The session it belongs to and its place in it, as [`Tokens::refresh`] was told.
     pub(super) jti: String,
+    /// When it was signed, in seconds since the Unix epoch.
+    pub(super) issued_at: i64,
 }
 
 impl Tokens {
@@ -110,8 +112,9 @@ impl Tokens {
         now: OffsetDateTime,
     ) -> Result<RefreshToken, TokenError> {
         let token = Unverified::parse(token)?;
-        let caller = self.signed_claims(&token, Kind::Refresh)?.caller_at(now)?;
-        Ok(RefreshToken { caller, jti: token.claims::<Identified>()?.jti })
+        let claims = self.signed_claims(&token, Kind::Refresh)?;
+        let caller = claims.caller_at(now)?;
+        Ok(RefreshToken { caller, jti: token.claims::<Identified>()?.jti, issued_at: claims.iat })
     }
 
     /// The claims of a token that one of our keys has signed.
@@ -155,7 +158,13 @@ mod tests {
     #[test]
     fn a_remembered_token_opens_the_api_no_longer_than_any_other_and_a_refresh_token_is_not_remembered() {
         let secret = SecretString::from("a key of thirty-two bytes or more");
-        let config = AuthConfig { secret, previous_secrets: Vec::new(), provider: None, test_login: false };
+        let config = AuthConfig {
+            secret,
+            previous_secrets: Vec::new(),
+            provider: None,
+            test_login: false,
+            local_accounts: true,
+        };
         let tokens = Tokens::new(&config);
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let caller = Caller { customer_id: 7.try_into().unwrap(), role: Role::Customer };

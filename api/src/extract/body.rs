@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
-    extract::{FromRequest, Request},
+    extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderMap, HeaderValue, header},
 };
 use bytes::{Bytes, BytesMut};
@@ -50,6 +50,19 @@ impl<S: Sync> FromRequest<S> for JsonBody {
         let reader = request.extensions().get::<BodyReader>().cloned();
         let reader = reader.ok_or_else(|| ApiError::internal("a route without the frame around handlers"))?;
         reader.read(request.into_body()).await.map(Self)
+    }
+}
+
+impl<S: Sync> OptionalFromRequest<S> for JsonBody {
+    type Rejection = ApiError;
+
+    /// `None` for a request without a body.
+    async fn from_request(request: Request<Body>, state: &S) -> Result<Option<Self>, ApiError> {
+        if request.body().is_end_stream() {
+            Query::none(request.uri().query())?;
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 

@@ -48,6 +48,8 @@ pub mod fault {
     pub const OUT_OF_RANGE: &str = "out_of_range";
     /// Fewer or more elements or characters than allowed.
     pub const INVALID_LENGTH: &str = "invalid_length";
+    /// A password that is common or close to the address.
+    pub const TOO_WEAK: &str = "too_weak";
     /// More decimals than the amount may have.
     pub const TOO_MANY_DECIMALS: &str = "too_many_decimals";
 }

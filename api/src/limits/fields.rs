@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::Decision;
+use super::{Decision, Policy};
 use crate::error::{ApiError, Code};
 
 /// How much is left, and when the quota is whole again.
@@ -20,7 +20,7 @@ pub(crate) fn add_fields(headers: &mut HeaderMap, decisions: &[Decision]) {
     let (mut left, mut policy) = (String::new(), String::new());
     for decision in decisions {
         let separator = if left.is_empty() { "" } else { ", " };
-        let Decision { policy: name, quota, remaining, reset, .. } = decision;
+        let Decision { policy: Policy { name, quota, .. }, remaining, reset, .. } = decision;
         // Writing to a String cannot fail.
         let _ = write!(left, "{separator}\"{name}\";r={remaining};t={}", whole_seconds(*reset));
         let _ = write!(policy, "{separator}\"{name}\";q={};w={}", quota.requests(), quota.seconds());
@@ -39,7 +39,8 @@ impl Decision {
             return Ok(());
         }
         let seconds = whole_seconds(self.retry_after).max(1);
-        let detail = format!("more than {} requests in {} s", self.quota.requests(), self.quota.seconds());
+        let Policy { counts, quota, .. } = self.policy;
+        let detail = format!("more than {} {counts} in {} s", quota.requests(), quota.seconds());
         Err(ApiError::new(Code::RateLimited, detail)
             .with_header(header::RETRY_AFTER, HeaderValue::from(seconds)))
     }

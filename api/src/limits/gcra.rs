@@ -22,17 +22,15 @@ impl Verdict {
     }
 }
 
-/// Counts against a bucket that would be full again at `full`; gives the new such time, where it changes.
-pub(super) fn count(full: Duration, quota: Quota, cost: i32, now: Duration) -> (Duration, Verdict) {
-    let interval = Duration::from_micros(quota.interval_us());
-    let window = Duration::from_micros(quota.window_us());
+/// Asks a bucket that would be full again at `full` whether one more request is allowed. Gives the new such time, which
+/// changes if the request is allowed and `counts`.
+pub(super) fn ask(full: Duration, quota: Quota, counts: bool, now: Duration) -> (Duration, Verdict) {
     let full = full.max(now);
-    let after = if cost > 0 { full + interval } else { full.saturating_sub(interval).max(now) };
-    let beyond = after.saturating_sub(now).saturating_sub(window);
-    if cost > 0 && !beyond.is_zero() {
-        return (full, Verdict { allowed: false, used: full.saturating_sub(now), wait: beyond });
-    }
-    (after, Verdict { allowed: true, used: after.saturating_sub(now), wait: Duration::ZERO })
+    let after = full + Duration::from_micros(quota.interval_us());
+    let wait = after.saturating_sub(now).saturating_sub(Duration::from_micros(quota.window_us()));
+    let allowed = wait.is_zero();
+    let full = if allowed && counts { after } else { full };
+    (full, Verdict { allowed, used: full.saturating_sub(now), wait })
 }
 
 #[cfg(test)]
@@ -45,7 +43,7 @@ mod tests {
         let second = Duration::from_secs;
         let mut full = Duration::ZERO;
         let mut take = |at: u64| {
-            let (after, verdict) = count(full, quota, 1, second(at));
+            let (after, verdict) = ask(full, quota, true, second(at));
             full = after;
             (verdict.allowed, verdict.remaining(quota), verdict.wait.as_secs())
         };
@@ -59,13 +57,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_can_be_used_again() {
+    fn a_look_counts_nothing_and_says_what_a_request_would_be_told() {
         let quota: Quota = "1/1s".parse().unwrap();
         let now = Duration::from_secs(5);
-        let (full, _) = count(Duration::ZERO, quota, 1, now);
-        let (full, verdict) = count(full, quota, -1, now);
-        assert_eq!((full, verdict.remaining(quota)), (now, 1));
-        let (again, _) = count(full, quota, -1, now);
-        assert_eq!(again, now, "there is never more than the quota");
+        let (full, verdict) = ask(Duration::ZERO, quota, false, now);
+        assert_eq!((full, verdict.allowed, verdict.remaining(quota)), (now, true, 1));
+        let (full, _) = ask(full, quota, true, now);
+        let (again, verdict) = ask(full, quota, false, now);
+        assert_eq!((again, verdict.allowed, verdict.wait), (full, false, Duration::from_secs(1)));
     }
 }

@@ -19,23 +19,48 @@ const MAX_KEYS: usize = 100_000;
 pub(super) struct Local(Mutex<HashMap<String, Duration>>);
 
 impl Local {
-    /// Counts against the bucket of `key`; `now` is the time since this process began.
-    pub(super) fn count(&self, key: &str, quota: Quota, cost: i32, now: Duration) -> Verdict {
+    /// Asks the bucket of `key`; `now` is the time since some moment that stays the same.
+    pub(super) fn ask(&self, key: &str, quota: Quota, counts: bool, now: Duration) -> Verdict {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_KEYS && !buckets.contains_key(key) {
-            // A full bucket is the same as none.
-            buckets.retain(|_, full| *full > now);
-            if buckets.len() >= MAX_KEYS {
-                buckets.clear();
-            }
+            make_room(&mut buckets, now);
         }
         let full = buckets.get(key).copied().unwrap_or_default();
-        let (full, verdict) = gcra::count(full, quota, cost, now);
+        let (full, verdict) = gcra::ask(full, quota, counts, now);
         if full > now {
             buckets.insert(key.to_owned(), full);
         } else {
             buckets.remove(key);
         }
         verdict
+    }
+}
+
+/// Forgets the half of the buckets that are full again soonest: those that have counted least. Whoever comes from many
+/// addresses must not make us forget how often it has guessed.
+fn make_room(buckets: &mut HashMap<String, Duration>, now: Duration) {
+    let mut times: Vec<Duration> = buckets.values().copied().collect();
+    let middle = times.len() / 2;
+    let (_, median, _) = times.select_nth_unstable(middle);
+    let latest_forgotten = (*median).max(now);
+    buckets.retain(|_, full| *full > latest_forgotten);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_addresses_fills_no_memory_and_does_not_undo_what_was_counted() {
+        let (local, now) = (Local::default(), Duration::from_secs(1));
+        let (guesses, requests) = (Quota::new(2, 900), Quota::new(1000, 60));
+        for _ in 0..2 {
+            assert!(local.ask("guesses", guesses, true, now).allowed);
+        }
+        for address in 0..2 * MAX_KEYS {
+            local.ask(&format!("address {address}"), requests, true, now);
+        }
+        assert!(local.0.lock().unwrap().len() <= MAX_KEYS);
+        assert!(!local.ask("guesses", guesses, true, now).allowed);
     }
 }

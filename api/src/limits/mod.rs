@@ -7,6 +7,7 @@ mod fields;
 mod gcra;
 mod local;
 mod quota;
+mod subject;
 
 use std::{
     net::IpAddr,
@@ -19,29 +20,30 @@ use std::{
 
 use redis::Script;
 use shared::{
+    clock::Clock,
     order::CustomerId,
     redis::{Redis, RedisFailure},
 };
 
 pub(crate) use fields::add_fields;
 pub use fields::{RATE_LIMIT, RATE_LIMIT_POLICY};
-pub use quota::{Quota, RateLimits};
+pub use quota::{Policy, Quota, RateLimits};
+pub use subject::{Network, Subject};
 
 use gcra::Verdict;
 use local::Local;
 
-/// A limit must not cost a request more than this; then the process counts for itself.
-const DEADLINE: Duration = Duration::from_millis(50);
 /// After a failure Redis is left alone for this long.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("gcra.lua")));
+static ASK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("gcra.lua")));
 
 /// Counts requests against quotas.
 pub struct Limits {
     quotas: RateLimits,
     redis: Redis,
     local: Local,
+    clock: Clock,
     start: Instant,
     /// Milliseconds after `start` until which Redis is left alone.
     away_until: AtomicU64,
@@ -50,10 +52,8 @@ pub struct Limits {
 /// What a limit says to one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision {
-    /// Which limit, as the `RateLimit` fields name it.
-    pub policy: &'static str,
-    /// How much it allows.
-    pub quota: Quota,
+    /// Which limit.
+    pub policy: Policy,
     /// Whether this request is within it.
     pub allowed: bool,
     /// How many more requests would be, at once.
@@ -65,45 +65,50 @@ pub struct Decision {
 }
 
 impl Limits {
-    /// Counts against these quotas.
-    pub fn new(quotas: RateLimits, redis: Redis) -> Self {
-        Self { quotas, redis, local: Local::default(), start: Instant::now(), away_until: AtomicU64::new(0) }
+    /// Counts against these quotas: by Redis' clock, unless a test owns the time.
+    pub fn new(quotas: RateLimits, redis: Redis, clock: Clock) -> Self {
+        let (local, start) = (Local::default(), Instant::now());
+        Self { quotas, redis, local, clock, start, away_until: AtomicU64::new(0) }
     }
 
     /// Counts one request of an address. `None` where addresses are not limited.
     pub async fn address(&self, address: IpAddr) -> Option<Decision> {
-        let quota = self.quotas.address?;
-        Some(self.take("address", &network(address), quota).await)
+        let policy = Policy { name: "address", counts: "requests", quota: self.quotas.address? };
+        Some(self.take(policy, Subject::Network(address.into())).await)
     }
 
     /// Counts one request of a customer. `None` where customers are not limited.
     pub async fn customer(&self, customer: CustomerId) -> Option<Decision> {
-        let quota = self.quotas.customer?;
-        Some(self.take("customer", &customer.to_string(), quota).await)
+        let policy = Policy { name: "customer", counts: "requests", quota: self.quotas.customer? };
+        Some(self.take(policy, Subject::Customer(customer)).await)
     }
 
-    /// Counts one request of `subject` against `quota`.
-    pub async fn take(&self, policy: &'static str, subject: &str, quota: Quota) -> Decision {
-        let verdict = self.count(&key(policy, subject), quota, 1).await;
+    /// Counts one more of what `policy` counts, if it allows one more.
+    pub async fn take(&self, policy: Policy, subject: Subject<'_>) -> Decision {
+        self.decide(policy, subject, true).await
+    }
+
+    /// Whether `policy` would allow one more. Counts nothing.
+    pub async fn look(&self, policy: Policy, subject: Subject<'_>) -> Decision {
+        self.decide(policy, subject, false).await
+    }
+
+    async fn decide(&self, policy: Policy, subject: Subject<'_>, counts: bool) -> Decision {
+        let key = format!("limit:{}:{subject}", policy.name);
+        let verdict = self.ask(&key, policy.quota, counts).await;
         Decision {
             policy,
-            quota,
             allowed: verdict.allowed,
-            remaining: verdict.remaining(quota),
+            remaining: verdict.remaining(policy.quota),
             reset: verdict.used,
             retry_after: verdict.wait,
         }
     }
 
-    /// Takes back what [`Limits::take`] counted.
-    pub async fn give_back(&self, policy: &'static str, subject: &str, quota: Quota) {
-        self.count(&key(policy, subject), quota, -1).await;
-    }
-
-    async fn count(&self, key: &str, quota: Quota, cost: i32) -> Verdict {
+    async fn ask(&self, key: &str, quota: Quota, counts: bool) -> Verdict {
         let now = self.start.elapsed();
         if now.as_millis() >= u128::from(self.away_until.load(Ordering::Relaxed)) {
-            match self.count_in_redis(key, quota, cost).await {
+            match self.ask_redis(key, quota, counts).await {
                 Ok(verdict) => return verdict,
                 Err(error) => {
                     let until = u64::try_from((now + BACK_OFF).as_millis()).unwrap_or(u64::MAX);
@@ -112,28 +117,27 @@ impl Limits {
                 }
             }
         }
-        self.local.count(key, quota, cost, now)
+        self.local.ask(key, quota, counts, self.manual_time().unwrap_or(now))
     }
 
-    async fn count_in_redis(&self, key: &str, quota: Quota, cost: i32) -> Result<Verdict, RedisFailure> {
-        let mut invocation = TAKE.prepare_invoke();
-        invocation.key(key).arg(quota.interval_us()).arg(quota.window_us()).arg(cost);
-        let (allowed, used, wait): (bool, u64, u64) = self.redis.invoke(&invocation, DEADLINE).await?;
+    async fn ask_redis(&self, key: &str, quota: Quota, counts: bool) -> Result<Verdict, RedisFailure> {
+        let mut invocation = ASK.prepare_invoke();
+        invocation
+            .key(key)
+            .arg(quota.interval_us())
+            .arg(quota.window_us())
+            .arg(if counts { "take" } else { "look" })
+            .arg(self.manual_time().map_or_else(String::new, |time| time.as_micros().to_string()));
+        let (allowed, used, wait): (bool, u64, u64) =
+            self.redis.invoke(&invocation, self.quotas.deadline).await?;
         Ok(Verdict { allowed, used: Duration::from_micros(used), wait: Duration::from_micros(wait) })
     }
-}
 
-fn key(policy: &str, subject: &str) -> String {
-    format!("limit:{policy}:{subject}")
-}
-
-/// Whom an address stands for: an IPv6 client has a whole /64 to itself.
-fn network(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+    /// The time since the Unix epoch where a test owns the clock. Otherwise Redis' clock counts, so that replicas agree.
+    fn manual_time(&self) -> Option<Duration> {
+        match self.clock {
+            Clock::System => None,
+            Clock::Manual(_) => (self.clock.now() - time::OffsetDateTime::UNIX_EPOCH).try_into().ok(),
         }
     }
 }

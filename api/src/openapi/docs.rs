@@ -31,7 +31,8 @@ const CACHED: (HeaderName, HeaderValue) =
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     let config = Config::new(["/openapi.json"])
         .try_it_out_enabled(true)
-        .persist_authorization(true)
+        // A token in the browser's storage outlives the page, and every script of this origin can read it.
+        .persist_authorization(false)
         .display_request_duration(true)
         .filter(true)
         // The badge of a validator on the internet.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use utoipa::{
     OpenApi as _,
     openapi::{
-        OpenApi,
+        OpenApi, RefOr, Required,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -51,14 +51,18 @@ pub fn base() -> OpenApi {
     document
 }
 
-/// Adds what every operation has in common.
-pub fn completed(document: OpenApi) -> OpenApi {
+/// Adds what every operation has in common, and what the routes cannot say.
+pub fn completed(mut document: OpenApi) -> OpenApi {
+    let logout_all = document.paths.paths.get_mut("/api/v1/auth/logout-all");
+    if let Some(RefOr::T(body)) = logout_all.and_then(|item| item.post.as_mut()?.request_body.as_mut()) {
+        body.required = Some(Required::False);
+    }
     common::complete(document)
 }
 
-/// The document of a development build, with `login-test`.
+/// The document of a development build, with `login-test` and accounts.
 pub fn document() -> OpenApi {
-    completed(router::documented(true).into_openapi())
+    completed(router::documented(true, true).into_openapi())
 }
 
 /// The routes that serve the documents.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use time::{Duration, macros::datetime};
 
-use crate::support::{Answer, TestApp, answer};
+use crate::support::{Answer, Options, TestApp, answer};
 
 const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "orders";
@@ -55,15 +55,26 @@ impl Provider {
         Self { url, keys, asked, down }
     }
 
-    async fn app(&self, clock: &Clock) -> TestApp {
+    fn options(&self, clock: &Clock) -> Options {
         TestApp::with()
             .set("JWT_JWKS_URL", &*self.url)
             .set("JWT_ISSUER", ISSUER)
             .set("JWT_AUDIENCE", AUDIENCE)
             .clock(clock)
-            .start()
-            .await
     }
+
+    async fn app(&self, clock: &Clock) -> TestApp {
+        self.options(clock).start().await
+    }
+}
+
+/// Serves one answer at `/keys`, on a port of its own.
+async fn serve(answer: axum::response::Response<String>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
+    let router = Router::new().route("/keys", get(move || std::future::ready(answer.clone())));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
 }
 
 /// A key pair of the provider: what it signs with, and what it publishes.
@@ -176,6 +187,9 @@ async fn the_claims_decide_who_calls_with_which_rights() {
     assert_eq!(status(json!({"sub": "78", "role": "admin"})).await, StatusCode::OK);
     assert_eq!(status(json!({"sub": "someone"})).await, StatusCode::UNAUTHORIZED, "no customer is named");
     assert_eq!(status(json!({"aud": ["other", AUDIENCE]})).await, StatusCode::OK);
+    for changes in [json!({"typ": "Bearer"}), json!({"token_use": "access"}), json!({"type": "access"})] {
+        assert_eq!(status(changes).await, StatusCode::OK);
+    }
     // Times beyond all calendars are times, too.
     assert_eq!(status(json!({"exp": 1e300, "nbf": -1e300})).await, StatusCode::OK);
     app.drain().await;
@@ -200,7 +214,13 @@ async fn tokens_for_others_of_others_or_of_other_times_are_refused() {
         json!({"nbf": 1e300}),
         json!({"exp": -1e300}),
         json!({"type": "refresh"}),
+        json!({"type": "id"}),
+        json!({"typ": "Refresh"}),
+        json!({"typ": "ID"}),
+        json!({"token_use": "id"}),
         json!({"sub": "0"}),
+        json!({"sub": "4503599627370496"}),
+        json!({"customer_id": 9_007_199_254_740_991_i64}),
     ] {
         let refused = ask(&app, &key.sign(&with(&clock, &changes))).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{changes}");
@@ -264,6 +284,154 @@ async fn keys_hold_while_the_provider_is_down_and_go_when_it_withdraws_them() {
     clock.advance(Duration::hours(2));
     ask(&app, &token).await.expect(StatusCode::UNAUTHORIZED);
     app.drain().await;
+}
+
+#[tokio::test]
+async fn only_types_of_access_tokens_are_taken() {
+    let clock = clock();
+    let key = Key::ed("d");
+    let provider = Provider::start(vec![key.public.clone()]).await;
+    let app = provider.app(&clock).await;
+    let status = async |typ: Option<&str>| {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some("d".to_owned());
+        header.typ = typ.map(str::to_owned);
+        let token = jsonwebtoken::encode(&header, &claims(&clock), &key.private).expect("a token");
+        ask(&app, &token).await.status
+    };
+    for typ in [None, Some("JWT"), Some("jwt"), Some("at+jwt"), Some("application/at+JWT")] {
+        assert_eq!(status(typ).await, StatusCode::NOT_FOUND, "{typ:?}");
+    }
+    for typ in ["logout+jwt", "dpop+jwt", "secevent+jwt", "application/json", "JWE", ""] {
+        assert_eq!(status(Some(typ)).await, StatusCode::UNAUTHORIZED, "{typ:?}");
+    }
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn keys_from_another_place_and_endless_ones_are_not_taken() {
+    let clock = clock();
+    let key = Key::ed("d");
+    let provider = Provider::start(vec![key.public.clone()]).await;
+    let answer = |status: AxumStatus, location: &str, body: String| {
+        let answer = axum::response::Response::builder().status(status).header("location", location);
+        answer.body(body).expect("an answer")
+    };
+    let padding = " ".repeat(256 * 1024);
+    for source in [
+        answer(AxumStatus::FOUND, &provider.url, String::new()),
+        answer(AxumStatus::PERMANENT_REDIRECT, "/keys", json!({"keys": [key.public]}).to_string()),
+        answer(AxumStatus::OK, "", json!({"keys": [key.public]}).to_string() + &padding),
+    ] {
+        let url = serve(source).await;
+        let app = provider.options(&clock).set("JWT_JWKS_URL", url).start().await;
+        let refused = ask(&app, &key.sign(&claims(&clock))).await;
+        refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+        app.drain().await;
+    }
+    assert_eq!(provider.asked.load(Ordering::SeqCst), 0, "no redirect was followed");
+}
+
+#[tokio::test]
+async fn keys_are_used_for_a_day_at_most_while_the_provider_is_down() {
+    let clock = clock();
+    let key = Key::ed("d");
+    let provider = Provider::start(vec![key.public.clone()]).await;
+    let app = provider.app(&clock).await;
+    let token = || key.sign(&claims(&clock));
+    ask(&app, &token()).await.expect(StatusCode::NOT_FOUND);
+    provider.down.store(true, Ordering::SeqCst);
+    clock.advance(Duration::hours(24) - Duration::seconds(1));
+    ask(&app, &token()).await.expect(StatusCode::NOT_FOUND);
+    clock.advance(Duration::seconds(1));
+    let refused = ask(&app, &token()).await;
+    refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    provider.down.store(false, Ordering::SeqCst);
+    clock.advance(Duration::seconds(5));
+    ask(&app, &token()).await.expect(StatusCode::NOT_FOUND);
+    app.drain().await;
+}
+
+const REGISTER: &str = "/api/v1/auth/register";
+const LOGIN: &str = "/api/v1/auth/login";
+
+#[tokio::test]
+async fn beside_a_provider_there_are_no_local_accounts_unless_a_setting_allows_them() {
+    let clock = clock();
+    let provider = Provider::start(vec![Key::ed("d").public]).await;
+    let ada = json!({"email": "ada@example.com", "password": "correct horse"});
+    let app = provider.app(&clock).await;
+    for path in [REGISTER, LOGIN] {
+        app.post(path, &ada).await.expect_problem(StatusCode::NOT_FOUND, "not_found");
+    }
+    let document = app.get("/openapi.json").await.json;
+    assert!(document["paths"][REGISTER].is_null() && document["paths"]["/api/v1/auth/refresh"].is_object());
+    app.drain().await;
+
+    let app = TestApp::with().set("LOCAL_ACCOUNTS", "false").start().await;
+    app.post(REGISTER, &ada).await.expect_problem(StatusCode::NOT_FOUND, "not_found");
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn local_accounts_beside_a_provider_have_ids_that_it_cannot_name() {
+    let clock = clock();
+    let key = Key::ed("d");
+    let provider = Provider::start(vec![key.public.clone()]).await;
+    let app = provider.options(&clock).set("LOCAL_ACCOUNTS", "true").start().await;
+    let ada = json!({"email": "ada@example.com", "password": "correct horse"});
+    let opened = app.post(REGISTER, &ada).await.expect(StatusCode::CREATED);
+    let id = opened.json["customer_id"].as_i64().expect("an id");
+    assert!(((1 << 52)..(1_i64 << 53)).contains(&id), "{id}");
+    let pair = app.post(LOGIN, &ada).await.expect(StatusCode::OK).json;
+    let refresh = async |pair: &Value| {
+        app.post("/api/v1/auth/refresh", &json!({"refresh_token": pair["refreshToken"]})).await
+    };
+    let pair = refresh(&pair).await.expect(StatusCode::OK).json;
+    let token = key.sign(&with(&clock, &json!({"customer_id": id})));
+    ask(&app, &token).await.expect(StatusCode::UNAUTHORIZED);
+
+    // An account from before the provider was set has a number that a customer of the provider may have.
+    sqlx::query("UPDATE accounts SET customer_id = 77").execute(&app.db).await.expect("an account");
+    app.post(LOGIN, &ada).await.expect_problem(StatusCode::FORBIDDEN, "forbidden");
+    refresh(&pair).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
+    app.drain().await;
+}
+
+#[test]
+fn keys_come_by_tls_or_from_this_machine() {
+    let with = |url: &str| {
+        let settings = [
+            ("JWT_JWKS_URL", url),
+            ("JWT_ISSUER", ISSUER),
+            ("JWT_AUDIENCE", AUDIENCE),
+            ("JWT_SECRET", crate::support::SECRET),
+        ];
+        api::auth::AuthConfig::from_env(&settings.into_iter().collect(), false)
+    };
+    for url in [
+        "https://id.example/keys",
+        "https://127.0.0.1:8443/keys",
+        "http://localhost:8080/keys",
+        "http://127.0.0.53/keys",
+        "http://[::1]:8080/keys",
+    ] {
+        assert!(with(url).is_ok(), "{url}");
+    }
+    for url in [
+        "http://id.example/keys",
+        "http://localhost.example/keys",
+        "http://127.0.0.1.example/keys",
+        "http://127.0.0.1@id.example/keys",
+        "http://10.0.0.1/keys",
+        "https://",
+        "https://id.example:99999/keys",
+        "file:///keys",
+        "id.example/keys",
+    ] {
+        let error = with(url).expect_err(url).to_string();
+        assert!(error.starts_with("JWT_JWKS_URL: "), "{error}");
+    }
 }
 
 #[test]

@@ -2,20 +2,14 @@
 
 use std::time::Duration as StdDuration;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use time::{Duration, macros::datetime};
 
-use crate::support::{Session, TestApp, server_address};
+use crate::support::{Session, TestApp, claims, server_address};
 
 const REFRESH: &str = "/api/v1/auth/refresh";
-
-fn claims(token: &str) -> Value {
-    let payload = token.split('.').nth(1).expect("a payload");
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64")).expect("JSON")
-}
 
 async fn refresh(app: &TestApp, token: &str) -> crate::support::Answer {
     app.post(REFRESH, &json!({"refresh_token": token})).await

@@ -5,6 +5,7 @@ mod asyncapi;
 mod attacks;
 mod auth_access;
 mod auth_provider;
+mod auth_sessions;
 mod auth_tokens;
 mod documents;
 mod failing_handlers;

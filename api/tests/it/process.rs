@@ -134,6 +134,7 @@ async fn a_bad_or_missing_setting_is_one_line_that_names_it_and_exit_code_2() {
         ("PORT", "a lot"),
         ("RATE_LIMIT_CUSTOMER", "many"),
         ("TRUSTED_PROXIES", "-1"),
+        ("LOCAL_ACCOUNTS", "perhaps"),
         ("CORS_ALLOWED_ORIGINS", "shop.example"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("DEBUG", "perhaps"),
@@ -298,6 +299,23 @@ async fn a_request_leaves_one_line_with_its_facts_and_no_secrets() {
     assert_eq!(line["trace_id"], TRACE);
     assert_eq!(line["error.code"], "unauthenticated");
     assert!(line["duration_ms"].is_f64());
+}
+
+#[tokio::test]
+async fn an_ignored_proxy_header_is_warned_of_once() {
+    let running = Running::start(&[]).await;
+    for header in ["x-forwarded-for", "x-forwarded-for", "forwarded"] {
+        let request = running.request(Method::GET, "/").header(header, "192.0.2.1");
+        request.send().await.expect("an answer");
+    }
+    let text = String::from_utf8(running.stop().await.stdout).expect("text");
+    assert_eq!(text.matches("TRUSTED_PROXIES is 0").count(), 1, "{text}");
+
+    let running = Running::start(&[("TRUSTED_PROXIES", "1")]).await;
+    let request = running.request(Method::GET, "/").header("x-forwarded-for", "192.0.2.1");
+    request.send().await.expect("an answer");
+    let text = String::from_utf8(running.stop().await.stdout).expect("text");
+    assert!(!text.contains("TRUSTED_PROXIES is 0"), "{text}");
 }
 
 #[tokio::test]
