@@ -12,8 +12,8 @@ use std::{
 use secrecy::SecretString;
 use url::Url;
 
-pub use urls::UrlKind;
 pub(crate) use urls::parse_amqp;
+pub use urls::{UrlKind, is_origin};
 
 /// One setting is missing or bad. One line that names it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

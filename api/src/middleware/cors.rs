@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use shared::config::{ConfigError, Env};
+use shared::config::{ConfigError, Env, is_origin};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -75,9 +75,7 @@ impl Origins {
 }
 
 fn origin(text: &str) -> Result<HeaderValue, ConfigError> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_origin =
-        text == "*" || rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
+    let is_origin = text == "*" || is_origin(text);
     HeaderValue::from_str(text).ok().filter(|_| is_origin).ok_or_else(|| {
         ConfigError::new(
             "CORS_ALLOWED_ORIGINS",

@@ -136,6 +136,8 @@ async fn a_bad_or_missing_setting_is_one_line_that_names_it_and_exit_code_2() {
         ("TRUSTED_PROXIES", "-1"),
         ("LOCAL_ACCOUNTS", "perhaps"),
         ("CORS_ALLOWED_ORIGINS", "shop.example"),
+        ("CORS_ALLOWED_ORIGINS", "https://shop.example:99999"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/?a=b"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
         ("DEBUG", "perhaps"),
         ("TOKIO_WORKER_THREADS", "0"),

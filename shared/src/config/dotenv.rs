@@ -173,6 +173,14 @@ mod tests {
     }
 
     #[test]
+    fn what_libraries_read_from_the_environment_is_what_the_file_says() {
+        let (name, value) = ("SET_BY_THE_TEST_OF_DOTENV", r#"a$b ${c} "d" 'e' \\f #g"#);
+        export([(name, value)]).expect("set");
+        let set = env::vars_os().find(|(set, _)| set == name).map(|(_, value)| value);
+        assert_eq!(set, Some(value.into()));
+    }
+
+    #[test]
     fn the_example_can_be_read() {
         let settings = decode(include_bytes!("../../../.env.example")).expect("settings");
         assert!(settings.contains(&("EVENT_SYSTEM".to_owned(), "local".to_owned())), "{settings:?}");

@@ -126,6 +126,12 @@ impl UrlKind {
 const BAD_PORT: &str = "the port must be a number from 1 to 65535; a user name or password with one of / : @ ? # in it \
                         must be percent-encoded";
 
+/// Whether this is how browsers write the origin of a page: scheme and host, and the port if it is not the scheme's own.
+pub fn is_origin(text: &str) -> bool {
+    UrlKind::Http.check(text).is_ok()
+        && Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
+}
+
 /// The error of the parser, which repeats nothing of the URL.
 fn describe(error: ParseError) -> String {
     match error {
@@ -336,6 +342,24 @@ mod tests {
                 let problem = kind.check(url).expect_err(url);
                 assert!(!problem.contains(SECRET) && problem.lines().count() == 1, "{url}: {problem}");
             }
+        }
+    }
+
+    #[test]
+    fn an_origin_is_written_as_browsers_do() {
+        for origin in ["https://shop.example", "http://localhost:3000", "https://[::1]:8443"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for other in [
+            "shop.example",
+            "https://shop.example/",
+            "https://Shop.example",
+            "https://shop.example:443",
+            "https://shop.example:99999",
+            "https://user@shop.example",
+            "https://*.example",
+        ] {
+            assert!(!is_origin(other), "{other}");
         }
     }
 

@@ -43,7 +43,12 @@ impl TelemetryConfig {
             None => format!("{level},hyper=warn,lapin=warn,aws=warn,h2=warn"),
         };
         EnvFilter::try_new(&filter).map_err(|error| ConfigError::new("RUST_LOG", error.to_string()))?;
-        let endpoint = env.http_url("OTEL_EXPORTER_OTLP_ENDPOINT")?.map(String::from);
+        let endpoint = env.http_url("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+        // The path of traces is added at its end.
+        if endpoint.as_ref().is_some_and(|url| url.query().is_some()) {
+            return Err(ConfigError::new("OTEL_EXPORTER_OTLP_ENDPOINT", "must end before the ?"));
+        }
+        let endpoint = endpoint.map(String::from);
         Ok(Self { pretty: env.flag("DEBUG")?, filter, endpoint, service: "orders" })
     }
 
