@@ -65,7 +65,7 @@ pub struct DedicatedConnection {
     pub client_id: Option<u64>,
 }
 
-/// What can be sent, all of it safe to send twice.
+/// What can be sent.
 enum Request<'a> {
     Command(&'a Cmd),
     Pipeline(&'a Pipeline),

@@ -54,6 +54,10 @@ async fn a_limit_is_exact_over_replicas_and_concurrent_requests() {
     let app = exact().set("RATE_LIMIT_CUSTOMER", "20/3600s").start().await;
     let replica = app.replica().await;
     let customer = CustomerId::try_from(5).expect("an id");
+    // A limit waits 50 ms for Redis, and making the first connection can take longer.
+    for redis in [&app.app.state.redis, &replica.app.state.redis] {
+        testbed::eventually("Redis answers", async || redis.ping().await).await;
+    }
     let takes = (0..60).map(|index| {
         let state = if index % 2 == 0 { &app.app.state } else { &replica.app.state };
         state.limits.customer(customer)

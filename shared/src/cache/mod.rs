@@ -178,7 +178,7 @@ impl Cache {
     }
 
     /// Writes those that are first versions where nothing is there. Nothing is older than these, so there is nothing to
-    /// compare, and what a reader is about to bring cannot be wrong for them. It costs Redis a third of the script.
+    /// compare, and what a reader is about to bring cannot be wrong for them. It costs Redis half of what the other script does.
     async fn create(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
         let mut written = vec![false; writes.len()];
         let mut invocation = self.0.create.prepare_invoke();
