@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::{FEW_ROWS, WHOLE_TABLE, bounded};
 use crate::dead_letters::{DeadLetter, Filter, NewDeadLetter};
 
 /// Sets an event aside. The same body from the same source again raises the attempts and is open again.
@@ -63,7 +64,7 @@ pub async fn newest(
     filter: &Filter,
     most: i64,
 ) -> sqlx::Result<Vec<DeadLetter>> {
-    filtered!(
+    let statement = filtered!(
         query_as!(
             DeadLetter,
             "SELECT id, event_id, event_type, order_id, version, body, source, reason, attempts, broker, failed_at,
@@ -71,9 +72,8 @@ pub async fn newest(
         ),
         filter,
         most
-    )
-    .fetch_all(connection)
-    .await
+);
+    bounded(FEW_ROWS, statement.fetch_all(connection)).await
 }
 
 /// The next ones after a number, for walking over all.
@@ -83,7 +83,7 @@ pub async fn after(
     after: i64,
     most: i64,
 ) -> sqlx::Result<Vec<DeadLetter>> {
-    filtered!(
+    let statement = filtered!(
         query_as!(
             DeadLetter,
             "SELECT id, event_id, event_type, order_id, version, body, source, reason, attempts, broker, failed_at,
@@ -92,19 +92,20 @@ pub async fn after(
         filter,
         after,
         most
-    )
-    .fetch_all(connection)
-    .await
+);
+    bounded(FEW_ROWS, statement.fetch_all(connection)).await
 }
 
 /// How many there are.
 pub async fn count(connection: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> {
-    filtered!(query_scalar!("SELECT count(*) AS \"count!\"", ""), filter).fetch_one(connection).await
+    let statement = filtered!(query_scalar!("SELECT count(*) AS \"count!\"", ""), filter);
+    bounded(WHOLE_TABLE, statement.fetch_one(connection)).await
 }
 
 /// Removes them and says how many there were.
 pub async fn delete(connection: &mut PgConnection, filter: &Filter) -> sqlx::Result<u64> {
-    Ok(filtered!(query!("DELETE", ""), filter).execute(connection).await?.rows_affected())
+    let statement = filtered!(query!("DELETE", ""), filter);
+    Ok(bounded(WHOLE_TABLE, statement.execute(connection)).await?.rows_affected())
 }
 
 /// Marks letters as sent again, but not those that were set aside once more meanwhile.
@@ -113,14 +114,13 @@ pub async fn mark_redriven(
     sent: &[(i64, OffsetDateTime)],
 ) -> sqlx::Result<()> {
     let (ids, failed_at): (Vec<i64>, Vec<OffsetDateTime>) = sent.iter().copied().unzip();
-    sqlx::query!(
+    let statement = sqlx::query!(
         "UPDATE dead_letters SET redriven_at = clock_timestamp()
          FROM unnest($1::bigint[], $2::timestamptz[]) AS sent (id, failed_at)
          WHERE dead_letters.id = sent.id AND dead_letters.failed_at = sent.failed_at",
         &ids,
         &failed_at,
-    )
-    .execute(connection)
-    .await?;
+    );
+    bounded(FEW_ROWS, statement.execute(connection)).await?;
     Ok(())
 }

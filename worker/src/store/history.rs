@@ -3,6 +3,8 @@
 use shared::{event::Event, order::OrderId};
 use sqlx::PgConnection;
 
+use super::{FEW_ROWS, bounded};
+
 /// Inserts a row for each event, by one statement with this ending, and gives how many were inserted.
 macro_rules! insert_rows {
     ($connection:expr, $events:expr, $($ending:tt)*) => {{
@@ -41,14 +43,11 @@ pub async fn insert_new(connection: &mut PgConnection, events: &[&Event]) -> sql
 
 /// Makes a recorded version say what its event says, or records it. For repair only.
 pub async fn correct(connection: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
-    sqlx::query!(
-        "DELETE FROM order_history WHERE order_id = $1 AND version = $2",
-        event.data.order_id.get(),
-        event.data.version
-    )
-    .execute(&mut *connection)
-    .await?;
-    insert(connection, &[event]).await?;
+    let (order, version) = (event.data.order_id.get(), event.data.version);
+    let delete =
+        sqlx::query!("DELETE FROM order_history WHERE order_id = $1 AND version = $2", order, version);
+    bounded(FEW_ROWS, delete.execute(&mut *connection)).await?;
+    bounded(FEW_ROWS, insert(connection, &[event])).await?;
     Ok(())
 }
 
@@ -56,14 +55,13 @@ pub async fn correct(connection: &mut PgConnection, event: &Event) -> sqlx::Resu
 pub async fn count(connection: &mut PgConnection, versions: &[(OrderId, i64)]) -> sqlx::Result<i64> {
     let (order_ids, versions): (Vec<i64>, Vec<i64>) =
         versions.iter().map(|(order, version)| (order.get(), *version)).unzip();
-    sqlx::query_scalar!(
+    let statement = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM order_history
            JOIN unnest($1::bigint[], $2::bigint[]) AS wanted (order_id, version) USING (order_id, version)"#,
         &order_ids,
         &versions,
-    )
-    .fetch_one(connection)
-    .await
+    );
+    bounded(FEW_ROWS, statement.fetch_one(connection)).await
 }
 
 /// A batch by columns, as `unnest` takes it.

@@ -5,6 +5,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::{FEW_ROWS, WHOLE_TABLE, bounded};
+
 /// Which events of the log.
 #[derive(Clone, Copy, Debug)]
 pub enum Selection {
@@ -35,15 +37,14 @@ pub struct Logged {
 /// How many events there are, and the last one's place. What is recorded later reaches the broker by itself.
 pub async fn extent(connection: &mut PgConnection, selection: Selection) -> sqlx::Result<(i64, i64)> {
     let (from, order) = selection.parts();
-    let row = sqlx::query!(
+    let statement = sqlx::query!(
         r#"SELECT count(*) AS "count!", coalesce(max(id), 0) AS "last!" FROM outbox
            WHERE ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
              AND ($2::bigint IS NULL OR order_id = $2)"#,
         from,
         order,
-    )
-    .fetch_one(connection)
-    .await?;
+    );
+    let row = bounded(WHOLE_TABLE, statement.fetch_one(connection)).await?;
     Ok((row.count, row.last))
 }
 
@@ -56,7 +57,7 @@ pub async fn page(
     most: i64,
 ) -> sqlx::Result<Vec<Logged>> {
     let (from, order) = selection.parts();
-    let rows = sqlx::query_as!(
+    let statement = sqlx::query_as!(
         Row,
         r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
            WHERE id > $3 AND id <= $4
@@ -68,9 +69,8 @@ pub async fn page(
         after,
         last,
         most,
-    )
-    .fetch_all(connection)
-    .await?;
+    );
+    let rows = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
     Ok(rows.into_iter().map(Row::into_logged).collect())
 }
 
@@ -81,16 +81,15 @@ pub async fn of_versions(
 ) -> sqlx::Result<Vec<Logged>> {
     let (order_ids, versions): (Vec<i64>, Vec<i64>) =
         versions.iter().map(|(order, version)| (order.get(), *version)).unzip();
-    let rows = sqlx::query_as!(
+    let statement = sqlx::query_as!(
         Row,
         r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
            JOIN unnest($1::bigint[], $2::bigint[]) AS wanted (order_id, version) USING (order_id, version)
            ORDER BY id"#,
         &order_ids,
         &versions,
-    )
-    .fetch_all(connection)
-    .await?;
+    );
+    let rows = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
     Ok(rows.into_iter().map(Row::into_logged).collect())
 }
 

@@ -4,10 +4,12 @@ use shared::order::{CustomerId, Money, Order, OrderId, OrderLine};
 use sqlx::{PgConnection, types::Json};
 use time::{Date, OffsetDateTime};
 
+use super::{FEW_ROWS, WHOLE_TABLE, bounded};
+
 /// The orders among `ids` that exist.
 pub async fn by_ids(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-    let rows = sqlx::query_as!(
+    let statement = sqlx::query_as!(
         Row,
         r#"SELECT id, customer_id, order_date, status, total_amount, version, created_at, updated_at,
                   (SELECT json_agg(json_build_object('id', line.id, 'product_id', product_id,
@@ -16,23 +18,23 @@ pub async fn by_ids(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Res
                    FROM order_lines line WHERE line.order_id = orders.id) AS "lines: Json<Vec<OrderLine>>"
            FROM orders WHERE id = ANY($1)"#,
         &ids
-    )
-    .fetch_all(connection)
-    .await?;
+    );
+    let rows = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
     rows.into_iter().map(Row::into_order).collect()
 }
 
 /// The ids of the next orders after `after`.
 pub async fn ids_after(connection: &mut PgConnection, after: i64, most: i64) -> sqlx::Result<Vec<OrderId>> {
-    let ids = sqlx::query_scalar!("SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2", after, most)
-        .fetch_all(connection)
-        .await?;
+    let statement =
+        sqlx::query_scalar!("SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2", after, most);
+    let ids = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
     Ok(ids.into_iter().filter_map(|id| OrderId::try_from(id).ok()).collect())
 }
 
 /// How many there are.
 pub async fn count(connection: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM orders"#).fetch_one(connection).await
+    let statement = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM orders"#);
+    bounded(WHOLE_TABLE, statement.fetch_one(connection)).await
 }
 
 struct Row {

@@ -1,8 +1,10 @@
 //! Orders, log and history against each other.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt as _;
 use indicatif::ProgressBar;
-use shared::db::DbPool;
+use shared::db::{DbPool, within};
 
 use super::{Difference, Digest, Findings};
 use crate::{
@@ -10,6 +12,8 @@ use crate::{
     store::comparison::{self, Version},
 };
 
+/// The first row comes when everything is sorted. A server that says nothing for so long is silent.
+const ROW_LIMIT: Duration = Duration::from_hours(1);
 /// One statement compares everything. Its connection is closed at the end, and with it goes this limit.
 const STATEMENT_LIMIT: &str = "SET statement_timeout = '6h'";
 
@@ -36,7 +40,7 @@ pub(super) async fn compare(
     let mut rows = comparison::versions(&mut connection, only);
     let mut tally = Tally::default();
     let mut group: Vec<Version> = Vec::new();
-    while let Some(row) = rows.try_next().await? {
+    while let Some(row) = within(ROW_LIMIT, rows.try_next()).await? {
         progress.inc(1);
         if group.first().is_some_and(|first| first.order_id != row.order_id) {
             tally.add(&group);
