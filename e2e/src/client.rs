@@ -35,6 +35,12 @@ impl Client {
         Ok(Self { http, url: url.to_owned(), token })
     }
 
+    /// The same customer, calling another replica.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
     /// One request, once.
     pub async fn once(
         &self,

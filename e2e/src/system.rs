@@ -11,7 +11,7 @@ pub use verify::Verdict;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use testbed::{Database, Program, RedisDb, http};
+use testbed::{Database, Program, Proxy, RedisDb, http};
 
 /// Signs the tokens of every system under test.
 const JWT_SECRET: &str = "end-to-end tests sign with this and nothing else";
@@ -74,9 +74,31 @@ impl System {
 
     /// Starts an API on this port and waits until it is ready.
     pub async fn api_at(&self, port: u16) -> Api {
+        self.start_api(port, self.redis.url()).await
+    }
+
+    /// Starts an API that reaches Redis through [`Self::redis_proxy`], and waits until it is ready.
+    pub async fn api_behind(&self, proxy: &Proxy) -> Api {
+        let (_, database) = self.redis_address();
+        self.start_api(testbed::free_port(), &format!("redis://{}/{database}", proxy.addr())).await
+    }
+
+    /// A proxy in front of Redis.
+    pub async fn redis_proxy(&self) -> Proxy {
+        Proxy::start(self.redis_address().0).await
+    }
+
+    /// Host and port of Redis, and the number of the database.
+    fn redis_address(&self) -> (&str, &str) {
+        let address = self.redis.url().strip_prefix("redis://").and_then(|rest| rest.split_once('/'));
+        address.expect("the address of a Redis database")
+    }
+
+    async fn start_api(&self, port: u16, redis_url: &str) -> Api {
         let metrics = testbed::free_port();
         let mut program = Program::builder("api")
             .envs(self.env())
+            .env("REDIS_URL", redis_url)
             .env("HOST", "127.0.0.1")
             .env("PORT", port)
             .env("METRICS_ADDR", format!("127.0.0.1:{metrics}"))

@@ -55,7 +55,7 @@ impl Changing {
             Command::Update(update, _) => Some(update),
             Command::Delete => None,
         };
-        let claim = key::claim(&headers, caller.customer_id, method, ROUTE, &asked.path, &update)?;
+        let claim = key::claim(&headers, caller, method, ROUTE, &asked.path, &update)?;
         let traceparent = current_traceparent();
         state
             .orders

@@ -145,7 +145,7 @@ pub async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
     let command = Command::parse(&body, caller, state.clock.latest_today())?;
-    let claim = key::claim(&headers, caller.customer_id, "POST", ROUTE, uri.path(), &command)?;
+    let claim = key::claim(&headers, caller, "POST", ROUTE, uri.path(), &command)?;
     let order = new_order(command, &state).await?;
 
     let happened = Happened {

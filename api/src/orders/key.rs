@@ -1,11 +1,11 @@
 //! `Idempotency-Key` (IETF draft): which key a request carries, and what makes two requests the same.
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use shared::order::CustomerId;
 
 use crate::{
+    auth::Caller,
     error::{ApiError, Code},
     store::Claim,
 };
@@ -20,11 +20,11 @@ const MAX_LENGTH: usize = 255;
 
 /// The claim of a request on its key, where it carries one: 400 where the key is malformed.
 ///
-/// Two requests are the same where method, route, path and command are: the command is what was understood of the
-/// body, so `25.5` and `"25.50"`, or fields in another order, make no difference.
+/// Two requests are the same if method, route, path, command, preconditions and the caller's role are. The command is
+/// what was understood of the body, so `25.5` and `"25.50"`, or fields in another order, make no difference.
 pub fn claim(
     headers: &HeaderMap,
-    caller: CustomerId,
+    caller: Caller,
     method: &str,
     route: &str,
     path: &str,
@@ -38,7 +38,32 @@ pub fn claim(
         hash.update(b"\n");
     }
     hash.update(serde_json::to_vec(command).map_err(ApiError::internal)?);
-    Ok(Some(Claim { caller, key, request_hash: hash.finalize().into() }))
+    Ok(Some(Claim {
+        caller: caller.customer_id,
+        key,
+        request_hash: hash.finalize().into(),
+        context_hash: context_hash(headers, caller),
+    }))
+}
+
+/// Role and preconditions. They decide the answer, too: another `If-Match` may change what was refused, and an
+/// administrator sees orders that a customer with the same number does not.
+fn context_hash(headers: &HeaderMap, caller: Caller) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(caller.role.as_str());
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+        hash.update(b"\n");
+        // Several lines are one list, and space in it means nothing (RFC 9110, section 5.3).
+        for (index, line) in headers.get_all(name).iter().enumerate() {
+            if index > 0 {
+                hash.update(b",");
+            }
+            for part in line.as_bytes().split(|byte| matches!(byte, b' ' | b'\t')) {
+                hash.update(part);
+            }
+        }
+    }
+    hash.finalize().into()
 }
 
 /// The key, bare or as a quoted string of structured fields (RFC 8941, section 3.3.3), which mean the same.
@@ -80,6 +105,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::auth::Role;
 
     fn key(line: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
@@ -115,7 +141,7 @@ mod tests {
     fn the_hash_tells_method_path_and_command_apart() {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
-        let caller = 1.try_into().unwrap();
+        let caller = Caller { customer_id: 1.try_into().unwrap(), role: Role::Customer };
         let hash = |method, path, command: &str| {
             claim(&headers, caller, method, "/r", path, &command).unwrap().unwrap().request_hash
         };
@@ -123,6 +149,37 @@ mod tests {
         assert_eq!(first, hash("PUT", "/r/1", "x"));
         for other in [hash("PATCH", "/r/1", "x"), hash("PUT", "/r/2", "x"), hash("PUT", "/r/1", "y")] {
             assert_ne!(first, other);
+        }
+    }
+
+    #[test]
+    fn the_context_tells_roles_and_preconditions_apart_and_not_how_they_are_written() {
+        let context = |role, lines: &[(HeaderName, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, line) in lines {
+                headers.append(name, HeaderValue::from_static(line));
+            }
+            context_hash(&headers, Caller { customer_id: 1.try_into().unwrap(), role })
+        };
+        let (if_match, if_none_match) = (header::IF_MATCH, header::IF_NONE_MATCH);
+        let two = [(if_match.clone(), "\"1\", \"2\"")];
+        for same in [
+            &[(if_match.clone(), "\"1\",\"2\"")][..],
+            &[(if_match.clone(), "\"1\""), (if_match.clone(), "\"2\"")],
+        ] {
+            assert_eq!(context(Role::Customer, &two), context(Role::Customer, same));
+        }
+        let all = [
+            context(Role::Customer, &[]),
+            context(Role::Admin, &[]),
+            context(Role::Customer, &two),
+            context(Role::Admin, &two),
+            context(Role::Customer, &[(if_match.clone(), "\"1\"")]),
+            context(Role::Customer, &[(if_match, "*")]),
+            context(Role::Customer, &[(if_none_match, "\"1\"")]),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Claim {
     pub key: String,
     /// SHA-256 over method, route, path and the command.
     pub request_hash: [u8; 32],
+    /// SHA-256 over the caller's role and the preconditions.
+    pub context_hash: [u8; 32],
 }
 
 /// An answer as it was sent.
@@ -31,12 +33,24 @@ pub struct KeptAnswer {
     pub body: Bytes,
 }
 
+/// An answer that stands under a key, and the request to which it was given.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// See [`Claim::request_hash`].
+    pub request_hash: [u8; 32],
+    /// See [`Claim::context_hash`]. `None` if a version that did not know it stored the answer.
+    pub context_hash: Option<[u8; 32]>,
+    /// The answer.
+    pub answer: KeptAnswer,
+}
+
 /// The columns of many claims, one array each; rows without a key are null.
 #[derive(Default)]
 pub(super) struct ClaimColumns<'a> {
     pub(super) callers: Vec<Option<i64>>,
     pub(super) keys: Vec<Option<&'a str>>,
     pub(super) hashes: Vec<Option<&'a [u8]>>,
+    pub(super) contexts: Vec<Option<&'a [u8]>>,
     pub(super) statuses: Vec<Option<i16>>,
     pub(super) headers: Vec<Option<String>>,
     pub(super) bodies: Vec<Option<&'a [u8]>>,
@@ -47,6 +61,7 @@ impl<'a> ClaimColumns<'a> {
         self.callers.push(claim.map(|(claim, _)| claim.caller.get()));
         self.keys.push(claim.map(|(claim, _)| claim.key.as_str()));
         self.hashes.push(claim.map(|(claim, _)| claim.request_hash.as_slice()));
+        self.contexts.push(claim.map(|(claim, _)| claim.context_hash.as_slice()));
         self.statuses.push(claim.map(|(_, answer)| answer.status));
         self.headers
             .push(claim.map(|(_, answer)| serde_json::to_string(&answer.headers).unwrap_or_default()));
@@ -67,14 +82,15 @@ pub async fn keep(
         columns.add(Some(*answer));
     }
     sqlx::query!(
-        "INSERT INTO idempotency_keys AS held (customer_id, key, request_hash, status, headers, body, created_at)
-         SELECT caller, key, request_hash, status, headers::json, body, $7::timestamptz
-         FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::smallint[], $5::text[], $6::bytea[])
-              AS t(caller, key, request_hash, status, headers, body)
+        "INSERT INTO idempotency_keys AS held
+             (customer_id, key, request_hash, context_hash, status, headers, body, created_at)
+         SELECT caller, key, request_hash, context_hash, status, headers::json, body, $7::timestamptz
+         FROM unnest($1::bigint[], $2::text[], $3::bytea[], $8::bytea[], $4::smallint[], $5::text[], $6::bytea[])
+              AS t(caller, key, request_hash, context_hash, status, headers, body)
          ORDER BY caller, key
          ON CONFLICT (customer_id, key) DO UPDATE
-             SET request_hash = excluded.request_hash, status = excluded.status, headers = excluded.headers,
-                 body = excluded.body, created_at = excluded.created_at
+             SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
+                 headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
              WHERE held.created_at <= excluded.created_at - interval '24 hours'
          RETURNING customer_id, key",
         &columns.callers as _,
@@ -84,6 +100,7 @@ pub async fn keep(
         &columns.headers as _,
         &columns.bodies as _,
         now,
+        &columns.contexts as _,
     )
     .fetch_all(db)
     .await?
@@ -92,15 +109,15 @@ pub async fn keep(
     .collect()
 }
 
-/// The answers that stand under these keys, with the hash of the request each was given to.
+/// The answers that stand under these keys, with the request that each was given to.
 pub async fn find(
     db: &mut PgConnection,
     keys: &[(CustomerId, &str)],
-) -> Result<HashMap<(CustomerId, String), ([u8; 32], KeptAnswer)>, sqlx::Error> {
+) -> Result<HashMap<(CustomerId, String), Found>, sqlx::Error> {
     let callers: Vec<i64> = keys.iter().map(|(caller, _)| caller.get()).collect();
     let names: Vec<&str> = keys.iter().map(|(_, key)| *key).collect();
     sqlx::query!(
-        r#"SELECT k.customer_id, k.key, k.request_hash, k.status, k.body,
+        r#"SELECT k.customer_id, k.key, k.request_hash, k.context_hash, k.status, k.body,
                   k.headers AS "headers: Json<Vec<(Cow<'static, str>, String)>>"
            FROM unnest($1::bigint[], $2::text[]) AS t(caller, key)
            JOIN idempotency_keys k ON k.customer_id = t.caller AND k.key = t.key"#,
@@ -111,9 +128,11 @@ pub async fn find(
     .await?
     .into_iter()
     .map(|row| {
-        let hash = row.request_hash.try_into().map_err(|_| super::impossible("request_hash"))?;
+        let request_hash = row.request_hash.try_into().map_err(|_| super::impossible("request_hash"))?;
+        let context_hash = row.context_hash.map(<[u8; 32]>::try_from).transpose();
+        let context_hash = context_hash.map_err(|_| super::impossible("context_hash"))?;
         let answer = KeptAnswer { status: row.status, headers: row.headers.0, body: row.body.into() };
-        Ok(((customer(row.customer_id)?, row.key), (hash, answer)))
+        Ok(((customer(row.customer_id)?, row.key), Found { request_hash, context_hash, answer }))
     })
     .collect()
 }

@@ -97,6 +97,7 @@ pub async fn write(
         &lines.quantities,
         &lines.prices,
         now,
+        &claims.contexts as _,
     )
     .fetch_all(db)
     .await?

@@ -2,22 +2,22 @@
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         $1::bigint[], $2::bigint[], $3::boolean[], $4::date[], $5::text[], $6::numeric[], $7::timestamptz[],
-        $8::bigint[], $9::text[], $10::bytea[], $11::smallint[], $12::text[], $13::bytea[],
+        $8::bigint[], $9::text[], $10::bytea[], $26::bytea[], $11::smallint[], $12::text[], $13::bytea[],
         $14::uuid[], $15::text[], $16::text[]
     ) AS t(id, version, deletes, order_date, status, total_amount, at,
-           caller, key, request_hash, answer_status, headers, body, event_id, event_type, payload)
+           caller, key, request_hash, context_hash, answer_status, headers, body, event_id, event_type, payload)
 ), locked AS MATERIALIZED (
     SELECT o.id FROM input i JOIN orders o ON o.id = i.id AND o.version = i.version
     ORDER BY o.id FOR UPDATE OF o SKIP LOCKED
 ), taken AS (
     INSERT INTO idempotency_keys AS held
-        (customer_id, key, request_hash, status, headers, body, created_at)
-    SELECT caller, key, request_hash, answer_status, headers::json, body, $25::timestamptz
+        (customer_id, key, request_hash, context_hash, status, headers, body, created_at)
+    SELECT caller, key, request_hash, context_hash, answer_status, headers::json, body, $25::timestamptz
     FROM input JOIN locked USING (id)
     WHERE key IS NOT NULL ORDER BY caller, key
     ON CONFLICT (customer_id, key) DO UPDATE
-        SET request_hash = excluded.request_hash, status = excluded.status, headers = excluded.headers,
-            body = excluded.body, created_at = excluded.created_at
+        SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
+            headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
         WHERE held.created_at <= excluded.created_at - interval '24 hours'
     RETURNING customer_id, key
 ), allowed AS MATERIALIZED (

@@ -70,6 +70,7 @@ pub async fn write(db: &mut PgConnection, new: &[NewOrder<'_>]) -> Result<HashSe
         &lines.products,
         &lines.quantities,
         &lines.prices,
+        &claims.contexts as _,
     )
     .fetch_all(db)
     .await?

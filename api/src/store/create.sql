@@ -2,18 +2,18 @@
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         $1::bigint[], $2::bigint[], $3::date[], $4::numeric[], $5::timestamptz[],
-        $6::bigint[], $7::text[], $8::bytea[], $9::smallint[], $10::text[], $11::bytea[],
+        $6::bigint[], $7::text[], $8::bytea[], $21::bytea[], $9::smallint[], $10::text[], $11::bytea[],
         $12::uuid[], $13::text[], $14::text[]
     ) AS t(id, customer_id, order_date, total_amount, at,
-           caller, key, request_hash, status, headers, body, event_id, event_type, payload)
+           caller, key, request_hash, context_hash, status, headers, body, event_id, event_type, payload)
 ), taken AS (
     INSERT INTO idempotency_keys AS held
-        (customer_id, key, request_hash, status, headers, body, created_at)
-    SELECT caller, key, request_hash, status, headers::json, body, at FROM input
+        (customer_id, key, request_hash, context_hash, status, headers, body, created_at)
+    SELECT caller, key, request_hash, context_hash, status, headers::json, body, at FROM input
     WHERE key IS NOT NULL ORDER BY caller, key
     ON CONFLICT (customer_id, key) DO UPDATE
-        SET request_hash = excluded.request_hash, status = excluded.status, headers = excluded.headers,
-            body = excluded.body, created_at = excluded.created_at
+        SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
+            headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
         WHERE held.created_at <= excluded.created_at - interval '24 hours'
     RETURNING customer_id, key
 ), allowed AS MATERIALIZED (

@@ -3,6 +3,7 @@
 mod answers;
 mod change;
 mod create;
+mod deletions;
 mod history;
 mod ids;
 mod list;
@@ -11,9 +12,10 @@ mod read;
 use shared::order::{CustomerId, Money, Order, OrderId};
 use sqlx::types::Decimal;
 
-pub use answers::{Claim, KeptAnswer, expire, find, keep};
+pub use answers::{Claim, Found, KeptAnswer, expire, find, keep};
 pub use change::{Change, ChangeOutcome, lock, write as change};
 pub use create::{NewOrder, write as create};
+pub use deletions::{Deletion, deletions};
 pub use history::{Entry, history};
 pub use ids::{Ids, take_ids};
 pub use list::{COUNTED, Filter, LOOKED_AT, Page, Position, Start, count_query, list, page_query};

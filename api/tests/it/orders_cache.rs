@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use testbed::{Proxy, eventually};
 
@@ -125,6 +125,115 @@ async fn a_stale_entry_is_not_served_by_the_replica_that_knows_and_corrected_whe
     let entry: String =
         redis::cmd("GET").arg(format!("cache:order:{deleted}")).query_async(&mut redis).await.unwrap();
     assert_eq!(entry, format!("{:020}{:020}", 2, 0), "a tombstone");
+    app.drain().await;
+}
+
+/// What one replica commits without reaching the cache, and what another one answers then.
+struct Unseen {
+    committed: (Method, Option<Value>),
+    asked: (Method, Option<Value>),
+    headers: &'static [(&'static str, &'static str)],
+    answered: StatusCode,
+    read: StatusCode,
+}
+
+impl Unseen {
+    fn new(committed: Option<Value>, asked: Option<Value>, answered: StatusCode) -> Self {
+        let method = |body: &Option<Value>| if body.is_some() { Method::PUT } else { Method::DELETE };
+        let read = if committed.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        Self {
+            committed: (method(&committed), committed),
+            asked: (method(&asked), asked),
+            headers: &[],
+            answered,
+            read,
+        }
+    }
+
+    /// Both with these headers.
+    fn with(self, headers: &'static [(&'static str, &'static str)]) -> Self {
+        Self { headers, ..self }
+    }
+}
+
+#[tokio::test]
+async fn every_answer_to_a_write_leaves_the_cache_as_new_as_what_it_shows() {
+    // This replica loses Redis: as one that dies, or freezes, between its commit and its cache write.
+    let (app, proxy) = behind_a_proxy().await;
+    let redis_url = secrecy::SecretString::from(app.redis.url());
+    let replica = app.replica_with(|config| config.redis_url = redis_url).await;
+    let here = app.login(1).await;
+    let there = replica.session(&here);
+    let shipped = || Some(json!({"status": "SHIPPED"}));
+    let dated = || Some(json!({"order_date": "2024-12-31"}));
+    let (ok, no_content) = (StatusCode::OK, StatusCode::NO_CONTENT);
+    let (not_found, conflict) = (StatusCode::NOT_FOUND, StatusCode::CONFLICT);
+    let cases = [
+        ("a replayed change", Unseen::new(dated(), dated(), ok).with(&[("idempotency-key", "changed")])),
+        ("a replayed deletion", Unseen::new(None, None, no_content).with(&[("idempotency-key", "deleted")])),
+        ("a change that changes nothing", Unseen::new(shipped(), shipped(), ok)),
+        ("an illegal move", Unseen::new(shipped(), Some(json!({"status": "PENDING"})), conflict)),
+        ("what cannot be edited", Unseen::new(shipped(), dated(), conflict)),
+        (
+            "a stale precondition",
+            Unseen::new(shipped(), None, StatusCode::PRECONDITION_FAILED).with(&[("if-match", "\"1\"")]),
+        ),
+        ("a change of what is deleted", Unseen::new(None, shipped(), not_found)),
+        ("a deletion of what is deleted", Unseen::new(None, None, not_found)),
+    ];
+    // Each case without a key of its own and with one, on an order of its own.
+    let cases = cases.iter().flat_map(|(name, case)| [(name, case, false), (name, case, true)]);
+    let mut cached = Vec::new();
+    for (name, case, keyed) in cases {
+        // The same key cannot be given twice.
+        if !keyed || case.headers.iter().all(|(header, _)| *header != "idempotency-key") {
+            let id = here.place(&order()).await;
+            app.read_into_cache(&here, id).await;
+            cached.push((name, case, keyed, id));
+        }
+    }
+    proxy.freeze();
+    let mut redis = app.redis_connection().await;
+    for (name, case, keyed, id) in cached {
+        let path = path(id);
+        let (method, body) = &case.committed;
+        let committed = here.send(method.clone(), &path, case.headers, body.as_ref()).await;
+        assert!(committed.status.is_success(), "{name}: {}", committed.status);
+
+        let key = format!("asked-{id}");
+        let key = if keyed { vec![("idempotency-key", key.as_str())] } else { Vec::new() };
+        let (method, body) = &case.asked;
+        let headers = [case.headers, &key].concat();
+        let asked = there.send(method.clone(), &path, &headers, body.as_ref()).await;
+        assert_eq!(asked.status, case.answered, "{name}: {}", asked.json);
+        let read = there.get(&path).await;
+        assert_eq!(read.status, case.read, "{name}: {}", read.json);
+        if read.status == ok {
+            assert_eq!(read.json["version"], 2, "{name}: {}", read.json);
+        }
+        let entry: String =
+            redis::cmd("GET").arg(format!("cache:order:{id}")).query_async(&mut redis).await.unwrap();
+        assert!(entry.starts_with("00000000000000000002"), "{name}: no reader can be behind: {entry}");
+        assert_eq!(entry.len() == 40, case.read == not_found, "{name}: a tombstone if it is gone: {entry}");
+    }
+    replica.drain().await;
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn a_write_that_names_no_order_leaves_nothing_in_the_cache() {
+    let app = TestApp::start().await;
+    let (owner, other) = (app.login(1).await, app.login(2).await);
+    let id = owner.place(&order()).await;
+    other.put(&path(id), &json!({"status": "SHIPPED"})).await.expect(StatusCode::NOT_FOUND);
+    for id in [id + 1, i64::MAX] {
+        owner.put(&path(id), &json!({"status": "SHIPPED"})).await.expect(StatusCode::NOT_FOUND);
+        let mut redis = app.redis_connection().await;
+        let held: bool =
+            redis::cmd("EXISTS").arg(format!("cache:order:{id}")).query_async(&mut redis).await.unwrap();
+        assert!(!held, "{id} may be placed later");
+    }
+    owner.get(&path(id)).await.expect(StatusCode::OK);
     app.drain().await;
 }
 

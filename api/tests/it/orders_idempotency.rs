@@ -115,6 +115,75 @@ async fn a_repeated_change_is_answered_again_whatever_happened_since() {
 }
 
 #[tokio::test]
+async fn a_key_covers_the_preconditions_and_the_role() {
+    let app = TestApp::start().await;
+    let (owner, other) = (app.login(1).await, app.login(2).await);
+    // An administrator with the number of a customer.
+    let admin = app.login_admin(2).await;
+    let id = owner.place(&order()).await;
+    let confirm = json!({"status": "CONFIRMED"});
+    let put = async |session: &Session, key: &str, conditions: &[(&str, &str)]| {
+        let headers = [conditions, &[("idempotency-key", key)]].concat();
+        session.send(Method::PUT, &path(id), &headers, Some(&confirm)).await
+    };
+    put(&owner, "stale", &[("if-match", "\"7\"")]).await.expect(StatusCode::PRECONDITION_FAILED);
+    for conditions in [
+        &[("if-match", "\"1\"")][..],
+        &[],
+        &[("if-none-match", "\"7\"")],
+        &[("if-match", "\"7\""), ("if-none-match", "\"8\"")],
+        &[("if-match", "W/\"7\"")],
+    ] {
+        let reused = put(&owner, "stale", conditions).await;
+        reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    }
+    let again =
+        put(&owner, "stale", &[("if-match", " \"7\" ")]).await.expect(StatusCode::PRECONDITION_FAILED);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+
+    put(&admin, "k", &[]).await.expect(StatusCode::OK);
+    let reused = put(&other, "k", &[]).await;
+    let reused = reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    assert!(!reused.json.to_string().contains("CONFIRMED"), "{}", reused.json);
+    put(&admin, "k", &[]).await.expect(StatusCode::OK);
+    // The other way round a customer's 404 is not the administrator's answer.
+    put(&other, "mine", &[]).await.expect(StatusCode::NOT_FOUND);
+    let reused = put(&admin, "mine", &[]).await;
+    reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    let conditions = [("idempotency-key", "new"), ("if-match", "*")];
+    owner.send(Method::POST, ORDERS, &conditions, Some(&order())).await.expect(StatusCode::CREATED);
+    let reused = post(&owner, "new", &order()).await;
+    reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    app.drain().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_an_older_version_kept_is_repeated_to_whoever_may_see_its_order() {
+    let app = TestApp::start().await;
+    let (owner, other, admin) = (app.login(1).await, app.login(2).await, app.login_admin(2).await);
+    let id = owner.place(&order()).await;
+    let conditions = [("idempotency-key", "confirm"), ("if-match", "\"1\"")];
+    let confirm = json!({"status": "CONFIRMED"});
+    let first = owner.send(Method::PUT, &path(id), &conditions, Some(&confirm)).await.expect(StatusCode::OK);
+    let key = [("idempotency-key", "ship")];
+    let ship = json!({"status": "SHIPPED"});
+    let shipped = admin.send(Method::PUT, &path(id), &key, Some(&ship)).await.expect(StatusCode::OK);
+    sqlx::query("UPDATE idempotency_keys SET context_hash = NULL").execute(&app.db).await.unwrap();
+
+    let again = owner.send(Method::PUT, &path(id), &conditions, Some(&confirm)).await.expect(StatusCode::OK);
+    assert_eq!((&again.bytes, again.header("idempotent-replayed")), (&first.bytes, Some("true")));
+    let again = admin.send(Method::PUT, &path(id), &key, Some(&ship)).await.expect(StatusCode::OK);
+    assert_eq!((&again.bytes, again.header("idempotent-replayed")), (&shipped.bytes, Some("true")));
+    let disclosed = other.send(Method::PUT, &path(id), &key, Some(&ship)).await;
+    disclosed.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    // The order is gone, and its owner stands in the answer.
+    owner.delete(&path(id)).await.expect(StatusCode::NO_CONTENT);
+    let disclosed = other.send(Method::PUT, &path(id), &key, Some(&ship)).await;
+    disclosed.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    app.drain().await;
+}
+
+#[tokio::test]
 async fn refusals_from_the_state_of_the_order_are_kept_and_those_of_the_request_are_not() {
     let app = TestApp::start().await;
     let session = app.login(1).await;

@@ -115,8 +115,14 @@ impl TestApp {
 
     /// A second API on the same servers: another replica.
     pub(crate) async fn replica(&self) -> Replica {
+        self.replica_with(|_| {}).await
+    }
+
+    /// A second API whose settings a test changes first.
+    pub(crate) async fn replica_with(&self, tune: impl FnOnce(&mut ApiConfig)) -> Replica {
         let mut config = self.app.state.config.clone();
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        tune(&mut config);
         let shutdown = Shutdown::new();
         let app =
             App::start(config, self.app.state.clock.clone(), &shutdown).await.expect("the replica starts");

@@ -2,6 +2,7 @@
 
 mod brokers_switched;
 mod kill_api;
+mod kill_before_answering;
 mod kill_workers;
 mod losing_the_broker;
 mod model;

@@ -3,7 +3,7 @@
 use shared::{
     cache::CacheWrite,
     event::{Envelope, Event, Happened},
-    order::{LineId, Order, OrderId},
+    order::{CustomerId, LineId, Order, OrderId},
 };
 use time::OffsetDateTime;
 
@@ -13,7 +13,7 @@ use super::{
         decide::{self, Refusal, Update},
         preconditions::Preconditions,
     },
-    Committed, Keyed, Reply, send,
+    Committed, Keyed, Reply,
 };
 use crate::{
     auth::Caller,
@@ -79,8 +79,16 @@ impl Keyed for ChangeJob {
         self.claim.as_ref()
     }
 
-    fn answer(self, answer: Result<Answer, ApiError>) {
-        send(self.reply, answer);
+    fn changed_order(&self) -> Option<OrderId> {
+        Some(self.id)
+    }
+
+    fn may_access(&self, owner: CustomerId) -> bool {
+        self.caller.may_access(owner)
+    }
+
+    fn into_reply(self) -> Reply {
+        self.reply
     }
 }
 

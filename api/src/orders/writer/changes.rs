@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use shared::{db::WriteError, lanes::Work, order::OrderId};
+use shared::{
+    db::WriteError,
+    lanes::Work,
+    order::{Order, OrderId},
+};
 use time::OffsetDateTime;
 
 use super::{
@@ -60,7 +64,7 @@ impl Work<ChangeJob> for Changes {
                 }
             }
         }
-        taken.extend(self.0.answer_unchanged(answers, now).await);
+        taken.extend(self.0.answer_unchanged(answers, &current, now).await);
         if !writes.is_empty() {
             let (again, refused) = self.write(writes, now).await;
             held.extend(again);
@@ -187,20 +191,33 @@ impl Changes {
 type Outcomes = (HashMap<OrderId, ChangeOutcome>, bool);
 
 impl Tools {
-    /// Answers what changes nothing. Where there is a key, the answer is kept first; gives back those whose key is
-    /// taken.
+    /// Answers what changes nothing, from the orders as they were read. If there is a key, the answer is kept first;
+    /// gives back those whose key is taken.
     pub(super) async fn answer_unchanged(
         &self,
         answers: Vec<(ChangeJob, Result<Answer, ApiError>)>,
+        current: &HashMap<OrderId, Order>,
         now: OffsetDateTime,
     ) -> Vec<ChangeJob> {
-        let mut keeping = Vec::new();
+        let (mut keeping, mut settled) = (Vec::new(), Vec::new());
         for (job, answer) in answers {
             match answer {
                 Ok(answer) if job.claim.is_some() => keeping.push((job, answer)),
-                answer => job.answer(answer),
+                answer => settled.push((job, answer)),
             }
         }
+        let taken = self.keep(keeping, &mut settled, now).await;
+        self.answer_as_stored(settled, current).await;
+        taken
+    }
+
+    /// Keeps answers under their keys, and moves those that are kept to `settled`; gives back those whose key is taken.
+    async fn keep(
+        &self,
+        keeping: Vec<(ChangeJob, Answer)>,
+        settled: &mut Vec<(ChangeJob, Result<Answer, ApiError>)>,
+        now: OffsetDateTime,
+    ) -> Vec<ChangeJob> {
         let keep: Vec<_> =
             keeping.iter().filter_map(|(job, answer)| Some((job.claim.as_ref()?, answer.kept()))).collect();
         if keep.is_empty() {
@@ -214,7 +231,7 @@ impl Tools {
                 job.claim.as_ref().is_some_and(|claim| kept.contains(&(claim.caller, claim.key.clone())))
             };
             match &kept {
-                Ok((kept, _)) if is_kept(kept) => job.answer(Ok(answer)),
+                Ok((kept, _)) if is_kept(kept) => settled.push((job, Ok(answer))),
                 Ok(_) => taken.push(job),
                 Err(failure) => fail([job], &failure.error),
             }

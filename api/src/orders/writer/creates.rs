@@ -6,14 +6,11 @@ use shared::{
     db::{DbPool, WriteError},
     event::Envelope,
     lanes::Work,
-    order::Order,
+    order::{CustomerId, Order, OrderId},
 };
 
 use super::{super::answer::Answer, Keyed, Reply, Tools, fail, is_fault_of_one, one_per_key, send};
-use crate::{
-    error::ApiError,
-    store::{self, Claim, NewOrder},
-};
+use crate::store::{self, Claim, NewOrder};
 
 /// An order to create, with everything that is written and answered ready.
 pub(in crate::orders) struct CreateJob {
@@ -29,8 +26,18 @@ impl Keyed for CreateJob {
         self.claim.as_ref()
     }
 
-    fn answer(self, answer: Result<Answer, ApiError>) {
-        send(self.reply, answer);
+    /// None: the cache holds nothing of a new order that could be older than the answer.
+    fn changed_order(&self) -> Option<OrderId> {
+        None
+    }
+
+    /// The request names the owner, so an equal request is of somebody who may place orders of that owner.
+    fn may_access(&self, _owner: CustomerId) -> bool {
+        true
+    }
+
+    fn into_reply(self) -> Reply {
+        self.reply
     }
 }
 

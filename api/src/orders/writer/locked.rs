@@ -1,7 +1,8 @@
 //! The way out of losing races: a change in a transaction of its own that holds the lock from the beginning.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use shared::order::{Order, OrderId};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
@@ -39,8 +40,8 @@ impl Tools {
             };
             let taken = match outcome {
                 Locked::Written(prepared) => return tools.publish(vec![prepared.commit(job.reply)]),
-                Locked::Answer(answer) => {
-                    tools.answer_unchanged(vec![(job, answer)], tools.clock.now()).await
+                Locked::Answer(answer, current) => {
+                    tools.answer_unchanged(vec![(job, answer)], &current, tools.clock.now()).await
                 }
                 Locked::KeyTaken => vec![job],
             };
@@ -53,7 +54,8 @@ impl Tools {
 }
 
 enum Locked {
-    Answer(Result<Answer, ApiError>),
+    /// Nothing changes: the answer, and the order that it is about, if it exists.
+    Answer(Result<Answer, ApiError>, HashMap<OrderId, Order>),
     Written(Box<Prepared>),
     KeyTaken,
 }
@@ -71,7 +73,7 @@ async fn decide_locked(
         Decision::Answer(answer) => {
             // Dropped, it would end, and let the order go, only with the connection's next use.
             transaction.rollback().await?;
-            return Ok(Locked::Answer(answer));
+            return Ok(Locked::Answer(answer, current.into_iter().map(|order| (order.id, order)).collect()));
         }
         Decision::Write(prepared) => prepared,
     };

@@ -5,7 +5,10 @@ mod changes;
 mod creates;
 mod locked;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use axum::http::{HeaderValue, header};
 use shared::{
@@ -13,7 +16,7 @@ use shared::{
     clock::Clock,
     db::{DbError, DbPool, PoolSettings},
     lanes::{Lanes, Overloaded, Size},
-    order::CustomerId,
+    order::{CustomerId, Order, OrderId},
     shutdown::Shutdown,
 };
 use tokio::sync::{Semaphore, oneshot};
@@ -23,11 +26,15 @@ pub(super) use self::{
     creates::CreateJob,
 };
 use self::{changes::Changes, creates::Creates};
-use super::{Stale, answer::Answer};
+use super::{
+    Stale,
+    answer::{Answer, written},
+    session,
+};
 use crate::{
     error::{ApiError, Code},
     outbox::Wake,
-    store::{self, Claim},
+    store::{self, Claim, Found},
 };
 
 /// One lane: a batch is as large as what came while the one before it was written, and a large batch costs little more
@@ -117,26 +124,82 @@ struct Committed {
 }
 
 impl Tools {
-    /// After a commit: the cache first, so that whoever is answered reads what it wrote; in a task of its own, so that
-    /// the lane goes on meanwhile.
-    fn publish(self: &Arc<Self>, committed: Vec<Committed>) {
+    /// After a commit.
+    fn publish(&self, committed: Vec<Committed>) {
         if committed.is_empty() {
             return;
         }
         self.wake.wake();
-        let tools = Arc::clone(self);
+        let mut entries = Vec::with_capacity(committed.len());
+        let mut answers = Vec::with_capacity(committed.len());
+        for Committed { cache, reply, answer } in committed {
+            entries.push(cache);
+            answers.push((reply, Ok(answer)));
+        }
+        self.answer_after(entries, answers);
+    }
+
+    /// Sends answers once the cache has the entries, so that whoever is answered reads what the answer shows; in a task
+    /// of its own, so that the lane goes on meanwhile. What does not reach the cache is served from PostgreSQL.
+    fn answer_after(&self, entries: Vec<CacheWrite>, answers: Vec<(Reply, Result<Answer, ApiError>)>) {
+        let stale = Arc::clone(&self.stale);
         self.shutdown.spawn(async move {
-            let mut writes = Vec::with_capacity(committed.len());
-            let mut replies = Vec::with_capacity(committed.len());
-            for Committed { cache, reply, answer } in committed {
-                writes.push(cache);
-                replies.push((reply, answer));
-            }
-            tools.stale.write_through(writes).await;
-            for (reply, answer) in replies {
-                send(reply, Ok(answer));
+            stale.write_through(entries).await;
+            for (reply, answer) in answers {
+                send(reply, answer);
             }
         });
+    }
+
+    /// Answers requests that wrote nothing themselves, once the cache is as new as what they show: `current`, the orders
+    /// as PostgreSQL has them. The replica that committed the newest version may have died before it wrote the entry.
+    async fn answer_as_stored<J: Keyed>(
+        &self,
+        answers: Vec<(J, Result<Answer, ApiError>)>,
+        current: &HashMap<OrderId, Order>,
+    ) {
+        if answers.is_empty() {
+            return;
+        }
+        let shown: HashSet<OrderId> = answers.iter().filter_map(|(job, _)| job.changed_order()).collect();
+        match self.entries(&shown, current).await {
+            Ok(entries) => {
+                let answers = answers.into_iter().map(|(job, answer)| (job.into_reply(), answer)).collect();
+                self.answer_after(entries, answers);
+            }
+            Err(error) => fail(answers.into_iter().map(|(job, _)| job), &error),
+        }
+    }
+
+    /// The entries of these orders as PostgreSQL has them: for one that was deleted, a tombstone.
+    async fn entries(
+        &self,
+        ids: &HashSet<OrderId>,
+        current: &HashMap<OrderId, Order>,
+    ) -> Result<Vec<CacheWrite>, DbError> {
+        let (existing, gone): (Vec<OrderId>, Vec<OrderId>) =
+            ids.iter().partition(|id| current.contains_key(id));
+        let mut entries: Vec<CacheWrite> = existing
+            .iter()
+            .filter_map(|id| current.get(id))
+            .map(|order| CacheWrite {
+                id: order.id,
+                version: order.version,
+                content: Some(written(order)),
+                may_create: true,
+            })
+            .collect();
+        if !gone.is_empty() {
+            let gone = &gone;
+            let deletions = self.db.read(|mut db| async move { store::deletions(&mut db, gone).await });
+            entries.extend(deletions.await?.into_iter().map(|deletion| CacheWrite {
+                id: deletion.order_id,
+                version: deletion.version,
+                content: None,
+                may_create: true,
+            }));
+        }
+        Ok(entries)
     }
 }
 
@@ -145,9 +208,17 @@ fn send(reply: Reply, answer: Result<Answer, ApiError>) {
 }
 
 /// A request that may carry a key, and waits for its answer.
-trait Keyed {
+trait Keyed: Sized {
     fn claim(&self) -> Option<&Claim>;
-    fn answer(self, answer: Result<Answer, ApiError>);
+    /// The order whose version its answer may show, if the cache may hold an older one.
+    fn changed_order(&self) -> Option<OrderId>;
+    /// Whether its caller may see what belongs to `owner`.
+    fn may_access(&self, owner: CustomerId) -> bool;
+    fn into_reply(self) -> Reply;
+
+    fn answer(self, answer: Result<Answer, ApiError>) {
+        send(self.into_reply(), answer);
+    }
 }
 
 /// Sorts out the jobs whose key another job of the batch has as well: they follow when that one is done, and then
@@ -167,24 +238,70 @@ impl Tools {
         if keys.is_empty() {
             return taken;
         }
-        let keys = &keys;
-        let found = self.db.read(|mut db| async move { store::find(&mut db, keys).await }).await;
-        let mut free = Vec::new();
+        let ids: HashSet<OrderId> = taken.iter().filter_map(Keyed::changed_order).collect();
+        let (found, current) = match self.found(&keys, ids.into_iter().collect()).await {
+            Ok(found) => found,
+            Err(error) => {
+                fail(taken, &error);
+                return Vec::new();
+            }
+        };
+        let (mut replayed, mut free) = (Vec::new(), Vec::new());
         for job in taken {
             let Some(claim) = job.claim() else { continue };
-            match &found {
-                Ok(found) => match found.get(&(claim.caller, claim.key.clone())) {
-                    Some((hash, kept)) if *hash == claim.request_hash => {
-                        job.answer(Ok(Answer::replayed(kept.clone())));
-                    }
-                    Some(_) => job.answer(Err(reused())),
-                    None => free.push(job),
-                },
-                Err(error) => job.answer(Err(error.into())),
+            match found.get(&(claim.caller, claim.key.clone())) {
+                Some(found) if is_same(&job, claim, found, &current) => {
+                    let answer = Answer::replayed(found.answer.clone());
+                    replayed.push((job, Ok(answer)));
+                }
+                Some(_) => job.answer(Err(reused())),
+                None => free.push(job),
             }
         }
+        self.answer_as_stored(replayed, &current).await;
         free
     }
+
+    /// What stands under these keys, and then the orders that these answers are about, as they are now.
+    async fn found(&self, keys: &[(CustomerId, &str)], ids: Vec<OrderId>) -> Result<Replays, DbError> {
+        let found = self.db.read(|mut db| async move { store::find(&mut db, keys).await }).await?;
+        let current = if ids.is_empty() || found.is_empty() {
+            HashMap::new()
+        } else {
+            session::orders(&self.db, &ids).await?
+        };
+        Ok((found, current))
+    }
+}
+
+/// Kept answers by caller and key, and orders by id.
+type Replays = (HashMap<(CustomerId, String), Found>, HashMap<OrderId, Order>);
+
+/// Whether the answer under the key was given to this request.
+///
+/// An answer that an older version stored does not say to which role it was given. It goes to its caller all the same,
+/// so that honest repetitions during an upgrade succeed, but only if the caller may see the order that it is about.
+fn is_same<J: Keyed>(job: &J, claim: &Claim, found: &Found, current: &HashMap<OrderId, Order>) -> bool {
+    if found.request_hash != claim.request_hash {
+        return false;
+    }
+    match found.context_hash {
+        Some(context_hash) => context_hash == claim.context_hash,
+        None => {
+            let order = job.changed_order().and_then(|id| current.get(&id));
+            let owner = order.map(|order| order.customer_id).or_else(|| owner_in(&found.answer.body));
+            owner.is_none_or(|owner| job.may_access(owner))
+        }
+    }
+}
+
+/// The owner of the order in the body of an answer, if it is one.
+fn owner_in(body: &[u8]) -> Option<CustomerId> {
+    #[derive(serde::Deserialize)]
+    struct Owned {
+        customer_id: CustomerId,
+    }
+    serde_json::from_slice(body).ok().map(|Owned { customer_id }| customer_id)
 }
 
 fn reused() -> ApiError {
