@@ -17,5 +17,6 @@ pub mod runtime;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;
+pub mod text;
 pub mod timestamp;
 pub mod written;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shared::{config::Env, runtime, telemetry};
+use shared::{config::Env, runtime, telemetry, text::printable};
 use worker::{
     cli::{Cli, Command},
     commands,
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         }
     };
     execute(command, config, threads).unwrap_or_else(|error| {
-        eprintln!("{}", errors::chain(error.as_ref()));
+        eprintln!("{}", printable(&errors::chain(error.as_ref()), false));
         ExitCode::FAILURE
     })
 }

@@ -14,7 +14,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::{clock::Clock, timestamp};
+use crate::{clock::Clock, text::printable, timestamp};
 
 /// Formats events as lines of JSON.
 pub(super) struct Json;
@@ -46,9 +46,9 @@ fn line(event: &Event<'_>, at: &str) -> String {
     line.0
 }
 
-/// Whether JSON writes it as it is.
+/// Whether it is written as it is: ASCII that JSON does not escape and that no terminal acts on.
 fn plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
 }
 
 struct Line(String);
@@ -73,7 +73,7 @@ impl Line {
     }
 
     fn quote(&mut self, text: &str) {
-        self.0.push_str(&serde_json::Value::from(text).to_string());
+        self.0.push_str(&printable(&serde_json::Value::from(text).to_string(), false));
     }
 
     fn number(&mut self, name: &str, number: &str) {
@@ -169,6 +169,16 @@ mod tests {
                 "error": "it said \"no\"\n\u{1}\\ and ä",
             })
         );
+    }
+
+    #[test]
+    fn no_control_character_reaches_a_terminal() {
+        let kept = Kept::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(kept.clone()), || {
+            tracing::info!(text = "\u{1b}[2J\u{9b}31m\u{7f}\u{202e}", error = %"\u{9b}", "line");
+        });
+        let line = kept.0.lock().unwrap().clone();
+        assert!(line.trim_end().bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
     }
 
     proptest::proptest! {

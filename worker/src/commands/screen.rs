@@ -6,10 +6,12 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use shared::text::printable;
 
-/// Writes a line to standard output. A reader that has gone (`| head`) ends the command quietly.
+/// Writes a line, or several, to standard output; what a terminal would act on is escaped, because events and errors hold
+/// text from outside. A reader that has gone (`| head`) ends the command quietly.
 pub(super) fn say(line: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{line}") {
+    match writeln!(std::io::stdout(), "{}", printable(line, true)) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         written => Ok(written?),
     }

@@ -58,19 +58,23 @@ macro_rules! filtered {
     };
 }
 
-/// The newest ones.
+/// The newest ones, or the next ones before `before` (when it was set aside, and its number), for walking back over all.
 pub async fn newest(
     connection: &mut PgConnection,
     filter: &Filter,
+    before: Option<(OffsetDateTime, i64)>,
     most: i64,
 ) -> sqlx::Result<Vec<DeadLetter>> {
+    let (failed_at, id) = before.unzip();
     let statement = filtered!(
         query_as!(
             DeadLetter,
             "SELECT id, event_id, event_type, order_id, version, body, source, reason, attempts, broker, failed_at,
-                    redriven_at", "ORDER BY failed_at DESC, id DESC LIMIT $8"
+                    redriven_at", "AND ($8::timestamptz IS NULL OR (failed_at, id) < ($8, $9)) ORDER BY failed_at DESC, id DESC LIMIT $10"
         ),
         filter,
+        failed_at,
+        id,
         most
 );
     bounded(FEW_ROWS, statement.fetch_all(connection)).await

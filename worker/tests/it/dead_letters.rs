@@ -94,6 +94,32 @@ async fn show_prints_a_letter_with_its_body() {
 }
 
 #[tokio::test]
+async fn no_command_prints_what_a_terminal_would_act_on() {
+    let world = with_letters().await;
+    let hostile = "\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\rpurged";
+    sqlx::query("UPDATE dead_letters SET body = $1, reason = $2, event_type = $3, source = $3")
+        .bind(hostile.as_bytes())
+        .bind(format!("{hostile}\nsource       history"))
+        .bind(hostile)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    for args in [
+        &["dead-letters", "list"][..],
+        &["dead-letters", "list", "--json"],
+        &["dead-letters", "show", "3"],
+        &["dead-letters", "show", "3", "--json"],
+    ] {
+        let out = world.worker(args).await.ok();
+        assert!(out.bytes().all(|byte| byte == b'\n' || matches!(byte, b' '..=b'~')), "{args:?}: {out:?}");
+        assert!(out.contains(r"\u001b[2J\u009b31m\u202e\u007f"), "{args:?}: {out:?}");
+    }
+    let shown = world.worker(&["dead-letters", "show", "3"]).await.ok();
+    assert_eq!(shown.lines().filter(|line| line.starts_with("source")).count(), 1, "{shown}");
+    assert_eq!(listed(&world, &[]).await[0]["event_type"], hostile, "JSON stays the same JSON");
+}
+
+#[tokio::test]
 async fn purge_removes_what_the_filter_says_and_only_when_told_yes() {
     let world = with_letters().await;
     let asked = world.worker(&["dead-letters", "purge", "--order", "1"]).await;

@@ -79,22 +79,36 @@ pub(super) fn from_list(entries: Value) -> Vec<Entry> {
     entries.into_iter().filter_map(entry).collect()
 }
 
-/// An entry of somebody else, without our field, has an empty body: its consumer finds that it is no event.
+/// An entry of somebody else, without our field, has what came as its body: its consumer finds that it is no event, and
+/// sets it aside so that an operator sees what it was.
 fn entry(value: Value) -> Option<Entry> {
     let Value::Array(parts) = value else { return None };
     let mut parts = parts.into_iter();
     let id = parts.next().and_then(text)?;
     let Some(Value::Array(fields)) = parts.next() else { return None };
     let mut fields = fields.into_iter();
-    let mut body = Bytes::new();
+    let (mut body, mut others) = (None, Vec::new());
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        if let (Value::BulkString(name), Value::BulkString(value)) = (name, value)
-            && name == BODY.as_bytes()
-        {
-            body = value.into();
+        if let (Value::BulkString(name), Value::BulkString(value)) = (name, value) {
+            if name == BODY.as_bytes() {
+                body = Some(value.into());
+            } else {
+                others.push((name, value));
+            }
         }
     }
-    Some(Entry { id, body })
+    Some(Entry { id, body: body.unwrap_or_else(|| what_came(&others)) })
+}
+
+/// The fields of an entry as JSON, in their order: `{"fields":[["name","value"]]}`. What is not text is an object with its
+/// bytes, escaped as in Rust.
+fn what_came(fields: &[(Vec<u8>, Vec<u8>)]) -> Bytes {
+    let text = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::Value::from(text),
+        Err(_) => serde_json::json!({"bytes": bytes.escape_ascii().to_string()}),
+    };
+    let fields: Vec<_> = fields.iter().map(|(name, value)| [text(name), text(value)]).collect();
+    serde_json::json!({"fields": fields}).to_string().into()
 }
 
 fn text(value: Value) -> Option<String> {
@@ -141,15 +155,21 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_our_field_has_an_empty_body_and_a_deleted_one_is_left_out() {
+    fn an_entry_without_our_field_has_what_came_as_its_body_and_a_deleted_one_is_left_out() {
+        let bytes = Value::Array(vec![bulk("data"), Value::BulkString(b"\xff\"".to_vec())]);
         let list = Value::Array(vec![
             row("1-0", &["id", "x", "body", "{}"]),
             Value::Nil,
-            row("2-0", &["something", "else"]),
+            row("2-0", &["something", "else", "something", "more"]),
+            Value::Array(vec![bulk("3-0"), bytes]),
         ]);
         let read = Value::Array(vec![Value::Array(vec![bulk("events:orders"), list])]);
-        let expected = [("1-0", "{}"), ("2-0", "")]
-            .map(|(id, body)| Entry { id: id.to_owned(), body: Bytes::copy_from_slice(body.as_bytes()) });
+        let expected = [
+            ("1-0", "{}"),
+            ("2-0", r#"{"fields":[["something","else"],["something","more"]]}"#),
+            ("3-0", r#"{"fields":[["data",{"bytes":"\\xff\\\""}]]}"#),
+        ]
+        .map(|(id, body)| Entry { id: id.to_owned(), body: Bytes::copy_from_slice(body.as_bytes()) });
         assert_eq!(from_read(read), expected);
         assert_eq!(from_read(Value::Nil), []);
     }

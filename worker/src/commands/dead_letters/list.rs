@@ -1,7 +1,6 @@
 //! `worker dead-letters list`.
 
-use shared::db::DbPool;
-use shared::timestamp;
+use shared::{db::DbPool, text::printable, timestamp};
 
 use crate::{
     cli::List,
@@ -13,27 +12,35 @@ use crate::{
     store::dead_letters,
 };
 
+/// Letters in one go: each may have a body of 256 KiB.
+const PAGE: i64 = 64;
 /// What of a reason fits on a line.
 const REASON: usize = 80;
 
-/// Prints them newest first.
+/// Prints them newest first, page by page, however many are asked for.
 pub(in crate::commands) async fn list(db: &DbPool, list: &List) -> anyhow::Result<()> {
     let filter = list.which.filter(&[], !list.redriven);
     let mut connection = connection(db).await?;
-    let letters = dead_letters::newest(&mut connection, &filter, list.limit.into()).await?;
-    if list.json {
-        return letters.iter().try_for_each(|letter| say(&letter.to_json().to_string()));
+    let total = if list.json { 0 } else { dead_letters::count(&mut connection, &filter).await? };
+    let limit = i64::from(list.limit);
+    let (mut shown, mut before) = (0, None);
+    loop {
+        let page = dead_letters::newest(&mut connection, &filter, before, PAGE.min(limit - shown)).await?;
+        let Some(last) = page.last() else { break };
+        if shown == 0 && !list.json {
+            say(&line("id", "failed at", "source", "attempts", "event", "order", "version", "reason"))?;
+        }
+        before = Some((last.failed_at, last.id));
+        shown += i64::try_from(page.len())?;
+        for letter in &page {
+            say(&if list.json { letter.to_json().to_string() } else { row(letter) })?;
+        }
     }
-    let total = dead_letters::count(&mut connection, &filter).await?;
-    if letters.is_empty() {
-        return say("no dead letters");
+    match (list.json, shown) {
+        (true, _) => Ok(()),
+        (false, 0) => say("no dead letters"),
+        (false, _) => say(&format!("{shown} of {}", counted(total, "dead letter"))),
     }
-    say(&line("id", "failed at", "source", "attempts", "event", "order", "version", "reason"))?;
-    for letter in &letters {
-        say(&row(letter))?;
-    }
-    let shown = letters.len();
-    say(&format!("{shown} of {}", counted(total, "dead letter")))
 }
 
 fn row(letter: &DeadLetter) -> String {
@@ -45,12 +52,12 @@ fn row(letter: &DeadLetter) -> String {
     line(
         &letter.id.to_string(),
         timestamp::format(letter.failed_at).as_str(),
-        &letter.source,
+        &printable(&letter.source, false),
         &letter.attempts.to_string(),
-        letter.event_type.as_deref().unwrap_or("-"),
+        &printable(letter.event_type.as_deref().unwrap_or("-"), false),
         &number(letter.order_id),
         &number(letter.version),
-        &reason.replace('\n', " "),
+        &printable(&reason, false),
     )
 }
 
