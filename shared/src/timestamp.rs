@@ -37,6 +37,17 @@ fn put_date<const N: usize>(text: &mut Digits<N>, date: Date) {
     text.put(8..10, date.day().into());
 }
 
+/// Whether a time can be written here and stored: of the years 1 to 9999.
+pub fn is_storable(at: OffsetDateTime) -> bool {
+    at.checked_to_offset(UtcOffset::UTC).is_some_and(|at| (1..=9999).contains(&at.year()))
+}
+
+/// Reads any RFC 3339 time that is [storable](is_storable), as UTC.
+pub fn parse_rfc3339(text: &str) -> Option<OffsetDateTime> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    is_storable(at).then(|| at.to_offset(UtcOffset::UTC))
+}
+
 /// Reads `YYYY-MM-DD` with a four-digit year, and nothing else.
 pub fn parse_date(text: &str) -> Option<Date> {
     let [year @ .., b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else { return None };
@@ -59,7 +70,7 @@ pub fn parse(text: &str) -> Option<OffsetDateTime> {
     }
     let two = |tens: &u8, ones: &u8| u8::try_from(number(&[*tens, *ones])?).ok();
     let time = Time::from_hms_micro(two(h1, h2)?, two(m1, m2)?, two(s1, s2)?, number(micros)?).ok()?;
-    Some(parse_date(date)?.with_time(time).assume_utc())
+    Some(parse_date(date)?.with_time(time).assume_utc()).filter(|at| is_storable(*at))
 }
 
 /// The number that a few digits stand for.
@@ -67,15 +78,14 @@ fn number(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| Some(number * 10 + char::from(*digit).to_digit(10)?))
 }
 
-/// Serialises a time with [`format`]; reads any RFC 3339 time.
+/// Serialises a time with [`format`].
 pub fn serialize<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(format(*at).as_str())
 }
 
-/// Reads any RFC 3339 time.
+/// Reads with [`parse_rfc3339`].
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
-    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
-    deserializer.deserialize_str(Text { parse, expected: "a time as RFC 3339 writes it" })
+    deserializer.deserialize_str(Text { parse: parse_rfc3339, expected: "a time as RFC 3339 writes it" })
 }
 
 /// Reads a text where it stands, without a copy.
@@ -155,6 +165,25 @@ mod tests {
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn times_beyond_the_years_1_to_9999_are_refused_also_by_their_offset() {
+        for (text, expected) in [
+            ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00.000000Z")),
+            ("9999-12-31T23:59:59.999999Z", Some("9999-12-31T23:59:59.999999Z")),
+            ("9999-12-31T23:59:59+23:59", Some("9999-12-31T00:00:59.000000Z")),
+            ("9999-12-31T23:59:59-00:01", None),
+            ("0001-01-01T00:00:00+00:01", None),
+            ("0000-12-31T23:59:59Z", None),
+            ("0000-01-01T00:00:00+23:59", None),
+            ("-4713-01-01T00:00:00Z", None),
+            ("10000-01-01T00:00:00Z", None),
+        ] {
+            let read = parse_rfc3339(text).map(|at| format(at).to_string());
+            assert_eq!(read.as_deref(), expected, "{text}");
+        }
+        assert_eq!(parse("0000-12-31T23:59:59.999999Z"), None);
     }
 
     proptest::proptest! {

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use shared::order::OrderId;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 use crate::dead_letters::Filter;
 
@@ -182,8 +182,8 @@ fn time(text: &str) -> Result<OffsetDateTime, String> {
     if let Some(date) = shared::timestamp::parse_date(text) {
         return Ok(date.midnight().assume_utc());
     }
-    OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "must be a time such as 2025-01-20T10:00:00Z, or a date such as 2025-01-20".to_owned())
+    shared::timestamp::parse_rfc3339(text)
+        .ok_or_else(|| "must be a time such as 2025-01-20T10:00:00Z, or a date such as 2025-01-20".to_owned())
 }
 
 fn rate(text: &str) -> Result<u32, String> {

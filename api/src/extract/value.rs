@@ -2,10 +2,9 @@
 
 use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr};
 
-use rust_decimal::prelude::ToPrimitive as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::order::parse_decimal;
+use shared::order::Number;
 
 use super::{Faults, Object, fault};
 use crate::error::Fault;
@@ -77,13 +76,9 @@ impl<'a> Value<'a> {
         };
         let number = match self.json().parse::<i64>() {
             Ok(number) => number,
-            Err(_) => match parse_decimal(self.json()) {
-                Some(decimal) if !decimal.is_integer() => {
-                    return Err(self.fault(fault::INVALID_TYPE, "must be an integer"));
-                }
-                Some(decimal) => decimal.to_i64().ok_or_else(out_of_range)?,
-                // Beyond 28 digits: far outside every bound, or with a fraction too fine to matter.
-                None => return Err(out_of_range()),
+            Err(_) => match Number::parse(self.json()) {
+                Some(number) if number.is_integer() => number.to_i64().ok_or_else(out_of_range)?,
+                _ => return Err(self.fault(fault::INVALID_TYPE, "must be an integer")),
             },
         };
         if bounds.contains(&number) { Ok(number) } else { Err(out_of_range()) }

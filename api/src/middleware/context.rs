@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::OnceLock};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use shared::telemetry::TraceParent;
+use shared::{order::OrderId, telemetry::TraceParent};
 use uuid::Uuid;
 
 use crate::{auth::Caller, limits::Decision};
@@ -26,6 +26,7 @@ pub struct Context {
     /// The caller's trace, continued by our span, or one of our own where traces are exported.
     pub trace: Option<TraceParent>,
     caller: OnceLock<Caller>,
+    order: OnceLock<OrderId>,
     /// Of the address, then of the customer.
     limits: [OnceLock<Decision>; 2],
 }
@@ -38,6 +39,7 @@ impl Context {
             client,
             trace,
             caller: OnceLock::new(),
+            order: OnceLock::new(),
             limits: [OnceLock::new(), OnceLock::new()],
         }
     }
@@ -56,6 +58,16 @@ impl Context {
     pub fn set_caller(&self, caller: Caller) {
         // Extracting twice finds the same caller.
         let _already_known = self.caller.set(caller);
+    }
+
+    /// The order that the request is about: in its path, or placed by it.
+    pub fn order(&self) -> Option<OrderId> {
+        self.order.get().copied()
+    }
+
+    /// Notes which order the request is about, for the log.
+    pub fn set_order(&self, order: OrderId) {
+        let _already_known = self.order.set(order);
     }
 
     /// Notes what a limit said, for the answer's fields.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use shared::order::OrderId;
 use tracing::field;
 
 use super::Context;
@@ -30,6 +31,7 @@ pub(super) fn line(answered: &Answered<'_>) {
                 status = answered.status.as_u16(),
                 duration_ms = answered.took.as_secs_f64() * 1000.0,
                 request_id = answered.context.request_id(),
+                order.id = answered.context.order().map(OrderId::get),
                 customer_id = answered.context.caller().map(|caller| caller.customer_id.get()),
                 trace_id = answered.context.trace.map(|trace| field::display(format!("{:032x}", trace.trace_id()))),
                 error.code = answered.error.map(|error| error.code().parts().1),

@@ -8,7 +8,7 @@ use axum::{
 };
 use bytes::Bytes;
 use shared::{
-    order::{CustomerId, Order},
+    order::{CustomerId, Order, OrderId},
     written::Written,
 };
 
@@ -67,6 +67,13 @@ impl Answer {
     /// An answer that was given before.
     pub fn replayed(kept: KeptAnswer) -> Self {
         Self { kept, replayed: true }
+    }
+
+    /// The order that was placed, if one was.
+    pub fn placed(&self) -> Option<OrderId> {
+        let (_, location) = self.kept.headers.iter().find(|(name, _)| *name == LOCATION)?;
+        let id: i64 = location.rsplit('/').next()?.parse().ok()?;
+        id.try_into().ok()
     }
 
     /// What is kept of it.

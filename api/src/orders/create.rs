@@ -1,6 +1,9 @@
 //! `POST /api/v1/orders`.
 
+use std::sync::Arc;
+
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, Uri},
 };
@@ -25,6 +28,7 @@ use crate::{
     auth::{Caller, Role},
     error::{ApiError, Code, Problem},
     extract::{Faults, JsonBody, Object, Value, fault},
+    middleware::Context,
     state::AppState,
 };
 
@@ -83,6 +87,7 @@ impl Command {
             Role::Customer => customer_id.unwrap_or(caller.customer_id),
         };
         let may_be = order_date <= latest
+            && order_date.year() > 0
             && status.is_none_or(|status| status == OrderStatus::Pending)
             && (1..=MAX_LINES).contains(&lines.len());
         let lines: Option<Vec<LineInput>> = lines.into_iter().map(LineBody::checked).collect();
@@ -142,6 +147,7 @@ pub async fn create(
     State(state): State<AppState>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(context): Extension<Arc<Context>>,
     JsonBody(body): JsonBody,
 ) -> Result<Answer, ApiError> {
     let command = Command::parse(&body, caller, state.clock.latest_today())?;
@@ -157,7 +163,13 @@ pub async fn create(
     let answer = Answer::created(&event.data.order);
     let envelope = event.to_envelope();
     let order = event.data.order.into_value();
-    state.orders.writer.create(|reply| CreateJob { order, event: envelope, answer, claim, reply }).await
+    let job = |reply| CreateJob { order, event: envelope, answer, claim, reply };
+    let answer = state.orders.writer.create(job).await?;
+    // Of a replayed answer it is the order that was placed then.
+    if let Some(placed) = answer.placed() {
+        context.set_order(placed);
+    }
+    Ok(answer)
 }
 
 async fn new_order(command: Command, state: &AppState) -> Result<Order, ApiError> {
@@ -210,7 +222,9 @@ mod tests {
 
     const IDS: [&str; 11] =
         ["1", "7", "0", "-1", "1.0", "1e0", "9223372036854775808", "null", r#""7""#, "true", "{}"];
-    const DATES: [&str; 7] = [
+    const DATES: [&str; 9] = [
+        r#""0000-12-31""#,
+        r#""0001-01-01""#,
         r#""2025-01-20""#,
         r#""2025-01-22""#,
         r#""2025-1-20""#,

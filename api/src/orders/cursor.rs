@@ -4,6 +4,7 @@
 //! under other filters, and it stays good when the order that it names is deleted.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use shared::timestamp;
 use time::OffsetDateTime;
 
 use crate::store::Position;
@@ -30,7 +31,8 @@ pub fn read(text: &str) -> Option<Position> {
         return None;
     }
     let created_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(number(1)?) * 1000).ok()?;
-    Some(Position { created_at, id: number(9)?.try_into().ok()? })
+    // PostgreSQL's times begin in 4713 BC.
+    timestamp::is_storable(created_at).then_some(Position { created_at, id: number(9)?.try_into().ok()? })
 }
 
 #[cfg(test)]
@@ -48,6 +50,17 @@ mod tests {
             let text = write(position);
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
             prop_assert_eq!(read(&text), Some(position));
+        }
+
+        #[test]
+        fn a_time_is_read_if_postgresql_can_hold_it(micros in any::<i64>(), id in any::<i64>()) {
+            let mut bytes = [0; LENGTH];
+            bytes[0] = LAYOUT;
+            bytes[1..9].copy_from_slice(&micros.to_be_bytes());
+            bytes[9..].copy_from_slice(&id.to_be_bytes());
+            // The years 1 to 9999.
+            let storable = (-62_135_596_800_000_000..253_402_300_800_000_000).contains(&micros);
+            prop_assert_eq!(read(&URL_SAFE_NO_PAD.encode(bytes)).is_some(), storable && id > 0);
         }
 
         #[test]

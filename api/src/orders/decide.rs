@@ -1,7 +1,7 @@
 //! What a change does to an order, or why it may not: pure, so that it can be decided again after a lost race.
 
 use serde::Serialize;
-use shared::order::{LineId, Money, Order, OrderLine, OrderStatus, ProductId};
+use shared::order::{LineId, MAX_VERSION, Money, Order, OrderLine, OrderStatus, ProductId};
 use time::{Date, OffsetDateTime};
 
 use super::preconditions::Preconditions;
@@ -62,6 +62,8 @@ pub(super) enum Refusal {
         /// Where it should go.
         to: OrderStatus,
     },
+    /// The order has had as many versions as there are numbers for.
+    NoNextVersion,
     /// Date and lines are fixed once the order has left `PENDING`.
     NotEditable {
         /// Where the order stands.
@@ -110,10 +112,15 @@ pub(super) fn update(
     if !edited && next.status == current.status {
         return Ok(None);
     }
-    next.version += 1;
+    next.version = next_version(current)?;
     // Clocks of replicas differ a little; time never runs backwards within an order.
     next.updated_at = now.max(current.updated_at);
     Ok(Some(next))
+}
+
+/// The version after the order's, for a change or the deletion.
+pub(super) fn next_version(current: &Order) -> Result<i64, Refusal> {
+    if current.version < MAX_VERSION { Ok(current.version + 1) } else { Err(Refusal::NoNextVersion) }
 }
 
 fn orders_the_same(current: &[OrderLine], wanted: &[LineInput]) -> bool {
@@ -151,6 +158,10 @@ impl From<Refusal> for ApiError {
                     .with_fact("from", from.as_str())
                     .with_fact("to", to.as_str())
                     .with_fact("allowed", allowed)
+            }
+            Refusal::NoNextVersion => {
+                let detail = format!("the order is at version {MAX_VERSION} or beyond, the last one");
+                Self::new(Code::OrderNotEditable, detail)
             }
             Refusal::NotEditable { status } => {
                 let detail =

@@ -1,6 +1,6 @@
 //! The fields that creating and updating share: read from a body, checked, and described.
 
-use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr};
+use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr, sync::Arc};
 
 use axum::{
     extract::{FromRequestParts, Path, rejection::PathRejection},
@@ -19,25 +19,42 @@ use super::decide::LineInput;
 use crate::{
     error::{ApiError, Fault},
     extract::{Faults, Query, Value, fault},
+    middleware::Context,
 };
 
 /// Prices of one piece.
 const PRICES: RangeInclusive<Money> = Money::ZERO..=Money::MAX_UNIT_PRICE;
 
-/// The id in the path. What cannot be an id names no order: 404. No route with an id has parameters in its query.
+/// The id in the path. What cannot be an id names no order: 404.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderIdPath(pub OrderId);
+
+/// The same for routes that have no parameters in their query.
 #[derive(Clone, Copy, Debug)]
 pub struct InPath(pub OrderId);
 
-impl<S: Send + Sync> FromRequestParts<S> for InPath {
+impl<S: Send + Sync> FromRequestParts<S> for OrderIdPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let text: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path(text) = text.map_err(|_| ApiError::not_found())?;
-        Query::none(parts.uri.query())?;
         // `i64` would also read `+7` and `007`: one order has one address.
         let id = text.parse::<i64>().ok().filter(|id| id.to_string() == text);
         let id = id.and_then(|id| OrderId::try_from(id).ok()).ok_or_else(ApiError::not_found)?;
+        if let Some(context) = parts.extensions.get::<Arc<Context>>() {
+            context.set_order(id);
+        }
+        Ok(Self(id))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let OrderIdPath(id) = OrderIdPath::from_request_parts(parts, state).await?;
+        Query::none(parts.uri.query())?;
         Ok(Self(id))
     }
 }
@@ -123,18 +140,24 @@ pub(super) fn money(text: &str) -> Result<Money, (&'static str, String)> {
     text.parse().map_err(|error: MoneyError| {
         let code = match error {
             MoneyError::TooManyDecimals => fault::TOO_MANY_DECIMALS,
-            // A number by its looks that no amount can be: `1e400`.
-            MoneyError::NotANumber if text.bytes().any(|byte| byte.is_ascii_digit()) => fault::OUT_OF_RANGE,
+            MoneyError::TooLarge => fault::OUT_OF_RANGE,
             MoneyError::NotANumber => fault::INVALID_VALUE,
         };
         (code, error.to_string())
     })
 }
 
+/// Reads a date; the error is a fault's code and detail. There is no year 0: PostgreSQL calls it 1 BC, and cannot read what
+/// it has written for it.
+pub(super) fn date(text: &str) -> Result<Date, (&'static str, String)> {
+    timestamp::parse_date(text)
+        .filter(|date| date.year() > 0)
+        .ok_or_else(|| (fault::INVALID_VALUE, "must be a date, as YYYY-MM-DD, from the year 1 on".to_owned()))
+}
+
 /// Reads `order_date`: not after today, anywhere on Earth.
 pub(super) fn order_date(value: &Value<'_>, latest: Date) -> Result<Date, Fault> {
-    let date = timestamp::parse_date(&value.string()?)
-        .ok_or_else(|| value.fault(fault::INVALID_VALUE, "must be a date, as YYYY-MM-DD"))?;
+    let date = date(&value.string()?).map_err(|(code, detail)| value.fault(code, detail))?;
     if date > latest {
         let detail = format!("must not be after {}", timestamp::format_date(latest));
         return Err(value.fault(fault::OUT_OF_RANGE, detail));

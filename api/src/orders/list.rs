@@ -5,10 +5,7 @@ use axum::{
     extract::{RawQuery, State},
 };
 use serde::Serialize;
-use shared::{
-    order::{CustomerId, Order, OrderStatus, ProductId},
-    timestamp,
-};
+use shared::order::{CustomerId, Order, OrderStatus, ProductId};
 use sqlx::PgConnection;
 use time::Date;
 use utoipa::{IntoParams, ToSchema};
@@ -159,18 +156,13 @@ fn after(text: &str) -> Result<Position, (&'static str, String)> {
         .ok_or_else(|| (fault::INVALID_VALUE, "must be the next_cursor of an answer".to_owned()))
 }
 
-fn date(text: &str) -> Result<Date, (&'static str, String)> {
-    timestamp::parse_date(text)
-        .ok_or_else(|| (fault::INVALID_VALUE, "must be a date, as YYYY-MM-DD".to_owned()))
-}
-
 fn filter(query: &mut Query<'_>, faults: &mut Faults) -> Filter {
     let filter = Filter {
         customer: query.integer("customer_id", 1..=i64::MAX, faults).and_then(|id| id.try_into().ok()),
         status: query.parsed("status", faults),
         product: query.integer("product_id", 1..=i64::MAX, faults).and_then(|id| id.try_into().ok()),
-        date_from: query.optional("order_date_from", date, faults),
-        date_to: query.optional("order_date_to", date, faults),
+        date_from: query.optional("order_date_from", fields::date, faults),
+        date_to: query.optional("order_date_to", fields::date, faults),
         min_total: query.optional("min_total", fields::money, faults),
         max_total: query.optional("max_total", fields::money, faults),
     };

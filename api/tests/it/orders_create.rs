@@ -126,6 +126,9 @@ async fn money_is_exact_from_the_socket_to_the_column() {
         ("-0", "0.00", "0.00"),
         ("-0.0", "0.00", "0.00"),
         ("999999.99", "999999.99", "2999999.97"),
+        ("1.10000000000000000000000000000000000000000", "1.10", "3.30"),
+        ("\"1.10000000000000000000000000000000000000000\"", "1.10", "3.30"),
+        ("100000000000000000000000000000000000000000e-41", "1.00", "3.00"),
     ] {
         let placed = place(price).await.expect(StatusCode::CREATED);
         assert_eq!(placed.json["lines"][0]["unit_price"], exact, "{price}");
@@ -141,7 +144,15 @@ async fn money_is_exact_from_the_socket_to_the_column() {
     for (price, code) in [
         ("25.505", "too_many_decimals"),
         ("0.1000000000000000055", "too_many_decimals"),
+        ("1.00000000000000000000000000000000000000001", "too_many_decimals"),
         ("1e400", "out_of_range"),
+        ("10000000000000000000000000000000000000000", "out_of_range"),
+        ("\"1e400\"", "out_of_range"),
+        ("\"1,50\"", "invalid_value"),
+        ("\"5.\"", "invalid_value"),
+        ("\".5\"", "invalid_value"),
+        ("\"12abc\"", "invalid_value"),
+        ("\"1 000\"", "invalid_value"),
         ("1000000", "out_of_range"),
         ("\"\"", "invalid_value"),
         ("\"abc\"", "invalid_value"),

@@ -321,6 +321,55 @@ async fn an_ignored_proxy_header_is_warned_of_once() {
 }
 
 #[tokio::test]
+async fn the_line_of_a_request_about_an_order_names_it() {
+    let running = Running::start(&[]).await;
+    let account = json!({"email": "ada@example.com", "password": "a long and unusual one"});
+    let send = async |method: Method, path: &str, token: &str, body: Option<&Value>| -> Value {
+        let mut request = running.request(method, path).header("idempotency-key", "the-key");
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.expect("an answer").json().await.unwrap_or_default()
+    };
+    send(Method::POST, "/api/v1/auth/register", "", Some(&account)).await;
+    let pair = send(Method::POST, "/api/v1/auth/login", "", Some(&account)).await;
+    let token = pair["accessToken"].as_str().expect("a token");
+    let order = json!({
+        "order_date": "2025-01-20", "lines": [{"product_id": 1, "quantity": 1, "unit_price": 1}],
+    });
+    let mut id = Value::Null;
+    for _ in 0..2 {
+        id = send(Method::POST, "/api/v1/orders", token, Some(&order)).await["id"].take();
+    }
+    let path = format!("/api/v1/orders/{id}");
+    send(Method::GET, &path, token, None).await;
+    send(Method::GET, &format!("{path}/history"), token, None).await;
+    send(Method::PUT, &path, token, Some(&json!({}))).await;
+    send(Method::GET, "/api/v1/orders", token, None).await;
+
+    let output = running.stop().await;
+    let lines = lines(&output);
+    let requests =
+        lines.iter().filter(|line| line["route"].as_str().is_some_and(|route| route.contains("orders")));
+    let told: Vec<(&str, &Value)> =
+        requests.map(|line| (line["route"].as_str().unwrap_or_default(), &line["order.id"])).collect();
+    let (orders, one) = ("/api/v1/orders", "/api/v1/orders/{id}");
+    // Placed, and the same answer again; shown; its history; an idempotency key of another request; and a list of many.
+    let expected = [
+        (orders, &id),
+        (orders, &id),
+        (one, &id),
+        ("/api/v1/orders/{id}/history", &id),
+        (one, &id),
+        (orders, &Value::Null),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
 async fn metrics_are_on_a_port_of_their_own_and_never_on_the_public_one() {
     let running = Running::start(&[]).await;
     running.client.get(format!("{}/nowhere", running.api)).send().await.expect("an answer");

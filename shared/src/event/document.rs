@@ -99,7 +99,7 @@ pub(super) fn read(text: &ByteString) -> Result<Event, EventError> {
     let Data { order_id, version, customer_id, performed_by, changes, order } = document.data;
     let order: Written<Order> = Written::read(text.slice_ref(order.get()))?;
     let says = |text: &str, number: i64| text.parse() == Ok(number);
-    if version < 1
+    if !document.event_type.fits(version, order.version)
         || order.id != order_id
         || !says(&document.subject, order_id.get())
         || !says(&document.partitionkey, order_id.get())
@@ -124,7 +124,10 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::event::Happened;
+    use crate::{
+        event::Happened,
+        order::{LineId, MAX_QUANTITY, MAX_VERSION, Money, OrderLine},
+    };
 
     fn order() -> Order {
         serde_json::from_value(json!({
@@ -161,6 +164,63 @@ mod tests {
         }
     }
 
+    /// What bounds the relay's pages of 500 events, and a page of the history, whose entries hold the changes alone.
+    #[test]
+    fn the_largest_event_takes_less_than_20_kb() {
+        let mut before = order();
+        let line = OrderLine {
+            quantity: MAX_QUANTITY,
+            unit_price: Money::MAX_UNIT_PRICE,
+            ..before.lines[0].clone()
+        };
+        let id = |id: i64| LineId::try_from(i64::MAX - id).unwrap();
+        before.lines = (0..50).map(|place| OrderLine { id: id(place), ..line.clone() }).collect();
+        for line in &mut before.lines {
+            line.product_id = i64::MAX.try_into().unwrap();
+        }
+        let mut after = Order { version: 2, ..before.clone() };
+        after.lines.reverse();
+        let happened =
+            Happened { time: before.created_at, performed_by: before.customer_id, traceparent: None };
+        let event = Event::updated(&before, after, happened);
+        let (body, changes) = (event.to_envelope().body, event.data.changes);
+        assert!(body.len() < 20_000, "{}", body.len());
+        assert!(changes.json().len() < 11_000, "{}", changes.json().len());
+    }
+
+    #[test]
+    fn the_version_of_an_event_fits_its_type_and_its_order() {
+        let read = |event_type: &str, version: i64, of_order: i64| {
+            let mut body: Value = serde_json::from_str(&event(None).to_envelope().body).unwrap();
+            body["type"] = json!(event_type);
+            body["data"]["version"] = json!(version);
+            body["data"]["order"]["version"] = json!(of_order);
+            body["sequence"] = json!(format!("{version:020}"));
+            // As it is written here, and as anybody else may write it.
+            let canonical = Event::read(&Bytes::from(body.to_string())).is_ok();
+            assert_eq!(Event::read(&Bytes::from(format!(" {body}"))).is_ok(), canonical, "{body}");
+            canonical
+        };
+        for (event_type, version, of_order, fits) in [
+            ("OrderCreated", 1, 1, true),
+            ("OrderCreated", 2, 2, false),
+            ("OrderCreated", i64::MAX, i64::MAX, false),
+            ("OrderUpdated", 2, 2, true),
+            ("OrderUpdated", 1, 1, false),
+            ("OrderUpdated", 3, 2, false),
+            ("OrderUpdated", MAX_VERSION, MAX_VERSION, true),
+            ("OrderUpdated", i64::MAX, i64::MAX, false),
+            ("OrderDeleted", 2, 1, true),
+            ("OrderDeleted", 2, 2, false),
+            ("OrderDeleted", 1, 0, false),
+            ("OrderDeleted", MAX_VERSION, MAX_VERSION - 1, true),
+            ("OrderDeleted", i64::MAX, MAX_VERSION, false),
+            ("OrderDeleted", i64::MIN, i64::MAX, false),
+        ] {
+            assert_eq!(read(event_type, version, of_order), fits, "{event_type} {version} {of_order}");
+        }
+    }
+
     #[test]
     fn a_body_that_contradicts_itself_or_is_of_something_else_is_no_event() {
         let good: Value = serde_json::from_str(&event(None).to_envelope().body).unwrap();
@@ -175,6 +235,8 @@ mod tests {
             ("/specversion", json!("0.3")),
             ("/schemaversion", json!(2)),
             ("/time", json!("yesterday")),
+            ("/time", json!("9999-12-31T23:59:59-23:59")),
+            ("/time", json!("0000-01-01T00:00:00Z")),
             ("/data/changes", json!({"status": 1})),
             ("/data/order/lines/0/unit_price", json!(25.5)),
         ] {

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    order::{Changes, CustomerId, Order, OrderId},
+    order::{Changes, CustomerId, MAX_VERSION, Order, OrderId},
     written::Written,
 };
 
@@ -55,6 +55,18 @@ impl EventType {
             Self::OrderCreated => "CREATED",
             Self::OrderUpdated => "UPDATED",
             Self::OrderDeleted => "DELETED",
+        }
+    }
+}
+
+impl EventType {
+    /// Whether an event of this type may have this version, with the order in it at that version: a creation is the first
+    /// version, a change the order's own, a deletion one beyond the order as it last was.
+    fn fits(self, version: i64, of_order: i64) -> bool {
+        match self {
+            Self::OrderCreated => version == 1 && of_order == 1,
+            Self::OrderUpdated => (2..=MAX_VERSION).contains(&version) && of_order == version,
+            Self::OrderDeleted => (2..=MAX_VERSION).contains(&version) && of_order == version - 1,
         }
     }
 }

@@ -4,6 +4,7 @@ mod changes;
 mod ids;
 pub(crate) mod json;
 mod money;
+mod number;
 mod status;
 
 use serde::Deserialize;
@@ -12,7 +13,8 @@ use utoipa::ToSchema;
 
 pub use changes::{ChangedFields, Changes, FieldChange};
 pub use ids::{CustomerId, LineId, NotPositive, OrderId, ProductId};
-pub use money::{Money, MoneyError, parse_decimal};
+pub use money::{Money, MoneyError};
+pub use number::Number;
 pub use status::{MOVES, OrderStatus, UnknownStatus};
 
 use crate::timestamp;
@@ -21,6 +23,9 @@ use crate::timestamp;
 pub const MAX_LINES: usize = 50;
 /// Pieces of one line, at most.
 pub const MAX_QUANTITY: i32 = 1000;
+
+/// The last version of an order, so that one more is still a number of 64 bits.
+pub const MAX_VERSION: i64 = i64::MAX - 1;
 
 /// An order as it is answered, cached and announced. [`Order::to_json`] writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]

@@ -8,6 +8,7 @@ use serde::{
     de::{self, Visitor},
 };
 
+use super::number::Number;
 use crate::digits::Digits;
 
 /// An amount with two decimals.
@@ -17,9 +18,12 @@ pub struct Money(Decimal);
 /// Why a text is no amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Not a decimal number, or one too large or too fine to be an amount at all.
+    /// Not a decimal number.
     #[error("must be a decimal number")]
     NotANumber,
+    /// A number beyond every amount: more than 24 digits before the point.
+    #[error("must be an amount of at most 24 digits")]
+    TooLarge,
     /// A third decimal that is not zero; amounts are never rounded.
     #[error("must have at most two decimals")]
     TooManyDecimals,
@@ -80,12 +84,12 @@ impl FromStr for Money {
     fn from_str(text: &str) -> Result<Self, MoneyError> {
         match hundredths(text) {
             Some(hundredths) => Ok(Self(Decimal::new(hundredths, 2))),
-            None => Self::new(parse_decimal(text).ok_or(MoneyError::NotANumber)?),
+            None => exact(text),
         }
     }
 }
 
-/// What an amount of the common form comes to, `25`, `25.5` or `25.50`; everything else is left to [`parse_decimal`].
+/// What an amount of the common form comes to, `25`, `25.5` or `25.50`; everything else is left to [`exact`].
 fn hundredths(text: &str) -> Option<i64> {
     // Not `split_once`, whose search is made for long texts.
     let point = text.bytes().position(|byte| byte == b'.');
@@ -109,34 +113,14 @@ fn hundredths(text: &str) -> Option<i64> {
     Some(number * scale)
 }
 
-/// The exact value of a number in JSON's grammar, where 28 digits can hold it.
-pub fn parse_decimal(text: &str) -> Option<Decimal> {
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (text, 0),
-    };
-    let digits = mantissa.strip_prefix('-').unwrap_or(mantissa);
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !all_digits(whole) || !all_digits(fraction) {
-        return None;
+/// What any number comes to, whatever its form.
+fn exact(text: &str) -> Result<Money, MoneyError> {
+    let number = Number::parse(text).ok_or(MoneyError::NotANumber)?;
+    if number.decimals() > 2 {
+        return Err(MoneyError::TooManyDecimals);
     }
-    let mut value = Decimal::from_str_exact(mantissa).ok()?.normalize();
-    if value.is_zero() {
-        return Some(Decimal::ZERO);
-    }
-    if !(-28..=28).contains(&exponent) {
-        return None;
-    }
-    let scale = i32::try_from(value.scale()).ok()? - exponent;
-    if scale >= 0 {
-        value.set_scale(u32::try_from(scale).ok()?).ok()?;
-        Some(value.normalize())
-    } else {
-        value.set_scale(0).ok()?;
-        let factor = Decimal::from_i128_with_scale(10_i128.checked_pow(u32::try_from(-scale).ok()?)?, 0);
-        value.checked_mul(factor)
-    }
+    let hundredths = number.times_power_of_ten(2).ok_or(MoneyError::TooLarge)?;
+    Ok(Money(Decimal::from_i128_with_scale(hundredths, 2)))
 }
 
 impl Sum for Money {
@@ -210,18 +194,33 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in
-            ["", "-", ".", "1.", ".5", "1_000", "+1", "0x10", "NaN", "inf", "1e400", "1e", "1e2.5", "٣", " 1"]
-        {
+        for text in [
+            "", "-", ".", "1.", ".5", "1_000", "+1", "0x10", "NaN", "inf", "1e", "1e2.5", "٣", " 1", "1,50",
+            "12abc", "5.", "--1", "1e+-1", "1-1",
+        ] {
             assert_eq!(read(text), Err(MoneyError::NotANumber), "{text}");
         }
+    }
+
+    #[test]
+    fn many_digits_are_judged_by_what_they_say() {
+        let zeros = "0".repeat(40);
+        assert_eq!(read(&format!("1.1{zeros}")).as_deref(), Ok("1.10"));
+        assert_eq!(read(&format!("{zeros}1.1")).as_deref(), Ok("1.10"));
+        assert_eq!(read(&format!("1{zeros}e-40")).as_deref(), Ok("1.00"));
+        assert_eq!(read(&format!("0.{zeros}11e41")).as_deref(), Ok("1.10"));
+        assert_eq!(read(&format!("1.1{zeros}1")), Err(MoneyError::TooManyDecimals));
+        assert_eq!(read("1e-99999999999999999999"), Err(MoneyError::TooManyDecimals));
+        for large in [format!("1{zeros}"), "1e400".into(), "-1e400".into(), "1e99999999999999999999".into()] {
+            assert_eq!(read(&large), Err(MoneyError::TooLarge), "{large}");
+        }
+        assert_eq!(read("999999999999999999999999.99").as_deref(), Ok("999999999999999999999999.99"));
     }
 
     proptest::proptest! {
         #[test]
         fn the_common_form_is_read_as_any_other(text in r"-?[0-9]{0,18}(\.[0-9]{0,3})?") {
-            let slowly = parse_decimal(&text).ok_or(MoneyError::NotANumber).and_then(Money::new);
-            proptest::prop_assert_eq!(text.parse::<Money>(), slowly);
+            proptest::prop_assert_eq!(text.parse::<Money>(), exact(&text));
         }
     }
 

@@ -59,7 +59,8 @@ pub fn versions<'c>(
                   existing.content AS "content?",
                   CASE WHEN version = existing.current AND event_type <> 'OrderDeleted' THEN
                       existing.customer_id = (body #>> '{data,order,customer_id}')::bigint
-                      AND existing.order_date = (body #>> '{data,order,order_date}')::date
+                      -- Unlike a cast, this reads the year 0, which versions before this one took.
+                      AND existing.order_date = to_date(body #>> '{data,order,order_date}', 'YYYY-MM-DD')
                       AND existing.status = body #>> '{data,order,status}'
                       AND existing.total_amount = (body #>> '{data,order,total_amount}')::numeric
                       AND existing.created_at = (body #>> '{data,order,created_at}')::timestamptz

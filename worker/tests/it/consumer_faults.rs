@@ -180,3 +180,46 @@ async fn an_event_whose_attempts_all_ended_without_an_outcome_is_set_aside_witho
     let letters = world.dead_letters().await;
     assert_eq!((letters[0].1.as_str(), letters[0].2), ("consumer", 4));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_version_or_time_is_beyond_its_range_is_set_aside_and_its_neighbours_are_recorded() {
+    let world = World::new().await;
+    let at = |version: i64| shared::order::Order { version, ..crate::support::events::order(1, 1) };
+    let template = event(1, 1);
+    let happened = || shared::event::Happened {
+        time: template.time,
+        performed_by: template.data.performed_by,
+        traceparent: None,
+    };
+    let created = Event::created(at(i64::MAX), happened()).to_envelope();
+    let updated = Event::updated(&at(1), at(i64::MAX), happened()).to_envelope();
+    let written = shared::timestamp::format(template.time).to_string();
+    // In UTC it is in the year 10000.
+    let body = template.to_envelope().body.replace(&written, "9999-12-31T23:59:59-23:59");
+    let late = Envelope { body, ..template.to_envelope() };
+    let sink = connect_sink(&world.broker()).await.unwrap();
+    let outcomes = sink.publish(&[created, updated, late, event(2, 1).to_envelope()]).await;
+    assert_eq!(outcomes.len(), 4);
+    sink.close().await;
+    let summary = consume(&world.consumer(world.handlers()).await, 4).await;
+    assert_eq!((summary.handled, summary.dead_lettered), (1, 3));
+    assert_eq!(world.recorded().await, [(2, 1)]);
+    assert!(world.dead_letters().await.iter().all(|(_, source, ..)| source == "parse"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_entry_without_an_event_is_set_aside_with_what_came() {
+    let world = World::new().await;
+    let consumer = world.consumer(world.handlers()).await;
+    let mut redis = world.redis.connect().await;
+    let entry = ["order", "7", "note", "\u{1b}[2J"];
+    let added = redis::cmd("XADD").arg("events:orders").arg("*").arg(&entry).exec_async(&mut redis).await;
+    added.unwrap();
+    assert_eq!(consume(&consumer, 1).await.dead_lettered, 1);
+    let body: Vec<u8> =
+        sqlx::query_scalar("SELECT body FROM dead_letters").fetch_one(&world.db).await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body, serde_json::json!({"fields": [["order", "7"], ["note", "\u{1b}[2J"]]}));
+    let shown = world.worker(&["dead-letters", "show", "1"]).await.ok();
+    assert!(shown.contains(r"\u001b[2J"), "{shown}");
+}

@@ -130,6 +130,36 @@ async fn what_nothing_can_tell_any_more_is_reported_and_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_at_the_ends_of_their_ranges_do_not_stop_the_comparison() {
+    let (world, _) = in_harmony().await;
+    // An order of the year 0, which versions before this one took.
+    let mut old = order(11, 1);
+    old.order_date = time::Date::from_ordinal_date(0, 60).unwrap();
+    let old = Event {
+        data: shared::event::EventData { order: shared::written::Written::new(old), ..event(11, 1).data },
+        ..event(11, 1)
+    };
+    store(&world.db, std::slice::from_ref(&old)).await;
+    HistoryHandler::new(world.db.clone(), &Shutdown::new()).handle(&[fresh(old)]).await.unwrap();
+    world.worker(&["verify"]).await.ok();
+
+    sql(
+        &world,
+        "INSERT INTO order_history (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+         SELECT order_id, 9223372036854775807, 'CREATED', '{}', 1, 1, gen_random_uuid(), '2025-01-01'
+         FROM unnest(ARRAY[1, 99]) AS order_id",
+    )
+    .await;
+    let expected = [
+        "order 1 versions 3 to 9223372036854775806: neither in the log",
+        "order 1: is at version 2 although version",
+        "order 99 versions 1 to 9223372036854775806: neither in the log",
+        "order 99: does not exist",
+    ];
+    finds(&world, &["verify"], &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orders_that_are_not_what_their_events_say_are_found() {
     let (world, _) = in_harmony().await;
     sql(&world, "UPDATE orders SET status = 'CANCELLED' WHERE id = 1").await;

@@ -113,7 +113,7 @@ impl ChangeJob {
             current.filter(|order| self.caller.may_access(order.customer_id)).ok_or(Refusal::NotFound)?;
         decide::check(current, &self.preconditions)?;
         let after = match &self.command {
-            Command::Delete => None,
+            Command::Delete => decide::next_version(current).map(|_| None)?,
             Command::Update(update, spare) => {
                 let Some(next) = decide::update(current, update, now, spare)? else {
                     let answer = Answer::found(current.version, current.to_json().into());

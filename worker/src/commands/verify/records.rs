@@ -99,7 +99,8 @@ fn examine(versions: &[Version], differences: &mut Vec<Difference>) {
         if version > next {
             differences.push(Difference::Lost { order, first: next, last: version - 1 });
         }
-        next = version + 1;
+        // No event of ours is at the end of the range, but rows may say so.
+        next = version.saturating_add(1);
         deleted_by = row.deletes.then_some(version);
         if let (Some(event), None) = (row.logged, row.recorded) {
             differences.push(Difference::NotRecorded { order, version, event });
