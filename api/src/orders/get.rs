@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Answers are the caller's alone, and are asked for again each time, which the `ETag` makes cheap.
-const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-cache");
+pub(super) const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-cache");
 
 /// Show an order
 #[utoipa::path(

@@ -1,34 +1,77 @@
 //! `GET /api/v1/orders/{id}/history`.
 
-use axum::{Json, extract::State};
+use axum::{
+    extract::{RawQuery, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use shared::{
     order::{ChangedFields, CustomerId, OrderId},
     timestamp,
 };
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{described::OrderPath, fields::InPath};
+use super::{described::OrderPath, fields::OrderIdPath, get::CACHE_CONTROL, preconditions::Preconditions};
 use crate::{
     auth::Caller,
     error::{ApiError, Problem},
+    extract::{Faults, Query},
     state::AppState,
     store::{self, Entry},
 };
 
-/// Every recorded change of an order, oldest first.
+/// Entries of a page, unless asked for otherwise, and at most. An entry takes up to 11 kB.
+const DEFAULT_LIMIT: i64 = 100;
+const MAX_LIMIT: i64 = 500;
+
+/// Which entries.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query; `PageQuery::parse` reads it with all its faults")]
+struct HistoryQuery {
+    /// Only later versions than this one: the last version of the page before, or 0.
+    #[param(minimum = 0, default = 0, nullable = false)]
+    after_version: Option<i64>,
+    /// Entries of a page.
+    #[param(minimum = 1, maximum = 500, default = 100, nullable = false)]
+    limit: Option<i64>,
+}
+
+/// The query as it was understood.
+struct PageQuery {
+    after_version: i64,
+    limit: i64,
+}
+
+impl PageQuery {
+    fn parse(query: Option<&str>) -> Result<Self, ApiError> {
+        let mut faults = Faults::new();
+        let mut query = Query::parse(query);
+        let after_version = query.integer("after_version", 0..=i64::MAX, &mut faults).unwrap_or(0);
+        let limit = query.integer("limit", 1..=MAX_LIMIT, &mut faults).unwrap_or(DEFAULT_LIMIT);
+        query.finish(&mut faults);
+        faults.unless_any(|| Some(Self { after_version, limit }))
+    }
+}
+
+/// A page of the recorded changes of an order, oldest first.
 #[derive(Serialize, ToSchema)]
 pub struct OrderHistory {
     /// Which order.
     order_id: OrderId,
     /// The changes.
     entries: Vec<HistoryEntry>,
-    /// The last version before the first gap: up to here everything is recorded, 0 where nothing is yet.
+    /// The last version before the first gap of the whole history, on whichever page: up to here everything is recorded.
+    /// 0 if nothing is yet.
     #[schema(minimum = 0)]
     complete_through: i64,
+    /// Whether later versions are recorded: go on with the last entry's version as `after_version`.
+    has_next: bool,
 }
 
 /// One change.
@@ -59,7 +102,7 @@ pub struct HistoryEntry {
 
 impl From<Entry> for HistoryEntry {
     fn from(entry: Entry) -> Self {
-        let Entry { version, action, changes, performed_by, event_id, occurred_at, recorded_at, .. } = entry;
+        let Entry { version, action, changes, performed_by, event_id, occurred_at, recorded_at } = entry;
         Self { version, action, changes, performed_by, event_id, occurred_at, recorded_at }
     }
 }
@@ -72,52 +115,67 @@ impl From<Entry> for HistoryEntry {
     path = "/api/v1/orders/{id}/history",
     tag = "orders",
     operation_id = "order_history",
-    params(OrderPath),
+    params(
+        OrderPath,
+        HistoryQuery,
+        ("If-None-Match" = Option<String>, Header, description = "Pages at hand, as their `ETag`s, or `*`",
+         nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#),
+    ),
     responses(
-        (status = 200, description = "The history", body = OrderHistory),
+        (status = 200, description = "The page", body = OrderHistory, headers(("ETag" = String, description = "A digest of the page, quoted"))),
+        (status = 304, description = "The page at hand is the current one", headers(("ETag" = String, description = "A digest of the page, quoted"))),
+        (status = 400, description = "A header is malformed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is and was no such order, or it is not the caller's", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The query has parameters", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Every fault of the query", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn history(
     caller: Caller,
     State(state): State<AppState>,
-    InPath(id): InPath,
-) -> Result<Json<OrderHistory>, ApiError> {
-    let entries = state.read_db.read(|mut db| async move { store::history(&mut db, id).await }).await?;
-    let owner = match entries.first() {
-        Some(entry) => Some(entry.customer_id),
+    OrderIdPath(id): OrderIdPath,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let PageQuery { after_version, limit } = PageQuery::parse(query.as_deref())?;
+    let preconditions = Preconditions::parse(&headers)?;
+    let page = state
+        .read_db
+        .read(|mut db| async move { store::history(&mut db, id, after_version, limit).await })
+        .await?;
+    let owner = match page.owner {
+        Some(owner) => Some(owner),
         // Nothing is recorded yet, perhaps because the order is a moment old.
-        None => state.orders.reader.read(id).await?.map(|order| order.owner),
+        None => unrecorded_owner(&state, id).await?,
     };
     if !owner.is_some_and(|owner| caller.may_access(owner)) {
         return Err(ApiError::not_found());
     }
-    let complete_through = complete_through(entries.iter().map(|entry| entry.version));
-    let entries = entries.into_iter().map(HistoryEntry::from).collect();
-    Ok(Json(OrderHistory { order_id: id, entries, complete_through }))
-}
-
-/// The last version before the first gap.
-fn complete_through(versions: impl Iterator<Item = i64>) -> i64 {
-    versions
-        .zip(1..)
-        .take_while(|(version, expected)| version == expected)
-        .map(|(version, _)| version)
-        .last()
-        .unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::complete_through;
-
-    #[test]
-    fn it_is_complete_up_to_the_first_gap() {
-        for (versions, complete) in
-            [(&[][..], 0), (&[1], 1), (&[1, 2, 3], 3), (&[1, 2, 4, 5], 2), (&[2, 3], 0)]
-        {
-            assert_eq!(complete_through(versions.iter().copied()), complete, "{versions:?}");
-        }
+    let history = OrderHistory {
+        order_id: id,
+        entries: page.entries.into_iter().map(HistoryEntry::from).collect(),
+        complete_through: page.complete_through,
+        has_next: page.has_next,
+    };
+    let body = serde_json::to_vec(&history).map_err(ApiError::internal)?;
+    let digest = digest(&body);
+    let tag = (header::ETAG, format!("\"{digest}\""));
+    if preconditions.not_modified_tag(&digest) {
+        return Ok((StatusCode::NOT_MODIFIED, [tag], [CACHE_CONTROL]).into_response());
     }
+    Ok(([tag], [CACHE_CONTROL, (header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The owner of an order of which nothing is recorded: as it stands, or as its deletion in the log tells.
+async fn unrecorded_owner(state: &AppState, id: OrderId) -> Result<Option<CustomerId>, ApiError> {
+    if let Some(order) = state.orders.reader.read(id).await? {
+        return Ok(Some(order.owner));
+    }
+    let ids = &[id];
+    let deleted = state.db.read(|mut db| async move { store::deletions(&mut db, ids).await }).await?;
+    Ok(deleted.first().map(|deletion| deletion.owner))
+}
+
+/// The opaque part of a page's `ETag`: 128 bits of its SHA-256 in hexadecimal.
+fn digest(body: &[u8]) -> String {
+    Sha256::digest(body).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -41,12 +41,17 @@ impl Preconditions {
 
     /// Whether this version may be shown: `If-Match` compares strongly, so a weak tag never matches.
     pub fn allow_read_of(&self, version: i64) -> bool {
-        self.if_match.as_ref().is_none_or(|tags| tags.contain(version, Comparison::Strong))
+        self.if_match.as_ref().is_none_or(|tags| tags.contain(&version.to_string(), Comparison::Strong))
     }
 
     /// Whether the client has this version already: `If-None-Match` compares weakly.
     pub fn not_modified(&self, version: i64) -> bool {
-        self.if_none_match.as_ref().is_some_and(|tags| tags.contain(version, Comparison::Weak))
+        self.if_none_match.as_ref().is_some_and(|tags| tags.contain(&version.to_string(), Comparison::Weak))
+    }
+
+    /// The same for what has another tag than a version, given without its quotes.
+    pub fn not_modified_tag(&self, tag: &str) -> bool {
+        self.if_none_match.as_ref().is_some_and(|tags| tags.contain(tag, Comparison::Weak))
     }
 }
 
@@ -58,13 +63,12 @@ enum Comparison {
 }
 
 impl Tags {
-    fn contain(&self, version: i64, comparison: Comparison) -> bool {
+    fn contain(&self, wanted: &str, comparison: Comparison) -> bool {
         match self {
             Self::Any => true,
             Self::Listed(tags) => {
-                let version = version.to_string();
                 let allowed = |tag: &Tag| comparison == Comparison::Weak || !tag.weak;
-                tags.iter().any(|tag| allowed(tag) && tag.opaque == version.as_bytes())
+                tags.iter().any(|tag| allowed(tag) && tag.opaque == wanted.as_bytes())
             }
         }
     }

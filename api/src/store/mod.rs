@@ -16,7 +16,7 @@ pub use answers::{Claim, Found, KeptAnswer, expire, find, keep};
 pub use change::{Change, ChangeOutcome, lock, write as change};
 pub use create::{NewOrder, write as create};
 pub use deletions::{Deletion, deletions};
-pub use history::{Entry, history};
+pub use history::{Entry, HistoryPage, history};
 pub use ids::{Ids, take_ids};
 pub use list::{COUNTED, Filter, LOOKED_AT, Page, Position, Start, count_query, list, page_query};
 pub use read::orders;

@@ -246,6 +246,27 @@ impl Run<'_> {
         }
     }
 
+    async fn history_page(&self, path: &str, after_version: i64) -> Value {
+        let (token, replica) = (&self.tokens[ADMINISTRATOR], &self.world.replicas[1].url);
+        // Small pages, so that some histories take several.
+        let page = format!("{replica}{path}?limit=3&after_version={after_version}");
+        self.world.http.get(page).bearer_auth(token).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// All entries, page by page.
+    async fn history(&self, path: &str) -> Vec<Value> {
+        let mut entries: Vec<Value> = Vec::new();
+        loop {
+            let last = entries.last().and_then(|entry| entry["version"].as_i64()).unwrap_or(0);
+            let mut page = self.history_page(path, last).await;
+            let Value::Array(next) = page["entries"].take() else { panic!("{page}") };
+            entries.extend(next);
+            if page["has_next"] == false {
+                return entries;
+            }
+        }
+    }
+
     /// In the end orders, lists, history and events are the model's.
     async fn compare(&mut self) {
         for who in 0..ADMINISTRATOR {
@@ -259,16 +280,13 @@ impl Run<'_> {
         for order in self.orders.clone() {
             assert_eq!(self.world.events(order.id).await, order.entries);
             let path = format!("/api/v1/orders/{}/history", order.id);
-            let (token, replica) = (&self.tokens[ADMINISTRATOR], &self.world.replicas[1].url);
-            let history = eventually("the history is complete", async || {
-                let asked = self.world.http.get(format!("{replica}{path}")).bearer_auth(token);
-                let history: Value = asked.send().await.unwrap().json().await.unwrap();
-                (history["complete_through"] == order.version()).then_some(history)
+            eventually("the history is complete", async || {
+                self.history_page(&path, 0).await["complete_through"] == order.version()
             })
             .await;
-            let recorded: Vec<Value> = history["entries"]
-                .as_array()
-                .unwrap()
+            let recorded: Vec<Value> = self
+                .history(&path)
+                .await
                 .iter()
                 .map(|entry| {
                     json!([entry["version"], entry["action"], entry["changes"], entry["performed_by"]])
