@@ -1,4 +1,5 @@
-"""Every setting, metric and label that is named outside the code is one of the code's; every setting is listed, once."""
+"""Every setting, metric and label that is named outside the code is one of the code's; every setting is listed, once, and every
+metric is explained in docs/RUNBOOK.md."""
 
 import json
 import re
@@ -89,6 +90,17 @@ def rules_of_dashboards() -> None:
     )
 
 
+def exported_metrics() -> set[str]:
+    """The metrics that the programs export."""
+    return set(re.findall(r"\b(?:counter!|gauge!|histogram!|count)\(\s*\"([a-z_]+)\"", SOURCES))
+
+
+def runbook() -> list[str]:
+    """Metrics that docs/RUNBOOK.md does not explain."""
+    explained = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs/RUNBOOK.md").read_text()))
+    return [f"docs/RUNBOOK.md: {name} is not explained" for name in sorted(exported_metrics() - explained)]
+
+
 def metrics() -> list[str]:
     """Faults of the alerts and the dashboards."""
     exported = set(re.findall(r"\"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)\"", SOURCES))
@@ -105,6 +117,6 @@ def metrics() -> list[str]:
 
 
 rules_of_dashboards()
-faults = settings() + metrics()
+faults = settings() + metrics() + runbook()
 print("\n".join(faults), file=sys.stderr, end="\n" if faults else "")
 sys.exit(1 if faults else 0)

@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::ExposeSecret as _;
 use shared::{
     broker::EventSink,
     clock::Clock,
@@ -19,7 +18,7 @@ use crate::{
     auth::Auth,
     broker::LateSink,
     config::ApiConfig,
-    health::Health,
+    health::{Health, Operators, Watched},
     limits::Limits,
     orders::Orders,
     outbox::{Relay, Wake},
@@ -30,6 +29,8 @@ use crate::{
 
 /// Open files beside the clients' and the pools' connections: Redis, broker, metrics, logs, password checks.
 const OTHER_OPEN_FILES: usize = 128;
+/// For the questions of health and metrics, apart from those of requests.
+const HEALTH_CONNECTIONS: u32 = 3;
 
 /// A running API.
 pub struct App {
@@ -48,11 +49,11 @@ impl App {
             .await
             .with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
-        let pooled = 2 * usize::try_from(config.database_max_connections).unwrap_or(usize::MAX / 4);
+        let pools = if config.database_read_url.is_some() { 3 } else { 2 };
+        let pooled = pools * usize::try_from(config.database_max_connections).unwrap_or(usize::MAX / 4);
         let connections = &mut config.http.server.connections;
         *connections = server::fit_connections(*connections, pooled + OTHER_OPEN_FILES);
         let state = connect(config, clock, shutdown)?;
-        Relay::start(&state.db, Arc::clone(&state.sink), state.wake.clone(), shutdown);
         shutdown.spawn(server::serve(
             listener,
             router(state.clone()),
@@ -67,17 +68,18 @@ impl App {
     }
 }
 
-/// Serves `/metrics` on the operators' port: before the API itself, so that whoever sees the one finds the other.
-pub async fn serve_metrics(
+/// Serves the operators' port: before the API itself, so that whoever sees the one finds the other.
+pub async fn serve_operators(
     address: SocketAddr,
     metrics: PrometheusHandle,
     shutdown: &Shutdown,
-) -> anyhow::Result<()> {
-    service::serve(address, service::metrics_router(metrics.clone()), shutdown)
+) -> anyhow::Result<Operators> {
+    let operators = Operators::default();
+    service::serve(address, operators.router(metrics.clone()), shutdown)
         .await
         .with_context(|| format!("METRICS_ADDR: cannot listen on {address}"))?;
     shutdown.spawn(service::upkeep(metrics, shutdown.clone()));
-    Ok(())
+    Ok(operators)
 }
 
 /// The state, with pools that connect when first used.
@@ -85,26 +87,27 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let connections = config.database_max_connections;
     let servers = Servers::primary(&config.database_url).context("DATABASE_URL")?;
     let db = DbPool::new(servers, PoolSettings::new("api", connections));
-    let settings = PoolSettings::new("api-read", connections);
-    let read_db = if config.database_read_url.expose_secret() == config.database_url.expose_secret() {
-        db.sibling(settings)
-    } else {
-        let servers = Servers::replica(&config.database_read_url).context("DATABASE_READ_URL")?;
-        DbPool::new(servers, settings)
-    };
     let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
     let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
     let wake = Wake::default();
+    let orders = Orders::start(&config, &db, &clock, &wake, shutdown)?;
+    let watched = Watched {
+        db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
+        read_db: orders.read_db(),
+        writes: orders.write_outcomes(),
+        redis: redis.clone(),
+        sink: Arc::clone(&sink),
+        relay: Relay::start(&db, Arc::clone(&sink), wake.clone(), shutdown),
+    };
     Ok(AppState::new(State {
         limits: Limits::new(config.http.rate_limits, redis.clone(), clock.clone()),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
-        health: Health::new(db.clone(), redis.clone(), Arc::clone(&sink), clock.clone(), shutdown.clone()),
-        orders: Orders::start(&config, &db, &clock, &wake, shutdown)?,
+        health: Health::new(watched, clock.clone(), shutdown.clone()),
+        orders,
         wake,
         config,
         clock,
         db,
-        read_db,
         redis,
         sink,
     }))

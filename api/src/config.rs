@@ -22,8 +22,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ApiConfig {
     /// PostgreSQL for everything that must be current.
     pub database_url: SecretString,
-    /// PostgreSQL for list and history; may lag.
-    pub database_read_url: SecretString,
+    /// A read replica for list and history; may lag.
+    pub database_read_url: Option<SecretString>,
     /// Connections of each pool.
     pub database_max_connections: u32,
     /// Redis for the cache, sessions and rate limits.
@@ -88,9 +88,7 @@ impl ApiConfig {
         let host = env.parsed_or("HOST", IpAddr::from(host))?;
         let port = env.parsed_or("PORT", 8000)?;
         Ok(Self {
-            database_read_url: env
-                .url("DATABASE_READ_URL", UrlKind::PostgresReplica)?
-                .unwrap_or_else(|| database_url.clone()),
+            database_read_url: env.url("DATABASE_READ_URL", UrlKind::PostgresReplica)?,
             database_url,
             database_max_connections: u32::try_from(env.number_or(
                 "DATABASE_MAX_CONNECTIONS",

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use api::{
-    app::{App, serve_metrics},
+    app::{App, serve_operators},
     config::ApiConfig,
     migrate, openapi,
 };
@@ -78,8 +78,9 @@ async fn serve(config: ApiConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals()?;
 
-    serve_metrics(config.metrics, metrics, &shutdown).await?;
-    let _app = App::start(config, Clock::System, &shutdown).await?;
+    let operators = serve_operators(config.metrics, metrics, &shutdown).await?;
+    let app = App::start(config, Clock::System, &shutdown).await?;
+    operators.attach(&app.state);
 
     shutdown.begun().await;
     if !shutdown.drained(DRAIN_DEADLINE).await {

@@ -7,8 +7,7 @@ use secrecy::SecretString;
 use shared::db::{DbPool, PoolSettings, Servers};
 use sqlx::migrate::Migrator;
 
-/// The schema, built into the binary.
-pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+pub use shared::schema::MIGRATIONS;
 
 /// A migration may rewrite a large table.
 const STATEMENT_LIMIT: Duration = Duration::from_hours(6);

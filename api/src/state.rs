@@ -18,8 +18,6 @@ pub struct State {
     pub clock: Clock,
     /// PostgreSQL, current.
     pub db: DbPool,
-    /// PostgreSQL for list and history.
-    pub read_db: DbPool,
     /// Redis for sessions and limits; the order cache has a connection of its own.
     pub redis: Redis,
     /// Where the relay sends events.

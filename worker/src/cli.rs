@@ -33,6 +33,9 @@ pub enum Command {
     RebuildCache,
     /// Compare orders, event log, history and cache, and print every difference
     ///
+    /// What other handlers did with the events is not compared. A cache that cannot be read is said to be not compared, and
+    /// is a failure. A table that is locked is waited for at most 10 s.
+    ///
     /// Works beside a running system: a difference counts only where it is still there a few seconds later. Ends with
     /// exit code 1 where differences remain. A digest does not depend on the order of rows, so two runs, or the log and
     /// the history, can be compared by it.
@@ -154,8 +157,20 @@ pub struct Purge {
 
 /// `worker replay`
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub struct Replay {
+    /// Which events.
+    #[command(flatten)]
+    pub which: ReplayWhich,
+    /// Give the events to this handler alone, here and without the broker: `history`, `cache`, or one of your own. For a
+    /// handler whose effects were lost or that is new; the reconciler and `verify` know only the history
+    #[arg(long, value_name = "NAME")]
+    pub handler: Option<String>,
+}
+
+/// Which events are sent again.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct ReplayWhich {
     /// Everything recorded at or after this time (RFC 3339, or a date in UTC)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub from: Option<OffsetDateTime>,

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    http::{StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -13,33 +12,45 @@ use serde_json::json;
 use shared::{
     broker::EventSource,
     cache::Cache,
-    db::{DbConnection, DbPool},
+    db::{DbConnection, DbError, DbPool},
+    schema::SchemaCheck,
+    service,
+    shutdown::Shutdown,
+    table_locks::{TableLock, oldest_table_lock},
 };
 use tokio::sync::OnceCell;
 
-use crate::errors::chain;
+use crate::{consumer::HeldBatches, errors::chain, rights::RIGHTS};
 
 /// A dependency that does not answer in this time is not ready.
 const LIMIT: Duration = Duration::from_secs(2);
+/// A batch that is held for this long is worth a word, in seconds: shorter ones are hiccups.
+const HELD_SECONDS: u64 = 2;
+/// How often somebody looks who holds the batches up, while any are held.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What the worker needs in order to work.
-#[derive(Clone)]
 pub struct Health {
-    /// PostgreSQL.
+    /// PostgreSQL, on a pool that events do not use.
     pub db: DbPool,
+    /// Whether the database is what this build needs.
+    pub schema: SchemaCheck,
     /// Redis with the cache.
     pub cache: Cache,
     /// The broker, once it is connected.
     pub source: Arc<OnceCell<Arc<dyn EventSource>>>,
+    /// What cannot be handled now.
+    pub held: HeldBatches,
 }
 
 impl Health {
     /// What is not ready, and why; empty when all is well.
     pub async fn faults(&self) -> Vec<String> {
-        let checks: [(&str, futures_util::future::BoxFuture<'_, Result<(), String>>); 3] = [
+        let checks: [(&str, futures_util::future::BoxFuture<'_, Result<(), String>>); 4] = [
             ("database", Box::pin(self.database())),
-            ("redis", Box::pin(async { self.cache.ping().await.map_err(|error| chain(&error)) })),
+            ("redis", Box::pin(self.redis())),
             ("events", Box::pin(self.events())),
+            ("held", Box::pin(async { self.nothing_held() })),
         ];
         let checked = checks.map(|(name, check)| async move {
             match tokio::time::timeout(LIMIT, check).await {
@@ -53,10 +64,33 @@ impl Health {
 
     async fn database(&self) -> Result<(), String> {
         let probe = |mut db: DbConnection| async move {
-            sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(&mut *db).await
+            sqlx::query_scalar!(
+                r#"SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS "read_only!""#
+            )
+            .fetch_one(&mut *db)
+            .await
         };
-        let answer = self.db.read(probe).await;
-        answer.map(|_| ()).map_err(|error| chain(&error))
+        let read_only = self.db.read(probe).await.map_err(|error| {
+            self.schema.forget();
+            chain(&error)
+        })?;
+        self.schema.check(&self.db).await.map_err(|fault| fault.to_string())?;
+        if read_only {
+            return Err("PostgreSQL refuses writes: the server is read-only".to_owned());
+        }
+        match self.table_lock().await {
+            Ok(None) => Ok(()),
+            Ok(Some(lock)) => Err(lock.to_string()),
+            Err(error) => Err(chain(&error)),
+        }
+    }
+
+    async fn table_lock(&self) -> Result<Option<TableLock>, DbError> {
+        oldest_table_lock(&self.db, RIGHTS).await
+    }
+
+    async fn redis(&self) -> Result<(), String> {
+        self.cache.check_writable().await.map(|_| ()).map_err(|error| chain(&error))
     }
 
     async fn events(&self) -> Result<(), String> {
@@ -65,14 +99,33 @@ impl Health {
             None => Err("not connected yet".to_owned()),
         }
     }
+
+    fn nothing_held(&self) -> Result<(), String> {
+        let held: Vec<String> = self
+            .held
+            .summaries()
+            .into_iter()
+            .filter(|held| held.seconds >= HELD_SECONDS)
+            .map(|held| {
+                // Perhaps rights were taken away.
+                self.schema.forget();
+                let batches = if held.batches == 1 { "batch waits" } else { "batches wait" };
+                format!(
+                    "{} {batches} for {} since {} s: {}",
+                    held.batches, held.part, held.seconds, held.error
+                )
+            })
+            .collect();
+        if held.is_empty() { Ok(()) } else { Err(held.join("; ")) }
+    }
 }
 
 /// `/health/live` and `/health/ready`.
-pub fn router(health: Health) -> Router {
+pub fn router(health: Arc<Health>) -> Router {
     Router::new().route("/health/live", get(async || Json(json!({ "status": "alive" })))).route(
         "/health/ready",
         get(move || {
-            let health = health.clone();
+            let health = Arc::clone(&health);
             async move { ready(&health.faults().await) }
         }),
     )
@@ -82,14 +135,27 @@ fn ready(faults: &[String]) -> Response {
     if faults.is_empty() {
         return Json(json!({ "status": "ready" })).into_response();
     }
-    let problem = json!({
-        "type": "/problems/unavailable",
-        "title": "Service unavailable",
-        "status": 503,
-        "detail": format!("not ready: {}", faults.join("; ")),
-        "instance": "/health/ready",
-        "code": "unavailable",
-    });
-    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1")];
-    (StatusCode::SERVICE_UNAVAILABLE, headers, problem.to_string()).into_response()
+    service::unavailable("/health/ready", &format!("not ready: {}", faults.join("; ")))
+}
+
+/// While batches are held, logs who locks a table that they need, until shutdown: the error of a batch only says that
+/// PostgreSQL did not do it in time.
+pub async fn log_table_locks(health: Arc<Health>, shutdown: Shutdown) {
+    let mut known = None;
+    loop {
+        tokio::select! {
+            () = shutdown.begun() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        if health.held.summaries().is_empty() {
+            known = None;
+            continue;
+        }
+        if let Ok(Ok(Some(lock))) = tokio::time::timeout(LIMIT, health.table_lock()).await
+            && known != Some((lock.pid, lock.table.clone()))
+        {
+            tracing::warn!(lock.table, lock.mode, lock.pid, "held batches wait for a lock: {lock}");
+            known = Some((lock.pid, lock.table));
+        }
+    }
 }

@@ -10,5 +10,6 @@ pub mod dead_letters;
 pub mod errors;
 pub mod handlers;
 pub mod health;
+pub mod rights;
 pub mod run;
 pub mod store;

@@ -7,7 +7,9 @@ use shared::{
     broker::{BrokerConfig, BrokerError, EventSource, connect_source},
     cache::Cache,
     clock::Clock,
-    db, service,
+    db::{self, PoolSettings},
+    schema::SchemaCheck,
+    service,
     shutdown::{DRAIN_DEADLINE, Shutdown},
     telemetry,
 };
@@ -16,16 +18,17 @@ use tokio::sync::OnceCell;
 use crate::{
     cache_debts::CacheDebts,
     config::WorkerConfig,
-    consumer::{Backoff, Consumer, ConsumerSettings, report_backlog},
+    consumer::{Backoff, Consumer, ConsumerSettings, HeldBatches, set_backlog_gauges},
     errors::chain,
-    handlers::{EventHandler, cache::CacheHandler, history::HistoryHandler},
+    handlers,
     health::{self, Health},
+    rights::RIGHTS,
 };
 
 /// No client waits for the worker's cache writes, so they get more time than the API gives its own.
 const CACHE_DEADLINE: Duration = Duration::from_millis(500);
-/// Between samples of the backlog.
-const BACKLOG_EVERY: Duration = Duration::from_secs(5);
+/// For the questions of health, apart from what events need.
+const HEALTH_CONNECTIONS: u32 = 2;
 
 /// Consumes until a signal. Fails only where the set-up is wrong; what is merely down is waited for.
 pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
@@ -36,10 +39,24 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         .context("DATABASE_URL cannot be used")?;
     let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE)
         .context("REDIS_URL cannot be used")?;
-    let source = Arc::new(OnceCell::new());
+    let source: Arc<OnceCell<Arc<dyn EventSource>>> = Arc::default();
+    let held = HeldBatches::default();
 
-    let health = Health { db: db.clone(), cache: cache.clone(), source: Arc::clone(&source) };
-    let router = health::router(health).merge(service::metrics_router(metrics.clone()));
+    let health = Arc::new(Health {
+        db: db.sibling(PoolSettings::new("worker health", HEALTH_CONNECTIONS)),
+        schema: SchemaCheck::new(RIGHTS),
+        cache: cache.clone(),
+        source: Arc::clone(&source),
+        held: held.clone(),
+    });
+    let system = config.broker.system();
+    let watched = Arc::clone(&source);
+    let metrics_router = service::metrics_router(metrics.clone(), move || {
+        let source = watched.get().cloned();
+        async move { set_backlog_gauges(system, source.as_deref()).await }
+    });
+    shutdown.spawn(health::log_table_locks(Arc::clone(&health), shutdown.clone()));
+    let router = health::router(health).merge(metrics_router);
     let address = service::serve(config.metrics, router, &shutdown)
         .await
         .with_context(|| format!("METRICS_ADDR: cannot listen on {}", config.metrics))?;
@@ -51,18 +68,15 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         // Set once: nobody else does.
         let _first = source.set(Arc::clone(&connected));
         shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).run(shutdown.clone()));
-        shutdown.spawn(report_backlog(Arc::clone(&connected), BACKLOG_EVERY, shutdown.clone()));
-        let handlers: Vec<Arc<dyn EventHandler>> = vec![
-            Arc::new(HistoryHandler::new(db.clone(), &shutdown)),
-            Arc::new(CacheHandler::new(cache, db.clone(), config.cache_ttl)),
-        ];
+        let handlers = handlers::all(&db, &cache, config.cache_ttl, &shutdown);
         let settings = ConsumerSettings {
             batch_size: config.batch_size,
             concurrency: config.concurrency,
             max_attempts: config.max_attempts,
             ..ConsumerSettings::default()
         };
-        let consumer = Consumer::new(connected, handlers, db, Clock::System, settings, shutdown.clone());
+        let consumer = Consumer::new(connected, handlers, db, Clock::System, settings, shutdown.clone())
+            .listing_in(held);
         // Among the threads that its answers come to, and not on the main one, which would have to be woken each time.
         tokio::spawn(async move { consumer.run().await }).await.context("the consumer ended unexpectedly")?;
     }

@@ -2,13 +2,16 @@
 
 use axum::{Json, extract::State, http::HeaderValue, http::header};
 
-use super::{Status, live::Alive};
+use super::live::Alive;
 use crate::{
     error::{ApiError, Code},
     state::AppState,
 };
 
-/// Whether requests should be sent here. Without PostgreSQL, and during a shutdown, they should not.
+/// Whether requests should be sent here
+///
+/// They should not without PostgreSQL, while the database has an older schema than this build needs or its role lacks rights,
+/// and during a shutdown. The detail of the problem says what to do.
 #[utoipa::path(
     get,
     path = "/api/v1/health/ready",
@@ -17,14 +20,14 @@ use crate::{
     responses((status = 200, description = "Ready", body = Alive)),
 )]
 pub async fn ready(State(state): State<AppState>) -> Result<Json<Alive>, ApiError> {
-    let not_ready = |why: &str| {
+    let not_ready = |why: String| {
         ApiError::new(Code::Unavailable, why).with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     };
     if state.health.shutdown.has_begun() {
-        return Err(not_ready("this process is shutting down"));
+        return Err(not_ready("this process is shutting down".to_owned()));
     }
-    if state.health.report(state.orders.cache_degraded()).await.services.database.status != Status::Healthy {
-        return Err(not_ready("PostgreSQL does not answer"));
+    if let Some(why) = state.health.database().await.not_ready() {
+        return Err(not_ready(format!("not ready: {why}")));
     }
     Ok(Json(Alive { status: "ready" }))
 }

@@ -139,6 +139,7 @@ pub async fn history(
     let PageQuery { after_version, limit } = PageQuery::parse(query.as_deref())?;
     let preconditions = Preconditions::parse(&headers)?;
     let page = state
+        .orders
         .read_db
         .read(|mut db| async move { store::history(&mut db, id, after_version, limit).await })
         .await?;

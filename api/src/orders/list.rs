@@ -201,6 +201,6 @@ pub async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<OrderList>, ApiError> {
     let wanted = &Wanted::parse(query.as_deref(), caller)?;
-    let list = state.read_db.read(|mut db| async move { wanted.read(&mut db).await }).await?;
+    let list = state.orders.read_db.read(|mut db| async move { wanted.read(&mut db).await }).await?;
     Ok(Json(list))
 }

@@ -18,6 +18,7 @@ mod ids;
 pub mod key;
 pub mod list;
 pub mod preconditions;
+mod read_db;
 mod reader;
 mod repair;
 mod session;
@@ -29,9 +30,12 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use shared::{cache::Cache, clock::Clock, db::DbPool, shutdown::Shutdown};
 
-pub use self::expiry::{ExpiryError, KEY_LIFETIME, expire_once};
+pub use self::{
+    expiry::{ExpiryError, KEY_LIFETIME, expire_once},
+    read_db::{ReadDb, ReplicaHealth},
+};
 use self::{ids::IdSource, reader::Reader, repair::Stale, writer::Writer};
-use crate::{config::ApiConfig, outbox::Wake};
+use crate::{config::ApiConfig, health::WriteOutcomes, outbox::Wake};
 
 /// How long any answer may wait for Redis; then PostgreSQL answers.
 const CACHE_DEADLINE: Duration = Duration::from_millis(50);
@@ -42,6 +46,7 @@ pub struct Orders {
     writer: Writer,
     ids: IdSource,
     stale: Arc<Stale>,
+    read_db: Arc<ReadDb>,
 }
 
 impl Orders {
@@ -59,12 +64,25 @@ impl Orders {
         let stale = Arc::new(Stale::new(cache.clone()));
         shutdown.spawn(Arc::clone(&stale).keep_repairing(db.clone(), shutdown.clone()));
         shutdown.spawn(expiry::keep_expiring(db.clone(), clock.clone(), shutdown.clone()));
+        let read_db =
+            ReadDb::start(db, config.database_read_url.as_ref(), config.database_max_connections, shutdown)?;
         Ok(Self {
+            read_db: Arc::new(read_db),
             reader: Reader::start(db.clone(), cache, Arc::clone(&stale), shutdown),
             writer: Writer::start(db, clock.clone(), wake.clone(), Arc::clone(&stale), shutdown),
             ids: IdSource::new(db.clone()),
             stale,
         })
+    }
+
+    /// What lists and histories are read from.
+    pub fn read_db(&self) -> Arc<ReadDb> {
+        Arc::clone(&self.read_db)
+    }
+
+    /// What became of the last writes.
+    pub fn write_outcomes(&self) -> Arc<WriteOutcomes> {
+        self.writer.outcomes()
     }
 
     /// Whether some order is served from PostgreSQL because its entry in the cache may be older than what was

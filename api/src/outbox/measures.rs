@@ -1,17 +1,27 @@
-//! What operators see of the outbox. All replicas tell the backlog; only the holder of the lease the rest.
+//! What operators see of the outbox. All replicas tell the gauges, which are read at each scrape; only the holder of the lease
+//! counts.
 
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use shared::broker::EventSystem;
+use shared::{broker::EventSystem, service::UNKNOWN};
 
-use super::{OutboxBacklog, publish::Sent};
+use super::{Lag, OutboxBacklog, publish::Sent};
 
 /// Says what each metric means; called once at start.
 pub(super) fn describe() {
     describe_gauge!("outbox_unpublished", "events committed and not yet published; estimated beyond 1,000");
     describe_gauge!(
         "outbox_oldest_unpublished_seconds",
+        Unit::Seconds,
+        "age of the oldest of these, 0 without any"
+    );
+    describe_gauge!(
+        "history_unrecorded_events",
+        "events committed and not yet in the history; estimated beyond 1,000"
+    );
+    describe_gauge!(
+        "history_oldest_unrecorded_seconds",
         Unit::Seconds,
         "age of the oldest of these, 0 without any"
     );
@@ -69,15 +79,23 @@ pub(super) fn repaired(system: EventSystem, events: u64) {
     counter!("events_repaired_total", "broker" => system.as_str()).increment(events);
 }
 
-/// What waits, and whether this replica relays.
+/// What waits; `None` if it cannot be read.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and nobody counts beyond 2^52 events")]
-pub(super) fn state(backlog: OutboxBacklog, lease_held: bool) {
-    gauge!("outbox_unpublished").set(backlog.unpublished as f64);
-    gauge!("outbox_oldest_unpublished_seconds").set(backlog.oldest_seconds.unwrap_or(0.0));
-    held(lease_held);
+pub(crate) fn set_backlog_gauges(backlog: Option<OutboxBacklog>) {
+    let unpublished = backlog.map_or(UNKNOWN, |backlog| backlog.unpublished as f64);
+    gauge!("outbox_unpublished").set(unpublished);
+    let oldest = backlog.map_or(UNKNOWN, |backlog| backlog.oldest_seconds.unwrap_or(0.0));
+    gauge!("outbox_oldest_unpublished_seconds").set(oldest);
+}
+
+/// How far the history is behind the log; `None` if it cannot be read.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and nobody counts beyond 2^52 events")]
+pub(crate) fn set_lag_gauges(lag: Option<Lag>) {
+    gauge!("history_unrecorded_events").set(lag.map_or(UNKNOWN, |lag| lag.events as f64));
+    gauge!("history_oldest_unrecorded_seconds").set(lag.map_or(UNKNOWN, |lag| lag.oldest_seconds));
 }
 
 /// Whether this replica relays.
-pub(super) fn held(lease_held: bool) {
+pub(crate) fn set_lease_gauge(lease_held: bool) {
     gauge!("relay_lease_held").set(if lease_held { 1.0 } else { 0.0 });
 }

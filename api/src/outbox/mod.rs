@@ -11,6 +11,7 @@
 
 mod backlog;
 mod cursor;
+mod lag;
 mod lease;
 mod measures;
 mod partitions;
@@ -18,6 +19,7 @@ mod publish;
 mod reconcile;
 mod relay;
 mod run;
+mod status;
 mod wake;
 
 use std::time::Duration;
@@ -25,10 +27,13 @@ use std::time::Duration;
 use shared::db::DbError;
 
 pub use backlog::{OutboxBacklog, backlog};
+pub use lag::{HistoryLag, Lag};
 pub use lease::Lease;
+pub(crate) use measures::{set_backlog_gauges, set_lag_gauges, set_lease_gauge};
 pub use partitions::{PartitionReport, PartitionSettings, maintain_partitions};
 pub use reconcile::{Reconciled, Reconciler, ReconcilerSettings};
 pub use relay::{Relay, RelaySettings, RelayStep};
+pub use status::RelayStatus;
 pub use wake::Wake;
 
 /// How long a statement may take that has much to look at, such as the first one after a long outage of the broker.

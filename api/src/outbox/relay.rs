@@ -6,7 +6,7 @@ use shared::{broker::EventSink, db::DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    Lease, OutboxError,
+    Lease, OutboxError, RelayStatus,
     cursor::{Cursor, Logged},
     measures,
     publish::{Publisher, Sent},
@@ -56,6 +56,7 @@ pub struct Relay {
     pub(super) pool: DbPool,
     pub(super) publisher: Publisher,
     pub(super) lease: Arc<Lease>,
+    status: RelayStatus,
     batch: usize,
     /// Held for a whole step, so that steps never overlap. Empty until the lease is held.
     work: Mutex<Option<Work>>,
@@ -75,8 +76,10 @@ impl Relay {
     /// A relay that has not asked for the lease yet.
     pub fn new(pool: impl Into<DbPool>, sink: Arc<dyn EventSink>, settings: RelaySettings) -> Self {
         let pool = pool.into();
+        let lease = Arc::new(Lease::new(pool.clone(), settings.lease));
         Self {
-            lease: Arc::new(Lease::new(pool.clone(), settings.lease)),
+            status: RelayStatus::new(Arc::clone(&lease)),
+            lease,
             publisher: Publisher { sink, pool: pool.clone() },
             pool,
             batch: settings.batch.max(1),
@@ -89,6 +92,11 @@ impl Relay {
         &self.lease
     }
 
+    /// What it is at, for health and metrics.
+    pub fn status(&self) -> &RelayStatus {
+        &self.status
+    }
+
     /// Publishes the next batch where it is this replica's turn.
     ///
     /// After an error nothing of this process is believed: the next step reads the cursor anew, and at worst
@@ -96,6 +104,14 @@ impl Relay {
     pub async fn relay_once(&self) -> Result<RelayStep, OutboxError> {
         let mut work = self.work.lock().await;
         let step = self.step(&mut work).await;
+        match &step {
+            Err(error) if !matches!(error, OutboxError::LeaseLost) => {
+                self.status.set_trouble(Some(error.to_string()));
+            }
+            // It has noted the broker's error itself.
+            Ok(RelayStep::Unconfirmed { .. }) => {}
+            _ => self.status.set_trouble(None),
+        }
         match step {
             Err(OutboxError::LeaseLost) => {
                 *work = None;
@@ -208,6 +224,7 @@ impl Relay {
                 error,
                 "the broker did not confirm all events: they are sent again"
             );
+            self.status.set_trouble(Some(format!("the broker does not confirm events: {error}")));
             work.unconfirmed = unconfirmed;
             RelayStep::Unconfirmed { events: waiting.len() }
         } else {

@@ -10,7 +10,7 @@ use shared::{
 use tokio::time::Instant;
 
 use super::{
-    PartitionSettings, Reconciler, ReconcilerSettings, Relay, RelaySettings, RelayStep, Wake, backlog,
+    PartitionSettings, Reconciler, ReconcilerSettings, Relay, RelaySettings, RelayStatus, RelayStep, Wake,
     maintain_partitions, measures,
 };
 
@@ -23,8 +23,6 @@ const IDLE: Duration = Duration::from_millis(250);
 const STANDBY: Duration = Duration::from_millis(250);
 /// The longest pause while the broker or the database is down.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// How often the backlog is measured.
-const MEASURE: Duration = Duration::from_secs(5);
 /// How often partitions are looked after.
 const MAINTAIN: Duration = Duration::from_mins(1);
 /// How often the history is compared with the log. An event should be there after a minute; looking six times as often
@@ -43,8 +41,8 @@ impl Relay {
     /// Connects on its own, so that neither a busy API starves the relay nor the relay the API. Commits there do not
     /// wait for the disk: what a crash of the database takes back is a step of the cursor, and a batch that is
     /// published again.
-    pub fn start(db: &DbPool, sink: Arc<dyn EventSink>, wake: Wake, shutdown: &Shutdown) {
-        Self::start_with(RelaySettings::default(), db, sink, wake, shutdown);
+    pub fn start(db: &DbPool, sink: Arc<dyn EventSink>, wake: Wake, shutdown: &Shutdown) -> RelayStatus {
+        Self::start_with(RelaySettings::default(), db, sink, wake, shutdown)
     }
 
     /// [`Self::start`] with other settings.
@@ -54,12 +52,14 @@ impl Relay {
         sink: Arc<dyn EventSink>,
         wake: Wake,
         shutdown: &Shutdown,
-    ) {
+    ) -> RelayStatus {
         measures::describe();
         let session = PoolSettings::new("relay", CONNECTIONS).with_session("SET synchronous_commit = off");
         let pool = db.sibling(session);
         let relay = Arc::new(Self::new(pool, sink, settings));
+        let status = relay.status().clone();
         shutdown.spawn(supervise(relay, wake, shutdown.clone()));
+        status
     }
 }
 
@@ -77,7 +77,6 @@ async fn supervise(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
         tracing::warn!(error = %error, "the relay's lease could not be given back: it will run out");
     }
     relay.pool.close();
-    measures::held(false);
 }
 
 async fn run(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
@@ -92,7 +91,6 @@ async fn run(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
         () = renew(&relay) => {}
         () = maintain(&relay) => {}
         () = reconcile(&relay) => {}
-        () = measure(&relay) => {}
     }
 }
 
@@ -180,20 +178,6 @@ async fn reconcile(relay: &Relay) {
 async fn wait_for_lease(relay: &Relay) {
     while relay.lease().held().is_none() {
         tokio::time::sleep(STANDBY).await;
-    }
-}
-
-/// Tells what waits. On every replica: were no relay able to work, somebody must still tell.
-async fn measure(relay: &Relay) {
-    loop {
-        match backlog(&relay.pool).await {
-            Ok(backlog) => measures::state(backlog, relay.lease().held().is_some()),
-            Err(error) => {
-                measures::held(relay.lease().held().is_some());
-                tracing::debug!(error = %error, "the backlog could not be measured");
-            }
-        }
-        tokio::time::sleep(MEASURE).await;
     }
 }
 

@@ -13,7 +13,13 @@ async fn until(app: &TestApp, what: &str, holds: impl Fn(&Answer) -> bool) -> An
 #[tokio::test]
 async fn with_all_dependencies_the_api_is_healthy() {
     let app = TestApp::start().await;
-    let report = until(&app, "the API is healthy", |report| report.json["status"] == "healthy").await;
+    let report = until(&app, "the API is healthy and knows its figures", |report| {
+        let services = &report.json["services"];
+        report.json["status"] == "healthy"
+            && services["events"]["unpublished"] == 0
+            && services["history"]["unrecorded"] == 0
+    })
+    .await;
     assert_eq!(report.status, StatusCode::OK);
     assert_eq!(report.json["version"], env!("CARGO_PKG_VERSION"));
     assert!(report.json["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')));
@@ -98,5 +104,38 @@ async fn polling_does_not_hammer_the_dependencies() {
     let mut times: Vec<_> = reports.iter().map(|report| report.json["timestamp"].to_string()).collect();
     times.dedup();
     assert!(times.len() <= 5, "{} probes for 50 questions", times.len());
+    app.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_answers_and_refuses_writes_makes_the_api_degraded() {
+    let server = testbed::private_redis().await;
+    let app = TestApp::with().set("REDIS_URL", server.url()).start().await;
+    until(&app, "the API is healthy", |report| report.json["status"] == "healthy").await;
+    let set = async |name: &str, value: &str| server.ask::<()>(&["CONFIG", "SET", name, value]).await;
+    set("maxmemory-policy", "noeviction").await;
+    set("maxmemory", "1").await;
+    let report = until(&app, "the API is degraded", |report| report.json["status"] == "degraded").await;
+    let services = &report.json["services"];
+    for service in ["redis", "events"] {
+        assert_eq!(services[service]["status"], "unhealthy", "{services}");
+        assert!(
+            services[service]["detail"].as_str().is_some_and(|detail| detail.contains("OOM")),
+            "{services}"
+        );
+    }
+    app.get("/api/v1/health/ready").await.expect(StatusCode::OK);
+
+    // Room for hardly more than is there.
+    let used: u64 = server.info("used_memory").await.parse().expect("bytes");
+    set("maxmemory", &(used * 21 / 20).to_string()).await;
+    until(&app, "memory runs out", |report| {
+        let redis = &report.json["services"]["redis"];
+        redis["status"] == "degraded"
+            && redis["detail"].as_str().is_some_and(|detail| detail.starts_with("memory runs out"))
+    })
+    .await;
+    set("maxmemory", "0").await;
+    until(&app, "the API is healthy again", |report| report.json["status"] == "healthy").await;
     app.drain().await;
 }

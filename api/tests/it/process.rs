@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::config::Env;
 use tokio::process::{Child, Command};
 
-use crate::support::SECRET;
+use crate::support::{SECRET, server_address};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -406,4 +406,37 @@ async fn traces_go_to_the_collector_as_a_part_of_the_callers() {
     assert!(holds(&trace), "the caller's trace");
     assert!(holds(&0x00f0_67aa_0ba9_02b7_u64.to_be_bytes()), "the caller's span as the parent");
     assert!(holds(b"orders-api") && holds(b"GET unmatched"), "who, and what");
+}
+
+#[tokio::test]
+async fn gauges_are_read_at_the_scrape_and_those_that_cannot_be_read_are_nan() {
+    let database = testbed::postgres().await;
+    let proxy = testbed::Proxy::start(server_address("DATABASE_URL")).await;
+    let url = database.url().replacen(&server_address("DATABASE_URL"), &proxy.addr().to_string(), 1);
+    let running = Running::start(&[("DATABASE_URL", &url)]).await;
+    let scrape = async |expected: &[&str]| {
+        testbed::eventually("the gauges are as expected", async || {
+            let metrics =
+                running.client.get(format!("{}/metrics", running.metrics)).send().await.expect("an answer");
+            let metrics = metrics.text().await.expect("a text");
+            let missing = expected.iter().find(|gauge| !metrics.lines().any(|line| line == **gauge));
+            missing.map_or(Ok(()), |gauge| Err(format!("{gauge:?} is not in\n{metrics}")))
+        })
+        .await;
+    };
+    let well = [
+        "outbox_unpublished 0",
+        "outbox_oldest_unpublished_seconds 0",
+        "history_unrecorded_events 0",
+        "history_oldest_unrecorded_seconds 0",
+        "relay_lease_held 1",
+    ];
+    scrape(&well).await;
+    proxy.freeze();
+    let unknown =
+        ["outbox_unpublished NaN", "history_unrecorded_events NaN", "history_oldest_unrecorded_seconds NaN"];
+    scrape(&unknown).await;
+    proxy.thaw();
+    scrape(&well).await;
+    running.stop().await;
 }

@@ -18,12 +18,21 @@ pub enum EventSystem {
 }
 
 impl EventSystem {
-    /// The name in settings, metrics and messages.
+    /// The name in settings and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RedisStreams => "local",
             Self::Sqs => "sqs",
             Self::RabbitMq => "rabbitmq",
+        }
+    }
+
+    /// The name by which its makers know it, for messages to people.
+    pub const fn product(self) -> &'static str {
+        match self {
+            Self::RedisStreams => "Redis Streams (EVENT_SYSTEM=local)",
+            Self::Sqs => "SQS",
+            Self::RabbitMq => "RabbitMQ",
         }
     }
 }

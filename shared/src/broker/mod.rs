@@ -165,7 +165,7 @@ fn passing(result: Result<(), BrokerError>) -> Result<(), BrokerError> {
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The broker cannot be reached or did not answer in time; it may be well in a moment.
-    #[error("{system} is unavailable: {message}")]
+    #[error("{} is unavailable: {message}", system.product())]
     Unavailable {
         /// Which event system.
         system: EventSystem,
@@ -173,7 +173,7 @@ pub enum BrokerError {
         message: String,
     },
     /// The set-up is wrong: waiting does not help, an operator must.
-    #[error("{system} is not set up as needed: {message}")]
+    #[error("{} is not set up as needed: {message}", system.product())]
     Misconfigured {
         /// Which event system.
         system: EventSystem,

@@ -142,19 +142,20 @@ impl Consumer {
             attempts: i32::try_from(delivery.attempt).unwrap_or(i32::MAX),
             broker: system.as_str(),
         };
-        let mut outages = 0;
+        let mut tries = 0;
+        let mut held = None;
         loop {
             match self.insert(&letter).await {
                 Ok(()) => {
-                    observe::dependency_is_back("dead_letters", outages);
+                    observe::batch_went_through("dead_letters", tries);
                     observe::dead_lettered(system, failure.source);
                     return true;
                 }
                 // Whatever the reason, there is nowhere else to put it: it is kept until it can be.
                 Err(error) => {
-                    outages += 1;
-                    observe::dependency_is_down("dead_letters", &error, outages);
-                    if !self.pause(self.settings.hold.delay(outages)).await {
+                    tries += 1;
+                    self.hold(&mut held, "dead_letters", chain(&error), tries);
+                    if !self.pause(self.settings.hold.delay(tries)).await {
                         return false;
                     }
                 }

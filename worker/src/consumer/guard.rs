@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc, time::Instant};
 use futures_util::stream::{self, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Consumer, observe, traced::Traced};
+use super::{Consumer, held::HeldBatch, observe, traced::Traced};
 use crate::{
     errors::{chain, storable},
     handlers::{EventHandler, HandlerError, HandlerEvent},
@@ -74,7 +74,8 @@ impl Consumer {
 
     /// Calls until the handler has an answer that is about the events, however long a dependency is down.
     async fn persist(&self, handler: &Arc<dyn EventHandler>, events: Arc<[HandlerEvent]>) -> Verdict {
-        let mut outages = 0;
+        let mut tries = 0;
+        let mut held: Option<HeldBatch> = None;
         loop {
             let started = Instant::now();
             let traced = Traced::begin(handler.name(), &events);
@@ -86,13 +87,13 @@ impl Consumer {
             observe::handler_called(handler.name(), self.source.system(), started.elapsed());
             let (error, permanent) = match answer {
                 Ok(()) => {
-                    observe::dependency_is_back(handler.name(), outages);
+                    observe::batch_went_through(handler.name(), tries);
                     return Verdict::Done;
                 }
                 Err(HandlerError::Unavailable(error)) => {
-                    outages += 1;
-                    observe::dependency_is_down(handler.name(), error.as_ref(), outages);
-                    if self.pause(self.settings.hold.delay(outages)).await {
+                    tries += 1;
+                    self.hold(&mut held, handler.name(), chain(error.as_ref()), tries);
+                    if self.pause(self.settings.hold.delay(tries)).await {
                         continue;
                     }
                     return Verdict::Abandoned;
@@ -105,6 +106,15 @@ impl Consumer {
                 reason: chain(error.as_ref()),
                 permanent,
             });
+        }
+    }
+
+    /// Holds a batch, once, and takes note of why it was tried in vain.
+    pub(super) fn hold(&self, held: &mut Option<HeldBatch>, part: &'static str, error: String, tries: u32) {
+        observe::batch_is_held(part, &error, tries);
+        match held {
+            Some(held) => held.set_error(error),
+            None => *held = Some(self.held.hold(part, error)),
         }
     }
 

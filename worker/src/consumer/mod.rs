@@ -9,6 +9,7 @@
 mod backoff;
 mod batch;
 mod guard;
+mod held;
 mod observe;
 mod traced;
 
@@ -27,7 +28,8 @@ use tokio::{
 
 pub use backoff::Backoff;
 pub use batch::Summary;
-pub use observe::report_backlog;
+pub use held::{HeldBatches, HeldSummary};
+pub use observe::set_backlog_gauges;
 
 use crate::{errors::chain, handlers::EventHandler};
 
@@ -80,6 +82,7 @@ pub struct Consumer {
     db: DbPool,
     clock: Clock,
     settings: ConsumerSettings,
+    held: HeldBatches,
     shutdown: Shutdown,
 }
 
@@ -93,7 +96,14 @@ impl Consumer {
         settings: ConsumerSettings,
         shutdown: Shutdown,
     ) -> Self {
-        Self { source, handlers: handlers.into(), db: db.into(), clock, settings, shutdown }
+        let held = HeldBatches::default();
+        Self { source, handlers: handlers.into(), db: db.into(), clock, settings, held, shutdown }
+    }
+
+    /// Lists in `held` what it holds while a dependency is down.
+    #[must_use]
+    pub fn listing_in(self, held: HeldBatches) -> Self {
+        Self { held, ..self }
     }
 
     /// One step: receives a batch, which may be empty, and sees it through to its settlement.

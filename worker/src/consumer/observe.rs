@@ -1,15 +1,14 @@
 //! What the consumer says of its work: metrics, and one canonical line for each event.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::{
     broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem},
     event::Event,
-    shutdown::Shutdown,
+    service::{GAUGE_TIMEOUT, UNKNOWN},
 };
 use time::OffsetDateTime;
-use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::errors::chain;
@@ -131,24 +130,18 @@ pub(super) fn dead_lettered(system: EventSystem, source: &'static str) {
     counter!("worker_dead_letters_total", "broker" => system.as_str(), "source" => source).increment(1);
 }
 
-/// A batch is held for the `outages`th time.
-pub(super) fn dependency_is_down(part: &'static str, error: &(dyn Error + 'static), outages: u32) {
-    counter!("worker_held_total", "part" => part).increment(1);
+/// A batch is held, for the `tries`th time in vain.
+pub(super) fn batch_is_held(part: &'static str, error: &str, tries: u32) {
     // Once, and then ever more rarely: an outage may be long.
-    if outages.is_power_of_two() {
-        tracing::warn!(
-            part,
-            error = chain(error),
-            tries = outages,
-            "holding a batch while a dependency is down"
-        );
+    if tries.is_power_of_two() {
+        tracing::warn!(part, error, tries, "holding a batch until a dependency is available again");
     }
 }
 
-/// A held batch went through.
-pub(super) fn dependency_is_back(part: &'static str, outages: u32) {
-    if outages > 0 {
-        tracing::info!(part, tries = outages, "a held batch went through");
+/// A batch that was held went through.
+pub(super) fn batch_went_through(part: &'static str, tries: u32) {
+    if tries > 0 {
+        tracing::info!(part, tries, "a held batch went through");
     }
 }
 
@@ -166,27 +159,24 @@ pub(super) fn settle_failed(system: EventSystem, error: &BrokerError) {
     tracing::warn!(broker = %system, error = chain(error), "could not settle events; they will come again");
 }
 
-/// Samples what waits in the broker into gauges, until shutdown.
-pub async fn report_backlog(source: Arc<dyn EventSource>, every: Duration, shutdown: Shutdown) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.begun() => return,
-            _ = ticks.tick() => {}
-        }
-        // A broker that does not answer is told by the source's own errors and by health.
-        if let Ok(Ok(backlog)) = tokio::time::timeout(every, source.backlog()).await {
-            set_backlog(source.system(), &backlog);
-        }
-    }
-}
-
-fn set_backlog(system: EventSystem, backlog: &Backlog) {
+/// Reads what waits in the broker into gauges; without an answer, or before the broker is connected, they are
+/// [`UNKNOWN`].
+pub async fn set_backlog_gauges(system: EventSystem, source: Option<&dyn EventSource>) {
+    let backlog = match source {
+        Some(source) => tokio::time::timeout(GAUGE_TIMEOUT, source.backlog()).await.ok().and_then(Result::ok),
+        None => None,
+    };
     let broker = system.as_str();
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-    gauge!("worker_backlog_events", "broker" => broker).set(backlog.messages as f64);
-    if let Some(age) = backlog.oldest_age.or((backlog.messages == 0).then_some(Duration::ZERO)) {
-        gauge!("worker_backlog_oldest_seconds", "broker" => broker).set(age);
+    let messages = backlog.map_or(UNKNOWN, |backlog| backlog.messages as f64);
+    gauge!("worker_backlog_events", "broker" => broker).set(messages);
+    gauge!("worker_backlog_oldest_seconds", "broker" => broker).set(oldest_seconds(backlog));
+}
+
+fn oldest_seconds(backlog: Option<Backlog>) -> f64 {
+    match backlog {
+        Some(Backlog { messages: 0, .. }) => 0.0,
+        Some(Backlog { oldest_age: Some(age), .. }) => age.as_secs_f64(),
+        _ => UNKNOWN,
     }
 }

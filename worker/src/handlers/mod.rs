@@ -6,8 +6,28 @@ pub mod history;
 use std::{error::Error, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use shared::{db::DbError, event::Event};
+use shared::{
+    cache::Cache,
+    db::{DbError, DbPool},
+    event::Event,
+    shutdown::Shutdown,
+};
 use time::OffsetDateTime;
+
+use self::{cache::CacheHandler, history::HistoryHandler};
+
+/// Every handler: what `worker run` gives each event to, and what `worker replay --handler` can name.
+pub fn all(
+    db: &DbPool,
+    cache: &Cache,
+    cache_ttl: Duration,
+    shutdown: &Shutdown,
+) -> Vec<Arc<dyn EventHandler>> {
+    vec![
+        Arc::new(HistoryHandler::new(db.clone(), shutdown)),
+        Arc::new(CacheHandler::new(cache.clone(), db.clone(), cache_ttl)),
+    ]
+}
 
 /// One effect of events. Effects are idempotent and commute: batches come in any order, and any of them again.
 #[async_trait]

@@ -66,3 +66,36 @@ async fn rebuild_cache_writes_every_order_as_it_is_and_replaces_nothing_newer() 
     let Lookup::Found(found) = world.cache.get(order_id(700)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.body, orders[699].data.order.to_bytes());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_to_a_handler_gives_it_the_events_and_nobody_else() {
+    let world = World::new().await;
+    store(&world.db, &[event(1, 1), event(1, 2), event(2, 1)]).await;
+    assert_eq!(waiting(&world).await, 0);
+    // Older than its order, and never created by a replay.
+    world.cache.put(&[entry(&order(1, 1))]).await.unwrap();
+
+    let said = world.worker(&["replay", "--from", "2020-01-01", "--handler", "cache"]).await.ok();
+    assert_eq!(said.trim(), "gave 3 events to the handler cache");
+    assert_eq!(world.recorded().await, []);
+    let Lookup::Found(found) = world.cache.get(order_id(1)).await.unwrap() else { panic!("no entry") };
+    assert_eq!(found.version, 2);
+    assert_eq!(world.cache.get(order_id(2)).await.unwrap(), Lookup::Miss);
+
+    for _ in 0..2 {
+        let said = world.worker(&["replay", "--order", "1", "--handler", "history"]).await.ok();
+        assert_eq!(said.trim(), "gave 2 events to the handler history");
+    }
+    assert_eq!(world.recorded().await, [(1, 1), (1, 2)]);
+    assert_eq!(waiting(&world).await, 0, "nothing went to the broker");
+
+    sqlx::query("UPDATE outbox SET payload = '{}' WHERE order_id = 2").execute(&world.db).await.unwrap();
+    let said = world.worker(&["replay", "--from", "2020-01-01", "--handler", "history"]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("was refused: not an event"), "{said:?}");
+    assert!(said.out.contains("gave 2 events to the handler history"), "{said:?}");
+
+    let said = world.worker(&["replay", "--order", "1", "--handler", "mail"]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains(r#"there is no handler "mail": there are history, cache"#), "{said:?}");
+}

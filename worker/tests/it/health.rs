@@ -1,6 +1,7 @@
 //! Health, metrics and the canonical line of a running worker.
 
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use testbed::{Proxy, http};
 
 use crate::support::{World, events::event};
@@ -98,5 +99,86 @@ async fn each_event_has_one_line_without_its_payload_and_is_counted() {
         r#"worker_backlog_events{broker="local"}"#,
     ] {
         assert!(metrics.contains(sample), "{sample} is not in\n{metrics}");
+    }
+}
+
+/// Waits until the worker is not ready, with this in the detail.
+async fn until_not_ready(address: &str, detail: &str) {
+    testbed::eventually(&format!("it is not ready: {detail}"), async || {
+        let answer =
+            http::get(&format!("{address}/health/ready")).await.map_err(|error| error.to_string())?;
+        if answer.status == 503 && answer.body.contains(detail) { Ok(()) } else { Err(answer.body) }
+    })
+    .await;
+}
+
+async fn until_metric(address: &str, sample: &str) {
+    testbed::eventually(&format!("the metrics have {sample}"), async || {
+        let metrics = http::get(&format!("{address}/metrics")).await.map_err(|error| error.to_string())?.body;
+        if metrics.lines().any(|line| line == sample) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_database_that_was_never_migrated_the_worker_is_not_ready_and_says_what_to_do() {
+    let world = World::new().await;
+    let database = testbed::empty_postgres().await;
+    let (program, address) = world.running();
+    let mut worker = program.env("DATABASE_URL", database.url()).spawn();
+    worker.wait_ready(&format!("{address}/health/live")).await;
+    until_not_ready(&address, "the database was never migrated: run `api migrate`").await;
+    testbed::migrate(database.url()).await.expect("the database is migrated");
+    worker.wait_ready(&format!("{address}/health/ready")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_holds_batches_up_is_named_in_readiness_and_log_and_each_batch_is_counted_once() {
+    let world = World::new().await;
+    let (program, address) = world.running();
+    let mut worker = program.spawn();
+    worker.wait_ready(&format!("{address}/health/ready")).await;
+    let mut operator = PgConnection::connect(world.database.url()).await.unwrap();
+    sqlx::raw_sql(
+        "SET application_name = 'an operator'; BEGIN; LOCK TABLE order_history IN ACCESS EXCLUSIVE MODE",
+    )
+    .execute(&mut operator)
+    .await
+    .unwrap();
+    world.publish(&[event(7, 1)]).await;
+    until_not_ready(&address, "AccessExclusiveLock on the table order_history").await;
+    until_not_ready(&address, "held: 1 batch waits for history since").await;
+    testbed::eventually("the log names the lock", async || {
+        let log = worker.log();
+        if log.contains("held batches wait for a lock: the session with pid") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    until_metric(&address, r#"worker_held_batches{part="history"} 1"#).await;
+    drop(operator);
+    worker.wait_ready(&format!("{address}/health/ready")).await;
+    testbed::eventually("the event is recorded", async || world.recorded().await == [(7, 1)]).await;
+    until_metric(&address, r#"worker_held_batches{part="history"} 0"#).await;
+    // However often it was tried.
+    until_metric(&address, r#"worker_held_total{part="history"} 1"#).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_cannot_be_read_is_nan_and_not_what_it_was() {
+    let world = World::new().await;
+    let (events, to_events) = behind(world.redis.url()).await;
+    let (program, address) = world.running();
+    let mut worker = program.env("EVENTS_REDIS_URL", &events).spawn();
+    worker.wait_ready(&format!("{address}/health/ready")).await;
+    let gauges = ["worker_backlog_events", "worker_backlog_oldest_seconds"];
+    for (value, refused) in [("0", false), ("NaN", true), ("0", false)] {
+        if refused {
+            to_events.refuse().await;
+            to_events.cut();
+        } else {
+            to_events.accept().await;
+        }
+        for gauge in gauges {
+            until_metric(&address, &format!(r#"{gauge}{{broker="local"}} {value}"#)).await;
+        }
     }
 }

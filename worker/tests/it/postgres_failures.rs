@@ -6,15 +6,16 @@ use std::{
 };
 
 use secrecy::SecretString;
-use shared::{db::DbPool, shutdown::Shutdown};
+use shared::{db::DbPool, schema::SchemaCheck, shutdown::Shutdown};
 use sqlx::PgPool;
 use testbed::{Proxy, eventually, eventually_within};
 use tokio::sync::OnceCell;
 use worker::{
     cache_debts::CacheDebts,
-    consumer::ConsumerSettings,
+    consumer::{ConsumerSettings, HeldBatches},
     handlers::{EventHandler, cache::CacheHandler, history::HistoryHandler},
     health::Health,
+    rights::RIGHTS,
 };
 
 use crate::support::{
@@ -63,7 +64,13 @@ async fn after_postgresql_fell_silent_all_of_the_worker_goes_on_within_seconds()
     let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.run().await });
     tokio::spawn(CacheDebts::new(db.clone(), world.cache.clone()).run(shutdown.clone()));
-    let health = Health { db: db.clone(), cache: world.cache.clone(), source: Arc::new(OnceCell::new()) };
+    let health = Health {
+        db: db.clone(),
+        schema: SchemaCheck::new(RIGHTS),
+        cache: world.cache.clone(),
+        source: Arc::new(OnceCell::new()),
+        held: HeldBatches::default(),
+    };
     let database_is_well = async || !health.faults().await.iter().any(|fault| fault.starts_with("database"));
     let debts = "SELECT count(*) FROM cache_debts";
 

@@ -6,6 +6,7 @@ use worker::handlers::{EventHandler as _, cache::CacheHandler, history::HistoryH
 
 use crate::support::{
     TTL, World,
+    binary::worker_with,
     events::{deletion, entry, event, fresh, log, order, store},
     order_id,
 };
@@ -244,4 +245,50 @@ async fn what_is_merely_on_its_way_is_no_difference() {
         stop.cancel();
     };
     tokio::join!(traffic, verify);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_what_the_database_says_is_compared_and_printed_and_the_rest_is_named() {
+    let (world, _) = in_harmony().await;
+    sql(&world, "DELETE FROM order_history WHERE order_id = 1 AND version = 2").await;
+    let nowhere = format!("redis://127.0.0.1:{}/0", testbed::free_port());
+    let env = [("DATABASE_URL", world.database.url()), ("REDIS_URL", nowhere.as_str())];
+    let said = worker_with(&env, &["verify"]).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for name in ["orders", "log", "history", "history of what is logged"] {
+        assert!(!digest(&said.out, name).is_empty(), "{said:?}");
+    }
+    assert_eq!(lines(&said.out, "difference").len(), 1, "{said:?}");
+    assert!(
+        lines(&said.out, "not compared").iter().any(|line| line.starts_with("the cache, because Redis")),
+        "{said:?}"
+    );
+
+    sql(&world, "DELETE FROM order_history WHERE order_id = 1").await;
+    sql(&world, "DELETE FROM outbox WHERE order_id = 1").await;
+    sql(&world, "DELETE FROM order_lines WHERE order_id = 1").await;
+    sql(&world, "DELETE FROM orders WHERE id = 1").await;
+    let said = worker_with(&env, &["verify"]).await;
+    assert!(said.out.contains("no difference"), "{said:?}");
+    assert_eq!(said.code, Some(1), "what was not compared is no success: {said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_compared_is_said() {
+    let (world, _) = in_harmony().await;
+    let out = world.worker(&["verify"]).await.ok();
+    assert!(out.contains("not compared: what handlers other than history and cache did"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_ends_the_command_after_a_while_and_is_named() {
+    let (world, _) = in_harmony().await;
+    let mut lock = world.db.begin().await.unwrap();
+    sqlx::query("LOCK TABLE order_history IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let verify = world.worker(&["verify"]);
+    let said =
+        tokio::time::timeout(std::time::Duration::from_mins(1), verify).await.expect("the command ends");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("a table stayed locked for 10s: the session with pid"), "{said:?}");
+    assert!(said.err.contains("AccessExclusiveLock on the table order_history"), "{said:?}");
 }

@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, Code},
+    health::WriteOutcomes,
     outbox::Wake,
     store::{self, Claim, Found},
 };
@@ -49,6 +50,7 @@ const WAITING_FOR_LOCKS: usize = 4;
 pub(super) struct Writer {
     creates: Lanes<CreateJob>,
     changes: Lanes<ChangeJob>,
+    outcomes: Arc<WriteOutcomes>,
 }
 
 /// What all lanes use.
@@ -83,19 +85,35 @@ impl Writer {
         Self {
             creates: Lanes::start(CREATES, Creates::new(connections(db, CREATES.lanes), &tools), shutdown),
             changes: Lanes::start(CHANGES, Changes(tools), shutdown),
+            outcomes: Arc::default(),
         }
     }
 
     pub(super) async fn create(&self, job: impl FnOnce(Reply) -> CreateJob) -> Result<Answer, ApiError> {
         let (reply, answered) = oneshot::channel();
         self.creates.submit(job(reply)).map_err(overloaded)?;
-        answer(answered).await
+        self.answer(answered).await
     }
 
     pub(super) async fn change(&self, job: impl FnOnce(Reply) -> ChangeJob) -> Result<Answer, ApiError> {
         let (reply, answered) = oneshot::channel();
         self.changes.submit(job(reply)).map_err(overloaded)?;
-        answer(answered).await
+        self.answer(answered).await
+    }
+
+    /// What became of the last writes.
+    pub(super) fn outcomes(&self) -> Arc<WriteOutcomes> {
+        Arc::clone(&self.outcomes)
+    }
+
+    async fn answer(
+        &self,
+        answered: oneshot::Receiver<Result<Answer, ApiError>>,
+    ) -> Result<Answer, ApiError> {
+        let answer =
+            answered.await.unwrap_or_else(|_| Err(ApiError::internal("a batch ended without an answer")));
+        self.outcomes.record(&answer);
+        answer
     }
 }
 
@@ -104,10 +122,6 @@ impl Writer {
 fn connections(db: &DbPool, most: usize) -> DbPool {
     let settings = PoolSettings::new("api-write", u32::try_from(most).unwrap_or(u32::MAX));
     db.sibling(settings.with_session("SET plan_cache_mode = force_generic_plan"))
-}
-
-async fn answer(answered: oneshot::Receiver<Result<Answer, ApiError>>) -> Result<Answer, ApiError> {
-    answered.await.unwrap_or_else(|_| Err(ApiError::internal("a batch ended without an answer")))
 }
 
 /// 503: what is taken in is answered in time, and the rest is refused at once.

@@ -1,0 +1,185 @@
+//! Where lists and histories are read: from the read replica while it is up and close behind, else from the primary.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use metrics::{counter, gauge};
+use secrecy::SecretString;
+use shared::{
+    db::{DbConnection, DbError, DbPool, PoolSettings, Servers},
+    service::UNKNOWN,
+    shutdown::Shutdown,
+};
+
+/// A replica that is further behind, in seconds, is not read from.
+const LAG_LIMIT_SECONDS: f64 = 10.0;
+/// How often the replica is compared with the primary.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// How long each of the two may take for that.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request waits for the replica before it asks the primary.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The databases that lists and histories are read from.
+pub struct ReadDb {
+    /// Current, and always there.
+    primary: DbPool,
+    replica: Option<Replica>,
+}
+
+struct Replica {
+    db: DbPool,
+    health: Arc<Mutex<ReplicaHealth>>,
+}
+
+/// How the read replica stands.
+#[derive(Clone, Debug)]
+pub struct ReplicaHealth {
+    /// How long it took to answer; `None` if it did not.
+    pub latency: Option<Duration>,
+    /// How far it is behind the primary, to within about a second; `None` if that is not known.
+    pub lag_seconds: Option<f64>,
+    /// Why it is not read from; `None` if it is.
+    pub trouble: Option<String>,
+}
+
+impl ReadDb {
+    /// Reads from the replica if there is one, and watches it until `shutdown`.
+    pub(super) fn start(
+        primary: &DbPool,
+        replica_url: Option<&SecretString>,
+        max_connections: u32,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let on_primary = primary.sibling(PoolSettings::new("api-read", max_connections));
+        let Some(replica_url) = replica_url else { return Ok(Self { primary: on_primary, replica: None }) };
+        let servers = Servers::replica(replica_url).context("DATABASE_READ_URL")?;
+        let db = DbPool::new(servers, PoolSettings::new("api-replica", max_connections));
+        let watching = PoolSettings::new("replica-watch", 1);
+        let comparison =
+            Comparison { primary: primary.sibling(watching.clone()), replica: db.sibling(watching) };
+        // Not read from until it has been compared.
+        let health = Arc::new(Mutex::new(ReplicaHealth {
+            latency: None,
+            lag_seconds: None,
+            trouble: Some("it was not compared with the primary yet".to_owned()),
+        }));
+        shutdown.spawn(watch(comparison, Arc::clone(&health), shutdown.clone()));
+        Ok(Self { primary: on_primary, replica: Some(Replica { db, health }) })
+    }
+
+    /// How the replica stands; `None` if there is none.
+    pub fn replica_health(&self) -> Option<ReplicaHealth> {
+        self.replica.as_ref().map(Replica::health)
+    }
+
+    /// Reads from the replica, or from the primary if that one is not up to it.
+    pub(super) async fn read<T, F>(&self, mut work: impl FnMut(DbConnection) -> F) -> Result<T, DbError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        if let Some(replica) = &self.replica {
+            if replica.health().trouble.is_none() {
+                match tokio::time::timeout(READ_TIMEOUT, replica.db.read(&mut work)).await {
+                    Ok(Ok(found)) => return Ok(found),
+                    Ok(Err(error)) => replica.set_trouble(error.to_string()),
+                    Err(_) => replica.set_trouble(format!("it did not answer within {READ_TIMEOUT:?}")),
+                }
+            }
+            counter!("database_read_fallbacks_total").increment(1);
+        }
+        self.primary.read(work).await
+    }
+}
+
+impl Replica {
+    fn health(&self) -> ReplicaHealth {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has everybody read from the primary until the next comparison.
+    fn set_trouble(&self, trouble: String) {
+        tracing::warn!(error = trouble, "the read replica failed a request: the primary answers it");
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).trouble = Some(trouble);
+    }
+}
+
+/// What is compared: on each side the time at which the relay renewed its lease last, which it does about every second. The
+/// row is replicated like any other, so this holds for every kind of replication.
+struct Comparison {
+    primary: DbPool,
+    replica: DbPool,
+}
+
+/// Compares until shutdown.
+async fn watch(comparison: Comparison, health: Arc<Mutex<ReplicaHealth>>, shutdown: Shutdown) {
+    loop {
+        let now = comparison.compare().await;
+        gauge!("database_read_lag_seconds").set(now.lag_seconds.unwrap_or(UNKNOWN));
+        let before =
+            std::mem::replace(&mut *health.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+        match (&before.trouble, &now.trouble) {
+            (None, Some(trouble)) => {
+                tracing::warn!(reason = trouble, "lists and histories are read from the primary");
+            }
+            (Some(_), None) => tracing::info!("lists and histories are read from the replica"),
+            _ => {}
+        }
+        tokio::select! {
+            () = shutdown.begun() => return,
+            () = tokio::time::sleep(COMPARE_EVERY) => {}
+        }
+    }
+}
+
+impl Comparison {
+    async fn compare(&self) -> ReplicaHealth {
+        // The primary first, so that a replica that is up to date is never found behind.
+        let primary = in_time(self.primary.read(|mut db| async move {
+            sqlx::query!(
+                r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!",
+                              extract(epoch FROM clock_timestamp())::double precision AS "now!"
+                       FROM relay"#
+            )
+            .fetch_one(&mut *db)
+            .await
+        }))
+        .await;
+        let start = Instant::now();
+        let replica = in_time(self.replica.read(|mut db| async move {
+            sqlx::query_scalar!(
+                r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!" FROM relay"#
+            )
+            .fetch_one(&mut *db)
+            .await
+        }))
+        .await;
+        let latency = Some(start.elapsed());
+        match (primary, replica) {
+            (_, Err(error)) => ReplicaHealth {
+                latency: None,
+                lag_seconds: None,
+                trouble: Some(format!("it does not answer: {error}")),
+            },
+            // Without the primary the replica is all there is.
+            (Err(_), Ok(_)) => ReplicaHealth { latency, lag_seconds: None, trouble: None },
+            (Ok(primary), Ok(renewed)) => {
+                let behind = if renewed < primary.renewed { primary.now - renewed } else { 0.0 };
+                let trouble = (behind > LAG_LIMIT_SECONDS).then(|| {
+                    format!("it is {behind:.0} s behind the primary, more than {LAG_LIMIT_SECONDS:.0}")
+                });
+                ReplicaHealth { latency, lag_seconds: Some(behind.max(0.0)), trouble }
+            }
+        }
+    }
+}
+
+async fn in_time<T>(query: impl Future<Output = Result<T, DbError>>) -> Result<T, String> {
+    match tokio::time::timeout(COMPARE_TIMEOUT, query).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {COMPARE_TIMEOUT:?}")),
+    }
+}
