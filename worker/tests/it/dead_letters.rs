@@ -97,7 +97,7 @@ async fn show_prints_a_letter_with_its_body() {
 async fn no_command_prints_what_a_terminal_would_act_on() {
     let world = with_letters().await;
     let hostile = "\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\rpurged";
-    sqlx::query("UPDATE dead_letters SET body = $1, reason = $2, event_type = $3, source = $3")
+    sqlx::query("UPDATE dead_letters SET body = $1, reason = $2, event_type = $3, source = $3 WHERE id = 3")
         .bind(hostile.as_bytes())
         .bind(format!("{hostile}\nsource       history"))
         .bind(hostile)
