@@ -35,7 +35,7 @@ where
     )
 }
 
-/// The value of a gauge that cannot be read: in PromQL no comparison with it is true, and `max` passes it over.
+/// The value of a gauge that cannot be read: in Prometheus no comparison with it is true, and `max` passes it over.
 pub const UNKNOWN: f64 = f64::NAN;
 
 /// How long a scrape waits for a gauge to be read. Prometheus gives up after 10 s, that of `observability/` after 4 s.

@@ -94,7 +94,7 @@ impl Health {
     pub async fn report(&self, cache_degraded: bool) -> Arc<HealthReport> {
         self.last_report
             .get(async {
-                let report = self.probe(cache_degraded).await;
+                let report = Box::pin(self.probe(cache_degraded)).await;
                 self.changes.log(&report.services);
                 report
             })
@@ -103,6 +103,6 @@ impl Health {
 
     /// How the database stands, as of at most a second ago.
     async fn database(&self) -> Arc<DatabaseHealth> {
-        self.last_database.get(self.probe_database()).await
+        self.last_database.get(Box::pin(self.probe_database())).await
     }
 }

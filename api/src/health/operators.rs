@@ -44,7 +44,7 @@ impl Operators {
             let operators = for_metrics.clone();
             async move {
                 if let Some(state) = operators.0.get() {
-                    state.health.set_gauges().await;
+                    Box::pin(state.health.set_gauges()).await;
                 }
             }
         })

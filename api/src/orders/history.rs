@@ -178,5 +178,7 @@ async fn unrecorded_owner(state: &AppState, id: OrderId) -> Result<Option<Custom
 
 /// The opaque part of a page's `ETag`: 128 bits of its SHA-256 in hexadecimal.
 fn digest(body: &[u8]) -> String {
-    Sha256::digest(body).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::digest(body);
+    let half: [u8; 16] = std::array::from_fn(|at| digest[at]);
+    format!("{:032x}", u128::from_be_bytes(half))
 }

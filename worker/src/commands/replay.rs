@@ -73,15 +73,15 @@ async fn handle_again(
     handler: &SingleHandler,
 ) -> anyhow::Result<ExitCode> {
     let progress = bar(total, "handling");
-    let (mut last, mut handled, mut refused) = (0, 0_usize, 0_usize);
+    let (mut last, mut given, mut refused) = (0, 0_usize, 0_usize);
     loop {
-        let page = log::page(connection, selection, last, end, handler.batch()).await?;
+        let page = log::page(connection, selection, last, end, SingleHandler::BATCH).await?;
         let Some(tail) = page.last() else { break };
         last = tail.id;
         let events: Vec<Envelope> = page.into_iter().map(|logged| logged.envelope).collect();
         let count = events.len();
         let refusals = handler.handle(events).await?;
-        handled += count - refusals.len();
+        given += count - refusals.len();
         refused += refusals.len();
         for refusal in refusals {
             say(&refusal)?;
@@ -89,6 +89,6 @@ async fn handle_again(
         progress.inc(count as u64);
     }
     progress.finish_and_clear();
-    say(&format!("gave {} to the handler {}", counted(handled, "event"), handler.name()))?;
+    say(&format!("gave {} to the handler {}", counted(given, "event"), handler.name()))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -18,8 +18,6 @@ use crate::{
     handlers::{self, EventHandler, HandlerError, HandlerEvent},
 };
 
-/// Events in one go, as the consumer takes them.
-const BATCH: i64 = 250;
 /// How often a batch is tried before the command gives up, or an event is before it counts as refused.
 const TRIES: u32 = 8;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -30,6 +28,9 @@ pub(super) struct SingleHandler {
 }
 
 impl SingleHandler {
+    /// How many events to give at a time, as the consumer does.
+    pub(super) const BATCH: i64 = 250;
+
     /// The handler of this name.
     pub(super) fn find(name: &str, db: &DbPool, config: &WorkerConfig) -> anyhow::Result<Self> {
         let handlers = handlers::all(db, &cache(config)?, config.cache_ttl, &Shutdown::new());
@@ -42,11 +43,6 @@ impl SingleHandler {
     /// Its name.
     pub(super) fn name(&self) -> &'static str {
         self.handler.name()
-    }
-
-    /// How many events to give at a time.
-    pub(super) const fn batch(&self) -> i64 {
-        BATCH
     }
 
     /// Has it handle events, and answers a line for each that it refused. Fails if what it needs stays unavailable.

@@ -299,14 +299,12 @@ fn is_same<J: Keyed>(job: &J, claim: &Claim, found: &Found, current: &HashMap<Or
     if found.request_hash != claim.request_hash {
         return false;
     }
-    match found.context_hash {
-        Some(context_hash) => context_hash == claim.context_hash,
-        None => {
-            let order = job.changed_order().and_then(|id| current.get(&id));
-            let owner = order.map(|order| order.customer_id).or_else(|| owner_in(&found.answer.body));
-            owner.is_none_or(|owner| job.may_access(owner))
-        }
+    if let Some(context_hash) = found.context_hash {
+        return context_hash == claim.context_hash;
     }
+    let order = job.changed_order().and_then(|id| current.get(&id));
+    let owner = order.map(|order| order.customer_id).or_else(|| owner_in(&found.answer.body));
+    owner.is_none_or(|owner| job.may_access(owner))
 }
 
 /// The owner of the order in the body of an answer, if it is one.

@@ -26,11 +26,11 @@ pub(in crate::commands) async fn list(db: &DbPool, list: &List) -> anyhow::Resul
     let (mut shown, mut before) = (0, None);
     loop {
         let page = dead_letters::newest(&mut connection, &filter, before, PAGE.min(limit - shown)).await?;
-        let Some(last) = page.last() else { break };
+        let Some(oldest) = page.last() else { break };
         if shown == 0 && !list.json {
             say(&line("id", "failed at", "source", "attempts", "event", "order", "version", "reason"))?;
         }
-        before = Some((last.failed_at, last.id));
+        before = Some((oldest.failed_at, oldest.id));
         shown += i64::try_from(page.len())?;
         for letter in &page {
             say(&if list.json { letter.to_json().to_string() } else { row(letter) })?;

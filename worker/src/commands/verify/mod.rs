@@ -81,7 +81,7 @@ impl Stores {
         records::compare(&self.db, only, &mut findings, &progress).await?;
         // Without Redis there still is what the database says.
         if let Err(error) = cache::compare(self, only, &mut findings, &progress).await {
-            if error.chain().any(|cause| cause.is::<CacheError>()) {
+            if error.downcast_ref::<CacheError>().is_some() {
                 findings.cache_error = Some(error);
             } else {
                 return Err(error);
