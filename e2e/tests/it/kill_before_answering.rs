@@ -120,12 +120,12 @@ async fn after_a_replayed_answer_no_read_is_older_though_the_replica_died_before
     let shop = Shop::open().await;
     let (doomed, proxy, client) = shop.doomed().await;
     let ids = shop.cached_orders(4).await;
-    let ship = || Some(json!({"status": "SHIPPED"}));
+    let shipped = || Some(json!({"status": "SHIPPED"}));
     let requests: Vec<Keyed> = [
-        (Method::PUT, ship()),
+        (Method::PUT, shipped()),
         (Method::PATCH, Some(json!({"order_date": "2024-12-31"}))),
         (Method::DELETE, None),
-        (Method::PUT, ship()),
+        (Method::PUT, shipped()),
     ]
     .into_iter()
     .zip(ids)
