@@ -29,7 +29,7 @@ impl FailingApp {
     pub(crate) async fn start(options: Options, url: &str) -> Self {
         let (database, redis) = tokio::join!(testbed::postgres(), testbed::redis());
         let app = TestApp::start_with(options.set("DATABASE_URL", url), database, redis).await;
-        let session = app.login(1).await;
+        let session = app.session(1);
         Self { app, session, order: AtomicUsize::new(0), round: AtomicUsize::new(0) }
     }
 
@@ -57,7 +57,8 @@ impl FailingApp {
         let known = path(if known == 0 { i64::MAX } else { known });
         let history = format!("{known}/history");
         let (new, date) = (order(), json!({"order_date": format!("2025-01-{:02}", round % 28 + 1)}));
-        let nobody = json!({"email": "nobody@example.com", "password": "correct horse battery"});
+        let nobody =
+            json!({"email": format!("nobody{round}@example.com"), "password": "correct horse battery"});
         let keyed = self.session.request(Method::POST, "/api/v1/orders").json(&new);
         let keyed = keyed.header("Idempotency-Key", format!("round-{round}"));
         let (created, keyed, changed, list, history, registered, unknown, ready) = tokio::join!(
