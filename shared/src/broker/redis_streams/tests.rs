@@ -316,12 +316,12 @@ async fn the_backlog_tells_the_age_of_the_oldest_and_copes_where_redis_cannot_te
 }
 
 #[tokio::test]
-async fn an_entry_of_somebody_else_is_handed_out_with_an_empty_body() {
+async fn an_entry_of_somebody_else_is_handed_out_with_its_fields() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let source = bench.redis_source("one").await;
     let _: String = redis.xadd(STREAM, "*", &[("foo", "bar")]).await.expect("XADD");
-    assert!(take(&source, 1).await[0].body.is_empty());
+    assert_eq!(&take(&source, 1).await[0].body[..], br#"{"fields":[["foo","bar"]]}"#);
 }
 
 #[tokio::test]
