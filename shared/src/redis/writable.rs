@@ -3,7 +3,6 @@
 use redis::Value;
 
 use super::{Redis, RedisFailure, info_field};
-use crate::cache;
 
 /// Memory counts as nearly full from this share of its limit, in percent.
 const NEARLY_FULL: u64 = 90;
@@ -34,8 +33,8 @@ impl Redis {
     /// Fails if Redis does not answer, or answers but refuses writes: because it is full, a replica, or cannot write to
     /// its disk (`OOM`, `READONLY`, `MISCONF`).
     pub async fn check_writable(&self) -> Result<RedisMemory, RedisFailure> {
-        // Beside the cached orders, so that a user who may write to the cache may write this.
-        self.check_writable_beside(cache::KEY_PREFIX).await
+        // Begins as the cache's keys do, so that a user who may write to the cache may write this, and is no order's.
+        self.check_writable_beside("cache:").await
     }
 
     /// [`Redis::check_writable`], with a key that begins with `prefix`.
