@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,6 +15,7 @@ use metrics::counter;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::activity::Activity;
+use crate::limits::Network;
 
 /// While every connection handles a request: how often to look for one that has finished.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -35,7 +36,7 @@ pub(super) struct Places {
     next_id: AtomicU64,
     warned: Mutex<Option<Instant>>,
     /// Open connections by network and number, without those that were told to close.
-    open: Mutex<HashMap<IpAddr, HashMap<u64, Arc<Connection>>>>,
+    open: Mutex<HashMap<Network, HashMap<u64, Arc<Connection>>>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,7 @@ struct Connection {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    network: IpAddr,
+    network: Network,
     id: u64,
     connection: Arc<Connection>,
     _permit: OwnedSemaphorePermit,
@@ -70,7 +71,7 @@ impl Places {
     /// A place for a new connection from `address`. If its address or all together have used theirs up, those that have
     /// waited longest for their client are closed. `None` if the address has too many and each handles a request.
     pub(super) async fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network_of(address);
+        let network = Network::from(address);
         if let Some(most) = self.per_address
             && self.count(network) >= most
             && self.close("address_full", most, |of, activity| activity.waiting().filter(|_| of == network))
@@ -117,7 +118,7 @@ impl Places {
         &self,
         reason: &'static str,
         out_of: usize,
-        rank: impl Fn(IpAddr, &Activity) -> Option<R>,
+        rank: impl Fn(Network, &Activity) -> Option<R>,
     ) -> usize {
         let most = (out_of / CLOSED_AT_ONCE).max(1);
         let mut open = self.open();
@@ -128,7 +129,7 @@ impl Places {
             }
         }
         if ranked.len() > most {
-            ranked.select_nth_unstable(most - 1);
+            ranked.select_nth_unstable_by(most - 1, |(a, ..), (b, ..)| a.cmp(b));
             ranked.truncate(most);
         }
         for (_, network, id) in &ranked {
@@ -158,11 +159,11 @@ impl Places {
         }
     }
 
-    fn count(&self, network: IpAddr) -> usize {
+    fn count(&self, network: Network) -> usize {
         self.open().get(&network).map_or(0, HashMap::len)
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, HashMap<u64, Arc<Connection>>>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Network, HashMap<u64, Arc<Connection>>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -187,8 +188,8 @@ impl Drop for Place {
 }
 
 fn remove(
-    open: &mut HashMap<IpAddr, HashMap<u64, Arc<Connection>>>,
-    network: IpAddr,
+    open: &mut HashMap<Network, HashMap<u64, Arc<Connection>>>,
+    network: Network,
     id: u64,
 ) -> Option<Arc<Connection>> {
     let connections = open.get_mut(&network)?;
@@ -197,17 +198,6 @@ fn remove(
         open.remove(&network);
     }
     connection
-}
-
-/// An address of IPv4, or the /64 of IPv6, within which one customer of a provider can choose any address.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 #[cfg(test)]
@@ -224,14 +214,6 @@ mod tests {
 
     fn is_told(place: &Place) -> bool {
         futures_util::FutureExt::now_or_never(place.closed()).is_some()
-    }
-
-    #[test]
-    fn all_addresses_of_a_64_are_one_network() {
-        assert_eq!(network_of(address("2001:db8:1:2:3::4")), network_of(address("2001:db8:1:2:ffff::1")));
-        assert_ne!(network_of(address("2001:db8:1:2::1")), network_of(address("2001:db8:1:3::1")));
-        assert_ne!(network_of(address("192.0.2.1")), network_of(address("192.0.2.2")));
-        assert_eq!(network_of(address("::ffff:192.0.2.1")), address("192.0.2.1"));
     }
 
     #[tokio::test]
