@@ -6,24 +6,28 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
     broker::EventSink,
-    clock::Clock,
-    db::{DbPool, PoolSettings, Servers},
-    redis::Redis,
-    service,
-    shutdown::Shutdown,
+    domain::clock::Clock,
+    platform::{
+        db::{DbPool, PoolSettings, Servers},
+        redis::Redis,
+        service,
+        shutdown::Shutdown,
+    },
 };
 use tokio::net::TcpListener;
 
 use crate::{
     auth::Auth,
-    broker::LateSink,
+    broker::LazySink,
     config::ApiConfig,
-    health::{Health, Operators, Watched},
+    http::{
+        health::{Health, Operators, Watched},
+        router::router,
+        server,
+    },
     limits::Limits,
     orders::Orders,
     outbox::{Relay, Wake},
-    router::router,
-    server,
     state::{AppState, State},
 };
 
@@ -88,7 +92,7 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let servers = Servers::primary(&config.database_url).context("DATABASE_URL")?;
     let db = DbPool::new(servers, PoolSettings::new("api", connections));
     let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
-    let sink: Arc<dyn EventSink> = Arc::new(LateSink::new(config.broker.clone()));
+    let sink: Arc<dyn EventSink> = Arc::new(LazySink::new(config.broker.clone()));
     let wake = Wake::default();
     let orders = Orders::start(&config, &db, &clock, &wake, shutdown)?;
     let watched = Watched {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use shared::{
     broker::{BrokerConfig, BrokerError, EventSink, EventSystem, PublishOutcome, connect_sink},
-    event::Envelope,
+    domain::event::Envelope,
 };
 use tokio::sync::OnceCell;
 
@@ -11,12 +11,12 @@ use tokio::sync::OnceCell;
 ///
 /// A queue that an operator has yet to create must not keep the API from taking orders: events wait in the outbox.
 #[derive(Debug)]
-pub struct LateSink {
+pub struct LazySink {
     config: BrokerConfig,
     sink: OnceCell<Box<dyn EventSink>>,
 }
 
-impl LateSink {
+impl LazySink {
     /// A sink for the chosen event system.
     pub fn new(config: BrokerConfig) -> Self {
         Self { config, sink: OnceCell::new() }
@@ -35,7 +35,7 @@ impl LateSink {
 }
 
 #[async_trait]
-impl EventSink for LateSink {
+impl EventSink for LazySink {
     fn system(&self) -> EventSystem {
         self.config.system()
     }

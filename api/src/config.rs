@@ -8,11 +8,16 @@ use std::{
 use secrecy::SecretString;
 use shared::{
     broker::BrokerConfig,
-    config::{ConfigError, Env, UrlKind},
-    telemetry::TelemetryConfig,
+    platform::{
+        config::{ConfigError, Env, UrlKind},
+        telemetry::TelemetryConfig,
+    },
 };
 
-use crate::{extract::BodyLimits, limits::RateLimits, middleware::Origins, server::ServerLimits};
+use crate::{
+    http::{extract::BodyLimits, layer::Origins, server::ServerLimits},
+    limits::RateLimits,
+};
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,15 +6,18 @@ use anyhow::Context as _;
 use api::{
     app::{App, serve_operators},
     config::ApiConfig,
-    migrate, openapi,
+    http::openapi,
+    migrate,
 };
 use clap::{Parser, Subcommand};
 use shared::{
-    clock::Clock,
-    config::{ConfigError, Env, UrlKind},
-    runtime,
-    shutdown::{DRAIN_DEADLINE, Shutdown},
-    telemetry,
+    domain::clock::Clock,
+    platform::{
+        config::{ConfigError, Env, UrlKind},
+        runtime,
+        shutdown::{DRAIN_DEADLINE, Shutdown},
+        telemetry,
+    },
 };
 use tokio::runtime::Runtime;
 

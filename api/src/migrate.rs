@@ -4,10 +4,10 @@ use std::{fmt, time::Duration};
 
 use anyhow::Context as _;
 use secrecy::SecretString;
-use shared::db::{DbPool, PoolSettings, Servers};
+use shared::platform::db::{DbPool, PoolSettings, Servers};
 use sqlx::migrate::Migrator;
 
-pub use shared::schema::MIGRATIONS;
+pub use shared::platform::schema::MIGRATIONS;
 
 /// A migration may rewrite a large table.
 const STATEMENT_LIMIT: Duration = Duration::from_hours(6);

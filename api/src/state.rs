@@ -2,9 +2,15 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use shared::{broker::EventSink, clock::Clock, db::DbPool, redis::Redis};
+use shared::{
+    broker::EventSink,
+    domain::clock::Clock,
+    platform::{db::DbPool, redis::Redis},
+};
 
-use crate::{auth::Auth, config::ApiConfig, health::Health, limits::Limits, orders::Orders, outbox::Wake};
+use crate::{
+    auth::Auth, config::ApiConfig, http::health::Health, limits::Limits, orders::Orders, outbox::Wake,
+};
 
 /// Shared by all requests; clones share one state.
 #[derive(Clone)]

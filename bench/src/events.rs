@@ -1,8 +1,8 @@
 //! Events as the API writes them.
 
-use shared::clock::Clock;
-use shared::event::{Event, Happened};
-use shared::order::{CustomerId, LineId, Money, Order, OrderId, OrderLine, OrderStatus, ProductId};
+use shared::domain::clock::Clock;
+use shared::domain::event::{Event, Happened};
+use shared::domain::order::{CustomerId, LineId, Money, Order, OrderId, OrderLine, OrderStatus, ProductId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 

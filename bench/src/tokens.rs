@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
-use shared::clock::Clock;
+use shared::domain::clock::Clock;
 use uuid::Uuid;
 
 /// Signs the tokens of the systems that the bench starts.

@@ -2,11 +2,14 @@
 
 #![no_main]
 
-use api::{auth::Role, error::Code, extract::fault, orders::fuzzing};
+use api::{
+    auth::Role,
+    http::{error::Code, extract::fault, orders::fuzzing},
+};
 use fuzz::{LATEST, caller, check_problem, choice};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use shared::order::{MAX_LINES, MAX_QUANTITY, Money};
+use shared::domain::order::{MAX_LINES, MAX_QUANTITY, Money};
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, body)) = choice(data) else { return };
@@ -49,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
 /// Nothing beyond the limits is understood.
 fn check_command(command: &Value) {
     if let Some(date) = command["order_date"].as_str() {
-        let date = shared::timestamp::parse_date(date).expect("a date");
+        let date = shared::domain::timestamp::parse_date(date).expect("a date");
         assert!(date <= LATEST);
     }
     let Some(lines) = command["lines"].as_array() else { return };

@@ -14,7 +14,7 @@ use redis::aio::MultiplexedConnection;
 use secrecy::SecretString;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, FillPass, KEY_PREFIX, Lookup},
-    order::OrderId,
+    domain::order::OrderId,
 };
 use tokio::runtime::Runtime;
 

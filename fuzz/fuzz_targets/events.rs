@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use shared::{
-    event::{Event, EventType},
-    telemetry::TraceParent,
+    domain::event::{Event, EventType},
+    platform::telemetry::TraceParent,
 };
 
 fuzz_target!(|body: &[u8]| {

@@ -4,18 +4,18 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use api::{
+use api::http::{
     error::{ApiError, Code},
-    middleware::{X_REQUEST_ID, fuzzing},
+    layer::{X_REQUEST_ID, fuzzing},
     orders::{
-        key::{self, IDEMPOTENCY_KEY},
-        preconditions::{Preconditions, etag},
+        conditional::{Preconditions, etag},
+        idempotency::{self, IDEMPOTENCY_KEY},
     },
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use fuzz::{check_problem, choice};
 use libfuzzer_sys::fuzz_target;
-use shared::telemetry::TraceParent;
+use shared::platform::telemetry::TraceParent;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 

@@ -4,14 +4,16 @@
 
 use api::{
     auth::Role,
-    error::Code,
-    orders::{cursor, fuzzing},
-    store::{COUNTED, Filter, Start, count_query, page_query},
+    db::{COUNTED, Filter, Start, count_query, page_query},
+    http::{
+        error::Code,
+        orders::{fuzzing, page_cursor},
+    },
 };
 use axum::http::Uri;
 use fuzz::{caller, check_problem, choice};
 use libfuzzer_sys::fuzz_target;
-use shared::timestamp;
+use shared::domain::timestamp;
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, rest)) = choice(data) else { return };

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use api::{
     auth::{ACCESS_LIFETIME, Auth, AuthConfig, Caller, ProviderConfig, Role, TokenError, fuzzing},
-    error::{ApiError, Code},
+    http::error::{ApiError, Code},
 };
 use axum::http::{HeaderMap, HeaderValue, header};
 use fuzz::{check_problem, choice};
@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use libfuzzer_sys::fuzz_target;
 use secrecy::SecretString;
 use serde_json::Value;
-use shared::redis::Redis;
+use shared::platform::redis::Redis;
 use time::{OffsetDateTime, macros::datetime};
 use tokio::runtime::Runtime;
 

@@ -2,9 +2,11 @@
 
 use api::{
     auth::{Caller, Role},
-    error::{ApiError, Code},
-    extract::fault,
-    middleware::problem,
+    http::{
+        error::{ApiError, Code},
+        extract::fault,
+        layer::problem,
+    },
 };
 use serde_json::Value;
 use time::{Date, macros::date};

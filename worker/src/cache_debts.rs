@@ -5,9 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use shared::{
     cache::{Cache, CacheError, CacheWrite},
-    db::{DbError, DbPool},
-    order::{Order, OrderId},
-    shutdown::Shutdown,
+    domain::order::{Order, OrderId},
+    platform::{
+        db::{DbError, DbPool},
+        shutdown::Shutdown,
+    },
 };
 use sqlx::Connection as _;
 

@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
-use shared::order::OrderId;
+use shared::domain::order::OrderId;
 use time::OffsetDateTime;
 
 use crate::dead_letters::Filter;
@@ -194,10 +194,10 @@ fn order_id(text: &str) -> Result<OrderId, String> {
 }
 
 fn time(text: &str) -> Result<OffsetDateTime, String> {
-    if let Some(date) = shared::timestamp::parse_date(text) {
+    if let Some(date) = shared::domain::timestamp::parse_date(text) {
         return Ok(date.midnight().assume_utc());
     }
-    shared::timestamp::parse_rfc3339(text)
+    shared::domain::timestamp::parse_rfc3339(text)
         .ok_or_else(|| "must be a time such as 2025-01-20T10:00:00Z, or a date such as 2025-01-20".to_owned())
 }
 

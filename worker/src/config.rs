@@ -6,8 +6,10 @@ use rand::Rng as _;
 use secrecy::SecretString;
 use shared::{
     broker::BrokerConfig,
-    config::{ConfigError, Env, UrlKind},
-    telemetry::TelemetryConfig,
+    platform::{
+        config::{ConfigError, Env, UrlKind},
+        telemetry::TelemetryConfig,
+    },
 };
 
 /// Everything the worker is told by its environment.

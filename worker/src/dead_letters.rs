@@ -1,7 +1,7 @@
 //! Dead letters: events set aside, from every broker alike.
 
 use sha2::{Digest as _, Sha256};
-use shared::{
+use shared::domain::{
     event::{Envelope, Event},
     order::OrderId,
     timestamp,

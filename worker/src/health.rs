@@ -12,11 +12,13 @@ use serde_json::json;
 use shared::{
     broker::EventSource,
     cache::Cache,
-    db::{DbConnection, DbError, DbPool},
-    schema::SchemaCheck,
-    service,
-    shutdown::Shutdown,
-    table_locks::{TableLock, oldest_table_lock},
+    platform::{
+        db::{DbConnection, DbError, DbPool},
+        schema::SchemaCheck,
+        service,
+        shutdown::Shutdown,
+        table_locks::{TableLock, oldest_table_lock},
+    },
 };
 use tokio::sync::OnceCell;
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shared::{config::Env, runtime, telemetry, text::printable};
+use shared::platform::{config::Env, runtime, telemetry, text::printable};
 use worker::{
     cli::{Cli, Command},
     commands,

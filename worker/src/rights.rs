@@ -1,6 +1,6 @@
 //! What the worker's database role must be allowed to do.
 
-use shared::schema::Right;
+use shared::platform::schema::Right;
 
 /// Without any of these some event cannot be handled.
 pub const RIGHTS: &[Right] = &[

@@ -6,12 +6,14 @@ use anyhow::Context as _;
 use shared::{
     broker::{BrokerConfig, BrokerError, EventSource, connect_source},
     cache::Cache,
-    clock::Clock,
-    db::{self, PoolSettings},
-    schema::SchemaCheck,
-    service,
-    shutdown::{DRAIN_DEADLINE, Shutdown},
-    telemetry,
+    domain::clock::Clock,
+    platform::{
+        db::{self, PoolSettings},
+        schema::SchemaCheck,
+        service,
+        shutdown::{DRAIN_DEADLINE, Shutdown},
+        telemetry,
+    },
 };
 use tokio::sync::OnceCell;
 

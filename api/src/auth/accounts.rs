@@ -1,20 +1,20 @@
 //! The SQL of accounts, and of ending sessions.
 
 use shared::{
-    db::{DbConnection, DbPool, WriteError},
-    order::CustomerId,
+    domain::order::CustomerId,
+    platform::db::{DbConnection, DbPool, WriteError},
 };
 use time::OffsetDateTime;
 
 use super::{Caller, Email, Role};
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// The customer ids of accounts beside an external identity provider, as `local_customer_ids` hands them out: 2^52 to
 /// 2^53 - 1. No token of the provider is taken that names one of them.
-pub(super) const LOCAL_IDS: std::ops::RangeInclusive<i64> = (1 << 52)..=(1 << 53) - 1;
+pub(crate) const LOCAL_IDS: std::ops::RangeInclusive<i64> = (1 << 52)..=(1 << 53) - 1;
 
 /// What became of a new account.
-pub(super) enum Created {
+pub(crate) enum Created {
     /// It is there.
     Account(CustomerId),
     /// Another one has this address.
@@ -22,25 +22,25 @@ pub(super) enum Created {
 }
 
 /// An account as a login needs it.
-pub(super) struct Account {
-    pub(super) caller: Caller,
-    pub(super) password_hash: String,
+pub(crate) struct Account {
+    pub(crate) caller: Caller,
+    pub(crate) password_hash: String,
     /// The generation in which its next session begins.
-    pub(super) generation: i64,
+    pub(crate) generation: i64,
 }
 
 /// What is known now of a customer who has a session.
-pub(super) struct Standing {
+pub(crate) struct Standing {
     /// The role of its account; `None` if there is no account.
-    pub(super) role: Option<Role>,
+    pub(crate) role: Option<Role>,
     /// Sessions of other generations are over.
-    pub(super) generation: i64,
+    pub(crate) generation: i64,
     /// When all sessions of the customer were last ended.
-    pub(super) sessions_ended_at: Option<OffsetDateTime>,
+    pub(crate) sessions_ended_at: Option<OffsetDateTime>,
 }
 
 /// Adds an account. `beside_provider` takes its customer id from [`LOCAL_IDS`].
-pub(super) async fn create(
+pub(crate) async fn create(
     db: &DbPool,
     email: &Email,
     password_hash: &str,
@@ -82,7 +82,7 @@ pub(super) async fn create(
 }
 
 /// The account with this address.
-pub(super) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, ApiError> {
+pub(crate) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, ApiError> {
     let select = |mut db: DbConnection| async move {
         sqlx::query!(
             r#"SELECT customer_id, password_hash, role, coalesce(generation, 0) AS "generation!"
@@ -105,7 +105,7 @@ pub(super) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, 
 }
 
 /// What is known now of a customer.
-pub(super) async fn standing(db: &DbPool, customer: CustomerId) -> Result<Standing, ApiError> {
+pub(crate) async fn standing(db: &DbPool, customer: CustomerId) -> Result<Standing, ApiError> {
     let select = |mut db: DbConnection| async move {
         sqlx::query!(
             "SELECT (SELECT role FROM accounts WHERE customer_id = $1) AS role,
@@ -125,7 +125,7 @@ pub(super) async fn standing(db: &DbPool, customer: CustomerId) -> Result<Standi
 }
 
 /// Ends every session of a customer. Ending them twice does no harm.
-pub(super) async fn end_sessions(
+pub(crate) async fn end_sessions(
     db: &DbPool,
     customer: CustomerId,
     now: OffsetDateTime,

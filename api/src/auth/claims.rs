@@ -1,14 +1,14 @@
 //! What our tokens say.
 
 use serde::{Deserialize, Serialize};
-use shared::order::CustomerId;
+use shared::domain::order::CustomerId;
 
 use super::Role;
 
 /// What a token is good for. One kind is never taken for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Opens the API.
     Access,
     /// Is exchanged, once, for a new pair.
@@ -17,32 +17,32 @@ pub(super) enum Kind {
 
 /// The claims of a token, as they are signed.
 #[derive(Serialize)]
-pub(super) struct Claims<'a> {
-    pub(super) sub: String,
-    pub(super) customer_id: CustomerId,
-    pub(super) role: Role,
+pub(crate) struct Claims<'a> {
+    pub(crate) sub: String,
+    pub(crate) customer_id: CustomerId,
+    pub(crate) role: Role,
     #[serde(rename = "type")]
-    pub(super) kind: Kind,
-    pub(super) iat: i64,
-    pub(super) exp: i64,
-    pub(super) jti: &'a str,
+    pub(crate) kind: Kind,
+    pub(crate) iat: i64,
+    pub(crate) exp: i64,
+    pub(crate) jti: &'a str,
 }
 
 /// What is read of any token: numbers and enums only, so that reading an access token allocates nothing.
 #[derive(Clone, Copy, Deserialize)]
-pub(super) struct Verified {
-    pub(super) customer_id: CustomerId,
-    pub(super) role: Role,
+pub(crate) struct Verified {
+    pub(crate) customer_id: CustomerId,
+    pub(crate) role: Role,
     #[serde(rename = "type")]
-    pub(super) kind: Kind,
-    pub(super) iat: i64,
-    pub(super) exp: i64,
+    pub(crate) kind: Kind,
+    pub(crate) iat: i64,
+    pub(crate) exp: i64,
     #[serde(default)]
-    pub(super) nbf: Option<i64>,
+    pub(crate) nbf: Option<i64>,
 }
 
 /// What is read of a refresh token besides.
 #[derive(Deserialize)]
-pub(super) struct Identified {
-    pub(super) jti: String,
+pub(crate) struct Identified {
+    pub(crate) jti: String,
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use secrecy::SecretString;
-use shared::config::{ConfigError, Env};
+use shared::platform::config::{ConfigError, Env};
 
 /// HS256 asks for a key of at least the hash's size (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    error::{ApiError, Code},
+    http::error::{ApiError, Code},
     limits::Network,
 };
 
@@ -23,20 +23,20 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// How much work a queue takes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct QueueLimits {
+pub(crate) struct QueueLimits {
     /// Hashes at a time. Each takes a core and 19 MiB for some 20 ms.
-    pub(super) running: usize,
+    pub(crate) running: usize,
     /// Hashes at a time for one network: fewer, so that others find a free turn at once.
-    pub(super) running_of_network: usize,
+    pub(crate) running_of_network: usize,
     /// Requests in the queue, with those whose hash is running.
-    pub(super) places: usize,
+    pub(crate) places: usize,
     /// The same for one network.
-    pub(super) places_of_network: usize,
+    pub(crate) places_of_network: usize,
 }
 
 /// Requests that wait for a turn to hash.
 #[derive(Debug)]
-pub(super) struct HashQueue {
+pub(crate) struct HashQueue {
     limits: QueueLimits,
     turns: Arc<Semaphore>,
     taken: Mutex<Taken>,
@@ -57,7 +57,7 @@ struct Line {
 
 /// A place in the queue, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     queue: Arc<HashQueue>,
     network: Network,
     /// The turns of the network.
@@ -65,13 +65,13 @@ pub(super) struct Place {
 }
 
 impl HashQueue {
-    pub(super) fn new(limits: QueueLimits) -> Arc<Self> {
+    pub(crate) fn new(limits: QueueLimits) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(limits.running));
         Arc::new(Self { limits, turns, taken: Mutex::default() })
     }
 
     /// Takes a place, or refuses at once: 429 if the network has too many, 503 if all have.
-    pub(super) fn enter(self: &Arc<Self>, network: Network) -> Result<Place, ApiError> {
+    pub(crate) fn enter(self: &Arc<Self>, network: Network) -> Result<Place, ApiError> {
         let mut taken = self.taken();
         if taken.lines.get(&network).is_some_and(|line| line.places >= self.limits.places_of_network) {
             let detail = format!(
@@ -101,7 +101,7 @@ impl HashQueue {
 
 impl Place {
     /// Waits for a turn, then runs `work` on a thread that may be busy for long.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {

@@ -10,23 +10,23 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// A token whose signature has not been checked yet.
 #[derive(Debug)]
-pub(super) struct Unverified<'a> {
+pub(crate) struct Unverified<'a> {
     /// The whole of it.
-    pub(super) text: &'a str,
+    pub(crate) text: &'a str,
     /// What is signed: header and payload as sent.
-    pub(super) message: &'a str,
-    pub(super) signature: &'a str,
+    pub(crate) message: &'a str,
+    pub(crate) signature: &'a str,
     payload: &'a str,
-    pub(super) header: Header,
+    pub(crate) header: Header,
 }
 
 /// What the header says of how to check the signature.
 #[derive(Debug, Deserialize)]
-pub(super) struct Header {
-    pub(super) alg: String,
+pub(crate) struct Header {
+    pub(crate) alg: String,
     /// Which of an identity provider's keys; our own tokens name none.
     #[serde(default)]
-    pub(super) kid: Option<String>,
+    pub(crate) kid: Option<String>,
     /// What kind of token it is (RFC 7519, section 5.1).
     #[serde(default)]
     typ: Option<String>,
@@ -37,7 +37,7 @@ pub(super) struct Header {
 
 impl<'a> Unverified<'a> {
     /// Splits a token in compact form.
-    pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
+    pub(crate) fn parse(token: &'a str) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
@@ -54,7 +54,7 @@ impl<'a> Unverified<'a> {
     }
 
     /// The claims. They mean nothing before the signature has been checked.
-    pub(super) fn claims<T: DeserializeOwned>(&self) -> Result<T, TokenError> {
+    pub(crate) fn claims<T: DeserializeOwned>(&self) -> Result<T, TokenError> {
         decode(self.payload)
     }
 }

@@ -1,40 +1,34 @@
 //! Who is calling, and how they prove it.
 
-mod accounts;
+pub(crate) mod accounts;
 mod caller;
 mod claims;
 mod config;
 mod email;
-mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod hash_queue;
 mod jwt;
-pub mod login;
-pub mod login_test;
-pub mod logout;
-pub mod logout_all;
 mod pair;
-mod passwords;
+pub(crate) mod passwords;
 mod provider;
-pub mod refresh;
-pub mod register;
-mod sessions;
+pub(crate) mod sessions;
+mod token_error;
 mod tokens;
 
-use shared::{order::CustomerId, redis::Redis};
+use shared::{domain::order::CustomerId, platform::redis::Redis};
 use time::OffsetDateTime;
 
 pub use caller::{Caller, Role};
 pub use config::{AuthConfig, PUBLISHED_SECRET, ProviderConfig};
 pub use email::{Email, NotAnEmail};
-pub use error::TokenError;
 pub use pair::TokenPair;
 pub use sessions::MAX_SESSION_AGE;
+pub use token_error::TokenError;
 pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME, RefreshToken};
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 use accounts::{LOCAL_IDS, Standing};
 use jwt::Unverified;
 use passwords::Passwords;
@@ -45,7 +39,7 @@ use tokens::Tokens;
 /// Tokens and sessions.
 pub struct Auth {
     tokens: Tokens,
-    passwords: Passwords,
+    pub(crate) passwords: Passwords,
     provider: Option<Provider>,
     test_login: bool,
     local_accounts: bool,
@@ -79,12 +73,12 @@ impl Auth {
 
     /// Whether the account of this customer may be used. Beside an identity provider only ids that it cannot name may:
     /// any other might be a customer of the provider.
-    fn may_use_account(&self, customer: CustomerId) -> bool {
+    pub(crate) fn may_use_account(&self, customer: CustomerId) -> bool {
         self.local_accounts && (self.provider.is_none() || LOCAL_IDS.contains(&customer.get()))
     }
 
     /// Begins a session: the first token pair.
-    async fn log_in(
+    pub(crate) async fn log_in(
         &self,
         caller: Caller,
         origin: Origin,
@@ -100,7 +94,7 @@ impl Auth {
     }
 
     /// Exchanges a refresh token for the next pair, with the rights that its customer has now.
-    async fn refresh(
+    pub(crate) async fn refresh(
         &self,
         presented: &RefreshToken,
         standing: &Standing,

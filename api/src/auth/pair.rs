@@ -1,7 +1,7 @@
 //! The answer to a login or a refresh.
 
 use serde::Serialize;
-use shared::order::CustomerId;
+use shared::domain::order::CustomerId;
 use utoipa::ToSchema;
 
 use super::{ACCESS_LIFETIME, Caller, sessions::Pair};
@@ -25,7 +25,7 @@ pub struct TokenPair {
 }
 
 impl TokenPair {
-    pub(super) fn new(pair: Pair, caller: Caller) -> Self {
+    pub(crate) fn new(pair: Pair, caller: Caller) -> Self {
         Self {
             access_token: pair.access,
             refresh_token: pair.refresh,

@@ -20,8 +20,10 @@ use super::{
     hash_queue::{HashQueue, Place, QueueLimits},
 };
 use crate::{
-    error::{ApiError, Fault},
-    extract::{Value, fault},
+    http::{
+        error::{ApiError, FieldError},
+        extract::{Value, fault},
+    },
     limits::Network,
 };
 
@@ -42,7 +44,7 @@ const MAX_RUNNING: usize = 8;
 
 /// A password as it was typed, and as RFC 8265 compares it (the profile `OpaqueString`): other spaces are the ASCII one,
 /// and equal characters have one form (NFC), whatever the keyboard.
-pub(super) struct Password {
+pub(crate) struct Password {
     typed: String,
     /// `None` if the profile does not allow it, because of control characters for example.
     normalised: Option<String>,
@@ -50,7 +52,7 @@ pub(super) struct Password {
 
 impl Password {
     /// Of a login. Passwords that are no longer taken may belong to accounts from before.
-    pub(super) fn of_login(value: &Value<'_>) -> Result<Self, Fault> {
+    pub(crate) fn of_login(value: &Value<'_>) -> Result<Self, FieldError> {
         let typed = value.string()?.into_owned();
         let normalised = normalise(&typed);
         let password = Self { typed, normalised };
@@ -62,7 +64,7 @@ impl Password {
     }
 
     /// Of a new account. [`Password::is_weak`] looks at it further.
-    pub(super) fn of_new_account(value: &Value<'_>) -> Result<Self, Fault> {
+    pub(crate) fn of_new_account(value: &Value<'_>) -> Result<Self, FieldError> {
         let password = Self::of_login(value)?;
         let Some(normalised) = &password.normalised else {
             let detail =
@@ -107,13 +109,13 @@ fn normalise(typed: &str) -> Option<String> {
     Some(profile.normalization_rule(spaced).ok()?.into_owned())
 }
 
-fn wrong_length(value: &Value<'_>) -> Fault {
+fn wrong_length(value: &Value<'_>) -> FieldError {
     let (least, most) = (LENGTH.start(), LENGTH.end());
     value.fault(fault::INVALID_LENGTH, format!("must have {least} to {most} characters"))
 }
 
 /// Hashes and verifies passwords with Argon2id (19 MiB, two passes: what OWASP recommends).
-pub(super) struct Passwords {
+pub(crate) struct Passwords {
     logins: Arc<HashQueue>,
     /// Apart from logins, which must not wait for anybody's new accounts.
     registrations: Arc<HashQueue>,
@@ -121,7 +123,7 @@ pub(super) struct Passwords {
 
 impl Passwords {
     /// Logins hash on every core but one for each network, registrations on a quarter of the cores.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_RUNNING);
         Self {
             logins: HashQueue::new(QueueLimits {
@@ -140,18 +142,18 @@ impl Passwords {
     }
 
     /// A place in the queue of logins, or a refusal at once.
-    pub(super) fn queue_login(&self, network: Network) -> Result<Place, ApiError> {
+    pub(crate) fn queue_login(&self, network: Network) -> Result<Place, ApiError> {
         self.logins.enter(network)
     }
 
     /// A place in the queue of registrations, or a refusal at once.
-    pub(super) fn queue_registration(&self, network: Network) -> Result<Place, ApiError> {
+    pub(crate) fn queue_registration(&self, network: Network) -> Result<Place, ApiError> {
         self.registrations.enter(network)
     }
 }
 
 /// The hash to store for a new account; 422 if the password is too weak.
-pub(super) async fn hash(place: Place, password: Password, email: &Email) -> Result<String, ApiError> {
+pub(crate) async fn hash(place: Place, password: Password, email: &Email) -> Result<String, ApiError> {
     let email = email.clone();
     let hashed = place.run(move || {
         if password.is_weak(&email) {
@@ -162,12 +164,12 @@ pub(super) async fn hash(place: Place, password: Password, email: &Email) -> Res
     });
     hashed.await?.map_err(ApiError::internal)?.ok_or_else(|| {
         let detail = "is too common or too close to the address: choose one that is harder to guess";
-        ApiError::validation(vec![Fault::new("/password", fault::TOO_WEAK, detail)])
+        ApiError::validation(vec![FieldError::new("/password", fault::TOO_WEAK, detail)])
     })
 }
 
 /// Whether a password is the one that was hashed. Without a hash the answer is no, after the same time.
-pub(super) async fn verify(place: Place, password: Password, hash: Option<String>) -> Result<bool, ApiError> {
+pub(crate) async fn verify(place: Place, password: Password, hash: Option<String>) -> Result<bool, ApiError> {
     let verified = place.run(move || {
         let stored = hash.as_deref().unwrap_or(NOBODY);
         for form in password.forms() {

@@ -16,7 +16,7 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::{Mutex, RwLock};
 
 use super::{Caller, ProviderConfig, Role, TokenError, accounts::LOCAL_IDS, jwt::Unverified};
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// An unknown key makes us ask again, at most this often: tokens with made-up keys must not hammer the provider.
 const ASK_AGAIN_AFTER: Duration = Duration::seconds(60);
@@ -34,7 +34,7 @@ const FETCH_TIMEOUT: StdDuration = StdDuration::from_secs(3);
 const LEEWAY: Duration = Duration::seconds(60);
 
 /// One provider and the keys it last published.
-pub(super) struct Provider {
+pub(crate) struct Provider {
     config: ProviderConfig,
     client: reqwest::Client,
     keys: RwLock<Arc<Keys>>,
@@ -48,7 +48,7 @@ struct Keys {
     fetched: Option<OffsetDateTime>,
 }
 
-pub(super) struct Key {
+pub(crate) struct Key {
     key: DecodingKey,
     algorithm: Algorithm,
 }
@@ -77,7 +77,7 @@ struct JwkSet {
 
 /// The claims that matter here. Providers write the customer's id as a number or as text.
 #[derive(Deserialize)]
-pub(super) struct ProviderClaims {
+pub(crate) struct ProviderClaims {
     iss: String,
     aud: Audience,
     exp: f64,
@@ -113,14 +113,14 @@ enum NumberOrText {
 }
 
 impl Provider {
-    pub(super) fn new(config: ProviderConfig) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(config: ProviderConfig) -> Result<Self, reqwest::Error> {
         let client =
             reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(redirect::Policy::none()).build()?;
         Ok(Self { config, client, keys: RwLock::default(), asked: Mutex::new(None) })
     }
 
     /// Who a token of the provider speaks for. 503 where its keys have never been had.
-    pub(super) async fn verify(
+    pub(crate) async fn verify(
         &self,
         token: &Unverified<'_>,
         now: OffsetDateTime,
@@ -208,7 +208,7 @@ impl Provider {
         Ok(Keys { by_id, fetched: Some(now) })
     }
 
-    pub(super) fn caller(&self, claims: ProviderClaims, now: OffsetDateTime) -> Result<Caller, TokenError> {
+    pub(crate) fn caller(&self, claims: ProviderClaims, now: OffsetDateTime) -> Result<Caller, TokenError> {
         let ours = match &claims.aud {
             Audience::One(audience) => *audience == self.config.audience,
             Audience::Many(audiences) => audiences.contains(&self.config.audience),
@@ -250,7 +250,7 @@ fn is_for_access(kind: &str) -> bool {
 }
 
 /// A key that may sign tokens for us, by its id. Others in the set are for other purposes.
-pub(super) fn usable(key: Value) -> Option<(String, Key)> {
+pub(crate) fn usable(key: Value) -> Option<(String, Key)> {
     let jwk: Jwk = serde_json::from_value(key).ok()?;
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,

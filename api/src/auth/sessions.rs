@@ -8,7 +8,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use axum::http::{HeaderValue, header};
 use redis::Script;
-use shared::redis::Redis;
+use shared::platform::redis::Redis;
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -17,7 +17,7 @@ use super::{
     accounts::Standing,
     tokens::{REFRESH_LIFETIME, RefreshToken, Tokens},
 };
-use crate::error::{ApiError, Code};
+use crate::http::error::{ApiError, Code};
 
 /// A session ends this long after its login, however often it is refreshed.
 pub const MAX_SESSION_AGE: time::Duration = time::Duration::days(90);
@@ -35,14 +35,14 @@ const DEADLINE: Duration = Duration::from_millis(500);
 static ROTATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sessions.lua")));
 
 /// Both tokens of a pair.
-pub(super) struct Pair {
-    pub(super) access: String,
-    pub(super) refresh: String,
+pub(crate) struct Pair {
+    pub(crate) access: String,
+    pub(crate) refresh: String,
 }
 
 /// How a session began. The generation is the customer's at that time: `logout-all` begins the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// With the password of an account.
     Account { generation: i64 },
     /// By the test login: its customer needs no account.
@@ -53,11 +53,11 @@ pub(super) enum Origin {
 
 /// How sessions may go on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SessionRules {
+pub(crate) struct SessionRules {
     /// Those of the test login may.
-    pub(super) test_login: bool,
+    pub(crate) test_login: bool,
     /// Those of this customer's account may.
-    pub(super) account: bool,
+    pub(crate) account: bool,
 }
 
 /// The id of a session, read.
@@ -127,7 +127,7 @@ impl<'a> SessionId<'a> {
 }
 
 /// Begins a session.
-pub(super) async fn begin(
+pub(crate) async fn begin(
     redis: &Redis,
     tokens: &Tokens,
     caller: Caller,
@@ -144,7 +144,7 @@ pub(super) async fn begin(
 
 /// Exchanges a refresh token, if the session may go on. The caller is who it goes on for. The outer error is for a Redis that
 /// does not answer.
-pub(super) async fn rotate(
+pub(crate) async fn rotate(
     redis: &Redis,
     tokens: &Tokens,
     presented: &RefreshToken,
@@ -190,7 +190,7 @@ pub(super) async fn rotate(
 }
 
 /// Ends the session that a token belongs to, with every token of it.
-pub(super) async fn end(redis: &Redis, presented: &RefreshToken) -> Result<(), ApiError> {
+pub(crate) async fn end(redis: &Redis, presented: &RefreshToken) -> Result<(), ApiError> {
     let session = presented.jti.split_once('.').map_or(presented.jti.as_str(), |(session, _)| session);
     Ok(redis.run(redis::cmd("DEL").arg(key(session))).await?)
 }

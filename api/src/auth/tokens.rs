@@ -10,10 +10,10 @@ use super::{
     claims::{Claims, Identified, Kind, Verified},
     jwt::Unverified,
 };
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// The one algorithm of our own tokens.
-pub(super) const ALGORITHM: &str = "HS256";
+pub(crate) const ALGORITHM: &str = "HS256";
 
 /// How long an access token opens the API.
 pub const ACCESS_LIFETIME: Duration = Duration::minutes(30);
@@ -27,7 +27,7 @@ const CLOCK_SKEW: Duration = Duration::seconds(60);
 const REMEMBERED: usize = 16 * 1024;
 
 /// The keys, built once.
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     sign: EncodingKey,
     /// The current one first.
     verify: Vec<DecodingKey>,
@@ -37,15 +37,15 @@ pub(super) struct Tokens {
 
 /// A refresh token that was verified.
 pub struct RefreshToken {
-    pub(super) caller: Caller,
+    pub(crate) caller: Caller,
     /// The session it belongs to and its place in it, as [`Tokens::refresh`] was told.
-    pub(super) jti: String,
+    pub(crate) jti: String,
     /// When it was signed, in seconds since the Unix epoch.
-    pub(super) issued_at: i64,
+    pub(crate) issued_at: i64,
 }
 
 impl Tokens {
-    pub(super) fn new(config: &AuthConfig) -> Self {
+    pub(crate) fn new(config: &AuthConfig) -> Self {
         let key = |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
         Self {
             sign: EncodingKey::from_secret(config.secret.expose_secret().as_bytes()),
@@ -55,12 +55,12 @@ impl Tokens {
     }
 
     /// Signs an access token. Equal arguments give equal tokens.
-    pub(super) fn access(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
+    pub(crate) fn access(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
         self.signed(caller, Kind::Access, jti, at, ACCESS_LIFETIME)
     }
 
     /// Signs a refresh token. Equal arguments give equal tokens.
-    pub(super) fn refresh(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
+    pub(crate) fn refresh(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
         self.signed(caller, Kind::Refresh, jti, at, REFRESH_LIFETIME)
     }
 
@@ -85,7 +85,7 @@ impl Tokens {
     }
 
     /// Who an access token that was verified before speaks for; `None` for one that is not remembered.
-    pub(super) fn known_access(
+    pub(crate) fn known_access(
         &self,
         token: &str,
         now: OffsetDateTime,
@@ -94,7 +94,7 @@ impl Tokens {
     }
 
     /// Who an access token speaks for.
-    pub(super) fn verify_access(
+    pub(crate) fn verify_access(
         &self,
         token: &Unverified<'_>,
         now: OffsetDateTime,
@@ -106,7 +106,7 @@ impl Tokens {
     }
 
     /// What a refresh token stands for. Whether it is spent is the session's question.
-    pub(super) fn verify_refresh(
+    pub(crate) fn verify_refresh(
         &self,
         token: &str,
         now: OffsetDateTime,

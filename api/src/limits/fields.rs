@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{Decision, Policy};
-use crate::error::{ApiError, Code};
+use crate::http::error::{ApiError, Code};
 
 /// How much is left, and when the quota is whole again.
 pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

@@ -20,9 +20,8 @@ use std::{
 
 use redis::Script;
 use shared::{
-    clock::Clock,
-    order::CustomerId,
-    redis::{Redis, RedisFailure},
+    domain::{clock::Clock, order::CustomerId},
+    platform::redis::{Redis, RedisFailure},
 };
 
 pub(crate) use fields::add_fields;

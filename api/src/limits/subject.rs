@@ -6,7 +6,7 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use shared::order::CustomerId;
+use shared::domain::order::CustomerId;
 
 /// Whom a limit counts. An address can only be counted by its network.
 #[derive(Clone, Copy, Debug)]

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use shared::{
-    db::DbPool,
-    order::{LineId, OrderId},
+    domain::order::{LineId, OrderId},
+    platform::db::DbPool,
 };
 use tokio::sync::Mutex;
 
-use crate::{error::ApiError, store};
+use crate::{db, http::error::ApiError};
 
 /// The first block is small, so that a quiet system wastes few ids at each start.
 const FIRST_BLOCK: i32 = 8;
@@ -18,7 +18,7 @@ const LARGEST_BLOCK: i32 = 512;
 const LINES_PER_ORDER: i32 = 4;
 
 /// Blocks of ids. They are handed out in ascending order; what a process has not used at its end is lost.
-pub(super) struct IdSource {
+pub(crate) struct IdSource {
     db: DbPool,
     blocks: Mutex<Blocks>,
 }
@@ -30,13 +30,13 @@ struct Blocks {
 }
 
 impl IdSource {
-    pub(super) fn new(db: DbPool) -> Self {
+    pub(crate) fn new(db: DbPool) -> Self {
         let blocks = Blocks { orders: VecDeque::new(), lines: VecDeque::new(), next: FIRST_BLOCK };
         Self { db, blocks: Mutex::new(blocks) }
     }
 
     /// One for an order and `lines` for its lines.
-    pub(super) async fn order(&self, lines: usize) -> Result<(OrderId, Vec<LineId>), ApiError> {
+    pub(crate) async fn order(&self, lines: usize) -> Result<(OrderId, Vec<LineId>), ApiError> {
         let mut blocks = self.stocked(1, lines).await?;
         let order = blocks.orders.pop_front().unwrap_or_default();
         let lines = blocks.lines.drain(..lines).map(line_id).collect::<Result<_, _>>()?;
@@ -44,7 +44,7 @@ impl IdSource {
     }
 
     /// Some for lines alone.
-    pub(super) async fn lines(&self, lines: usize) -> Result<Vec<LineId>, ApiError> {
+    pub(crate) async fn lines(&self, lines: usize) -> Result<Vec<LineId>, ApiError> {
         if lines == 0 {
             return Ok(Vec::new());
         }
@@ -66,7 +66,7 @@ impl IdSource {
         let more_lines = lacking(blocks.lines.len(), lines, line_block);
         // Boxed: it happens rarely, and what it needs would make every request's future ten times as large.
         let taken = Box::pin(
-            self.db.read(|mut db| async move { store::take_ids(&mut db, more_orders, more_lines).await }),
+            self.db.read(|mut db| async move { db::take_ids(&mut db, more_orders, more_lines).await }),
         )
         .await?;
         blocks.orders.extend(taken.orders);

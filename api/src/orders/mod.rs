@@ -1,52 +1,41 @@
-//! The routes of orders, and what stands behind them: reader, writer, cache.
+//! What stands behind the routes of orders: what a change may do, reader, writer, and the cache that both keep exact.
 
-mod answer;
-mod changing;
-pub mod create;
-pub mod cursor;
-mod decide;
-pub mod delete;
-mod described;
-mod expiry;
-mod fields;
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub mod fuzzing;
-pub mod get;
-pub mod history;
+mod idempotency_expiry;
 mod ids;
-pub mod key;
-pub mod list;
-pub mod preconditions;
+pub(crate) mod outcomes;
 mod read_db;
 mod reader;
-mod repair;
+pub(crate) mod rules;
 mod session;
-pub mod update;
-mod writer;
+mod write_through;
+pub(crate) mod writer;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use shared::{cache::Cache, clock::Clock, db::DbPool, shutdown::Shutdown};
+use shared::{
+    cache::Cache,
+    domain::clock::Clock,
+    platform::{db::DbPool, shutdown::Shutdown},
+};
 
 pub use self::{
-    expiry::{ExpiryError, KEY_LIFETIME, expire_once},
+    idempotency_expiry::{ExpiryError, KEY_LIFETIME, expire_once},
     read_db::{ReadDb, ReplicaHealth},
 };
-use self::{ids::IdSource, reader::Reader, repair::Stale, writer::Writer};
-use crate::{config::ApiConfig, health::WriteOutcomes, outbox::Wake};
+use self::{ids::IdSource, reader::Reader, write_through::StaleEntries, writer::Writer};
+use crate::{config::ApiConfig, orders::outcomes::WriteOutcomes, outbox::Wake};
 
 /// How long any answer may wait for Redis; then PostgreSQL answers.
 const CACHE_DEADLINE: Duration = Duration::from_millis(50);
 
 /// What stands behind the routes: it reads, writes, and keeps the cache exact.
 pub struct Orders {
-    reader: Reader,
-    writer: Writer,
-    ids: IdSource,
-    stale: Arc<Stale>,
-    read_db: Arc<ReadDb>,
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    pub(crate) ids: IdSource,
+    stale: Arc<StaleEntries>,
+    pub(crate) read_db: Arc<ReadDb>,
 }
 
 impl Orders {
@@ -61,9 +50,9 @@ impl Orders {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
         let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE).context("REDIS_URL")?;
-        let stale = Arc::new(Stale::new(cache.clone()));
+        let stale = Arc::new(StaleEntries::new(cache.clone()));
         shutdown.spawn(Arc::clone(&stale).keep_repairing(db.clone(), shutdown.clone()));
-        shutdown.spawn(expiry::keep_expiring(db.clone(), clock.clone(), shutdown.clone()));
+        shutdown.spawn(idempotency_expiry::keep_expiring(db.clone(), clock.clone(), shutdown.clone()));
         let read_db =
             ReadDb::start(db, config.database_read_url.as_ref(), config.database_max_connections, shutdown)?;
         Ok(Self {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use metrics::{counter, gauge};
 use secrecy::SecretString;
-use shared::{
+use shared::platform::{
     db::{DbConnection, DbError, DbPool, PoolSettings, Servers},
     service::UNKNOWN,
     shutdown::Shutdown,
@@ -48,7 +48,7 @@ pub struct ReplicaHealth {
 
 impl ReadDb {
     /// Reads from the replica if there is one, and watches it until `shutdown`.
-    pub(super) fn start(
+    pub(crate) fn start(
         primary: &DbPool,
         replica_url: Option<&SecretString>,
         max_connections: u32,
@@ -77,7 +77,7 @@ impl ReadDb {
     }
 
     /// Reads from the replica, or from the primary if that one is not up to it.
-    pub(super) async fn read<T, F>(&self, mut work: impl FnMut(DbConnection) -> F) -> Result<T, DbError>
+    pub(crate) async fn read<T, F>(&self, mut work: impl FnMut(DbConnection) -> F) -> Result<T, DbError>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {

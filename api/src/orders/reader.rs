@@ -8,46 +8,48 @@ use std::{
 use metrics::Counter;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, Lookup},
-    db::DbPool,
-    lanes::{Lanes, Size, Work},
-    order::OrderId,
-    shutdown::Shutdown,
+    domain::order::OrderId,
+    platform::{
+        batching::{BatchConfig, BatchHandler, Batcher},
+        db::DbPool,
+        shutdown::Shutdown,
+    },
 };
 use tokio::sync::oneshot;
 
-use super::{Stale, answer::written, session, writer::overloaded};
-use crate::error::ApiError;
+use super::{StaleEntries, session, writer::overloaded};
+use crate::http::{error::ApiError, orders::response::written};
 
 /// Readers on PostgreSQL at once, however many clients miss the cache: this is what stands behind Redis when it is
 /// gone. Misses of one order, and of others, that wait for a reader share a statement.
 ///
 /// A miss never joins a statement that has begun already: that one may not see what was answered since.
-const LOADS: Size = Size { lanes: 3, waiting: 2048, batch: 64, halves: false };
+const LOADS: BatchConfig = BatchConfig { lanes: 3, waiting: 2048, batch: 64, halves: false };
 
 /// Reads orders.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     cache: Cache,
-    stale: Arc<Stale>,
-    loads: Lanes<Load>,
+    stale: Arc<StaleEntries>,
+    loads: Batcher<Load>,
     hits: Counter,
     misses: Counter,
 }
 
 impl Reader {
-    pub(super) fn start(db: DbPool, cache: Cache, stale: Arc<Stale>, shutdown: &Shutdown) -> Self {
+    pub(crate) fn start(db: DbPool, cache: Cache, stale: Arc<StaleEntries>, shutdown: &Shutdown) -> Self {
         let loading =
             Loading { db, cache: cache.clone(), stale: Arc::clone(&stale), shutdown: shutdown.clone() };
         Self {
             cache,
             stale,
-            loads: Lanes::start(LOADS, loading, shutdown),
+            loads: Batcher::start(LOADS, loading, shutdown),
             hits: metrics::counter!("cache_hits_total"),
             misses: metrics::counter!("cache_misses_total"),
         }
     }
 
     /// The order as it is answered, where there is one.
-    pub(super) async fn read(&self, id: OrderId) -> Result<Option<CachedOrder>, ApiError> {
+    pub(crate) async fn read(&self, id: OrderId) -> Result<Option<CachedOrder>, ApiError> {
         if !self.stale.contains(id) {
             match self.cache.get(id).await {
                 Ok(Lookup::Found(order)) => {
@@ -76,12 +78,12 @@ struct Load {
 struct Loading {
     db: DbPool,
     cache: Cache,
-    stale: Arc<Stale>,
+    stale: Arc<StaleEntries>,
     shutdown: Shutdown,
 }
 
-impl Work<Load> for Loading {
-    async fn run(&self, batch: Vec<Load>) -> Vec<Load> {
+impl BatchHandler<Load> for Loading {
+    async fn handle(&self, batch: Vec<Load>) -> Vec<Load> {
         let ids: Vec<OrderId> =
             batch.iter().map(|load| load.id).collect::<HashSet<_>>().into_iter().collect();
         // Before the statement, so that a write in between is noticed.

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use shared::{
-    db::{DbError, DbPool},
-    order::{Order, OrderId},
+    domain::order::{Order, OrderId},
+    platform::db::{DbError, DbPool},
 };
 
-use crate::store;
+use crate::db;
 
 /// The orders with these ids that exist.
-pub(super) async fn orders(db: &DbPool, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
-    let orders = db.read(|mut db| async move { store::orders(&mut db, ids).await }).await?;
+pub(crate) async fn orders(db: &DbPool, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
+    let orders = db.read(|mut db| async move { db::orders(&mut db, ids).await }).await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }

@@ -1,6 +1,6 @@
 //! How much waits in the outbox.
 
-use shared::db::{DbConnection, DbError, DbPool};
+use shared::platform::db::{DbConnection, DbError, DbPool};
 
 /// Up to this many events are counted; beyond it the count is estimated.
 const COUNTED: i32 = 1000;

@@ -1,8 +1,8 @@
 //! Where the relay stands in the log, and what comes next.
 
 use shared::{
-    db::{DbConnection, DbError, DbPool},
-    event::Envelope,
+    domain::event::Envelope,
+    platform::db::{DbConnection, DbError, DbPool},
 };
 use tokio::time::Instant;
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::db::{DbConnection, DbError, DbPool};
+use shared::platform::db::{DbConnection, DbError, DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
 /// How many events one statement looks at.

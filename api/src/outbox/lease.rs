@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::db::{DbError, DbPool};
+use shared::platform::db::{DbError, DbPool};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 

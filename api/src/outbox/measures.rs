@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use shared::{broker::EventSystem, service::UNKNOWN};
+use shared::{broker::EventSystem, platform::service::UNKNOWN};
 
 use super::{Lag, OutboxBacklog, publish::Sent};
 

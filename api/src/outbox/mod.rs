@@ -24,7 +24,7 @@ mod wake;
 
 use std::time::Duration;
 
-use shared::db::DbError;
+use shared::platform::db::DbError;
 
 pub use backlog::{OutboxBacklog, backlog};
 pub use lag::{HistoryLag, Lag};

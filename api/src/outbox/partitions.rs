@@ -1,6 +1,6 @@
 //! The log's days: partitions made ahead, and dropped after the retention.
 
-use shared::db::{DbConnection, DbError, DbPool};
+use shared::platform::db::{DbConnection, DbError, DbPool};
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 use super::LARGE_WORK;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use shared::{
     broker::{BrokerError, EventSink, PublishOutcome},
-    db::{DbError, DbPool},
-    event::Envelope,
+    domain::event::Envelope,
+    platform::db::{DbError, DbPool},
 };
 use tokio::time::Instant;
 

@@ -22,7 +22,7 @@ mod passes;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::db::DbPool;
+use shared::platform::db::DbPool;
 use tokio::sync::Mutex;
 
 use self::memory::Memory;

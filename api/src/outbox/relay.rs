@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{broker::EventSink, db::DbPool};
+use shared::{broker::EventSink, platform::db::DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{

@@ -4,8 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     broker::EventSink,
-    db::{DbPool, PoolSettings},
-    shutdown::Shutdown,
+    platform::{
+        db::{DbPool, PoolSettings},
+        shutdown::Shutdown,
+    },
 };
 use tokio::time::Instant;
 
@@ -108,7 +110,7 @@ async fn publish(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
             Ok(RelayStep::Idle) => {
                 poll = (poll * 2).min(IDLE);
                 tokio::select! {
-                    () = wake.woken() => poll = PACE,
+                    () = wake.notified() => poll = PACE,
                     () = pause(jittered(poll), shutdown) => {}
                 }
             }

@@ -10,12 +10,12 @@ pub struct Wake(Arc<Notify>);
 
 impl Wake {
     /// Something was committed: a hint, never the only way the relay learns of it.
-    pub fn wake(&self) {
+    pub fn notify(&self) {
         self.0.notify_one();
     }
 
     /// Resolves after the next [`Wake::wake`], or at once where one came since the last wait.
-    pub async fn woken(&self) {
+    pub async fn notified(&self) {
         self.0.notified().await;
     }
 }

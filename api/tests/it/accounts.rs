@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, time::Duration as StdDuration};
 
-use api::{auth::login::FROM_NETWORK, limits::Subject};
+use api::{http::auth::login::FROM_NETWORK, limits::Subject};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::clock::Clock;
+use shared::domain::clock::Clock;
 use time::{Duration, macros::datetime};
 
 use crate::support::{Answer, TestApp, answer, server_address};

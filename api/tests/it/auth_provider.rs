@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use lc::KeyPair as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use shared::clock::Clock;
+use shared::domain::clock::Clock;
 use time::{Duration, macros::datetime};
 
 use crate::support::{Answer, Options, TestApp, answer};

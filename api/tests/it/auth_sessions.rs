@@ -3,7 +3,7 @@
 use jsonwebtoken::{EncodingKey, Header};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::clock::Clock;
+use shared::domain::clock::Clock;
 use time::{Duration, OffsetDateTime, macros::datetime};
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -210,7 +210,7 @@ async fn sessions_of_the_test_login_end_with_the_test_login() {
     let mut config = app.app.state.config.clone();
     config.auth.test_login = false;
     config.listen.set_port(0);
-    let shutdown = shared::shutdown::Shutdown::new();
+    let shutdown = shared::platform::shutdown::Shutdown::new();
     let production = api::app::App::start(config, Clock::System, &shutdown).await.expect("the API starts");
     let url = format!("http://{}{REFRESH}", production.addr);
     let request = reqwest::Client::new().post(url).json(&json!({"refresh_token": session.refresh}));

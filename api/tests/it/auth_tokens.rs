@@ -4,7 +4,7 @@ use std::time::Duration as StdDuration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use shared::clock::Clock;
+use shared::domain::clock::Clock;
 use time::{Duration, macros::datetime};
 
 use crate::support::{Session, TestApp, claims, server_address};
@@ -123,7 +123,7 @@ async fn a_previous_secret_verifies_but_never_signs() {
     config.auth.previous_secrets = vec![config.auth.secret.clone()];
     config.auth.secret = new_secret.to_owned().into();
     config.listen.set_port(0);
-    let shutdown = shared::shutdown::Shutdown::new();
+    let shutdown = shared::platform::shutdown::Shutdown::new();
     let rotated = api::app::App::start(config, Clock::System, &shutdown).await.expect("the API starts");
     let url = format!("http://{}{REFRESH}", rotated.addr);
     let answer = reqwest::Client::new().post(url).json(&json!({"refresh_token": old.refresh})).send().await;

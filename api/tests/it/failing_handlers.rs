@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use api::{middleware::FrameLayer, server};
+use api::http::{layer::RequestLayer, server};
 use axum::{Router, routing::get};
 use reqwest::{Method, StatusCode};
-use shared::shutdown::Shutdown;
+use shared::platform::shutdown::Shutdown;
 
 use crate::support::{Answer, TestApp, answer};
 
@@ -16,7 +16,7 @@ async fn serve(app: &TestApp) -> (String, Shutdown) {
         .route("/panics", get(async || -> &'static str { panic!("the secret of the handler") }))
         .route("/never-ends", get(async || std::future::pending::<&'static str>().await))
         .route("/works", get(async || "well"))
-        .layer(FrameLayer::new(state.clone()));
+        .layer(RequestLayer::new(state.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let shutdown = Shutdown::new();

@@ -135,8 +135,9 @@ async fn every_table_has_the_rights_that_readiness_demands() {
     .expect("the tables");
     // The worker alone uses it.
     let others = ["cache_debts"];
-    let known =
-        |table: &str| api::health::RIGHTS.iter().any(|(name, _)| *name == table) || others.contains(&table);
+    let known = |table: &str| {
+        api::http::health::RIGHTS.iter().any(|(name, _)| *name == table) || others.contains(&table)
+    };
     let unknown: Vec<_> = tables.iter().filter(|table| !known(table)).collect();
     assert!(unknown.is_empty(), "add these tables to RIGHTS of the API or the worker: {unknown:?}");
 }

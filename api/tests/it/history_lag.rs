@@ -1,7 +1,7 @@
 //! How far the history is behind the log, from the database alone: no worker runs in these tests.
 
 use api::{
-    health::Operators,
+    http::health::Operators,
     outbox::{HistoryLag, Lag},
 };
 use axum::{

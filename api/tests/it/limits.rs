@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use shared::{clock::Clock, order::CustomerId};
+use shared::domain::{clock::Clock, order::CustomerId};
 use time::{Duration, macros::datetime};
 
 use crate::support::{Options, TestApp, answer};

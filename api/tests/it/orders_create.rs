@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::{clock::Clock, event::Event};
+use shared::domain::{clock::Clock, event::Event};
 use time::macros::datetime;
 
 use crate::{

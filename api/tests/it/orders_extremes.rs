@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use shared::order::MAX_VERSION;
+use shared::domain::order::MAX_VERSION;
 
 use crate::{
     orders_support::{order, path},

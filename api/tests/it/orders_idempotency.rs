@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::clock::Clock;
+use shared::domain::clock::Clock;
 use time::{Duration, macros::datetime};
 
 use crate::{
@@ -249,7 +249,7 @@ async fn a_key_lives_a_day_and_is_then_removed_in_small_batches() {
     .execute(&app.db)
     .await
     .unwrap();
-    let db = shared::db::DbPool::from(app.db.clone());
+    let db = shared::platform::db::DbPool::from(app.db.clone());
     let mut removed = Vec::new();
     for _ in 0..3 {
         removed.push(api::orders::expire_once(&db, &clock).await.unwrap());

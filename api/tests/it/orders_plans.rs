@@ -1,8 +1,8 @@
 //! The plans of the list at scale: every combination of filters is answered from an index.
 
-use api::store::{self, Filter, Position, Start, count_query, page_query};
+use api::db::{self, Filter, Position, Start, count_query, page_query};
 use serde_json::Value;
-use shared::order::{Money, OrderStatus};
+use shared::domain::order::{Money, OrderStatus};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 use time::macros::{date, datetime};
 
@@ -114,7 +114,7 @@ async fn expired_keys_are_removed_in_small_batches_without_a_scan() {
     }
     let mut transaction = db.begin().await.unwrap();
     let before = datetime!(2025-01-01 06:00 UTC);
-    assert_eq!(store::expire(&mut transaction, before, 500).await.unwrap(), 500);
+    assert_eq!(db::expire(&mut transaction, before, 500).await.unwrap(), 500);
     let scans: i64 = sqlx::query_scalar(
         "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'idempotency_keys'",
     )

@@ -1,9 +1,9 @@
 //! The list of a customer with a million orders: what a page and its total read does not grow with the depth or the
 //! number of orders. Counted in blocks, so that it is the same on every machine.
 
-use api::store::{Filter, Position, Start, count_query, page_query};
+use api::db::{Filter, Position, Start, count_query, page_query};
 use serde_json::Value;
-use shared::order::OrderStatus;
+use shared::domain::order::OrderStatus;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder};
 use time::{Duration, macros::datetime};
 

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::order::OrderStatus;
+use shared::domain::order::OrderStatus;
 use testbed::eventually;
 
 use crate::{

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use shared::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome},
-    event::Envelope,
-    shutdown::Shutdown,
+    domain::event::Envelope,
+    platform::shutdown::Shutdown,
 };
 use testbed::{eventually, eventually_within};
 
@@ -52,8 +52,8 @@ async fn of_two_running_relays_one_publishes_everything_once() {
     for burst in 0..20 {
         log.append_many(burst * 50 + 1..=burst * 50 + 50).await;
         // A hint to both, as if each had committed some of it.
-        one.wake.wake();
-        two.wake.wake();
+        one.wake.notify();
+        two.wake.notify();
         eventually("the burst is published", async || {
             one.broker.len() + two.broker.len() >= usize::try_from(burst * 50 + 50).unwrap_or(usize::MAX)
         })

@@ -67,7 +67,7 @@ async fn a_broker_that_answers_for_fewer_events_than_it_got_has_not_confirmed_th
         fn system(&self) -> shared::broker::EventSystem {
             shared::broker::EventSystem::Sqs
         }
-        async fn publish(&self, _: &[shared::event::Envelope]) -> Vec<PublishOutcome> {
+        async fn publish(&self, _: &[shared::domain::event::Envelope]) -> Vec<PublishOutcome> {
             vec![PublishOutcome::Confirmed]
         }
         async fn check(&self) -> Result<(), shared::broker::BrokerError> {

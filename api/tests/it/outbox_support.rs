@@ -10,8 +10,8 @@ use api::outbox::{Relay, RelaySettings, RelayStep};
 use async_trait::async_trait;
 use shared::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome},
-    db::DbPool,
-    event::Envelope,
+    domain::event::Envelope,
+    platform::db::DbPool,
 };
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::watch;

@@ -9,7 +9,7 @@ use api::auth::{AuthConfig, PUBLISHED_SECRET};
 use axum::{Router, body::Bytes, routing::post};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use shared::config::Env;
+use shared::platform::config::Env;
 use tokio::process::{Child, Command};
 
 use crate::support::{SECRET, server_address};

@@ -7,7 +7,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{EncodingKey, Header};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use shared::{clock::Clock, config::Env, shutdown::Shutdown};
+use shared::{
+    domain::clock::Clock,
+    platform::{config::Env, shutdown::Shutdown},
+};
 use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -32,7 +32,7 @@ impl Machine {
             memory: memory.map_or_else(|| "unknown".into(), |gib| format!("{gib} GiB")),
             system: said("uname", &["-sr"]).unwrap_or_else(|| std::env::consts::OS.into()),
             servers,
-            when: shared::clock::Clock::System.now().date().to_string(),
+            when: shared::domain::clock::Clock::System.now().date().to_string(),
         }
     }
 

@@ -10,7 +10,7 @@ use e2e::{Api, Broker, System};
 use proptest::test_runner::{Config, TestRunner};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::order::OrderStatus;
+use shared::domain::order::OrderStatus;
 use sqlx::PgPool;
 use testbed::eventually;
 

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use secrecy::SecretString;
 
-use crate::config::{ConfigError, Env, UrlKind};
+use crate::platform::config::{ConfigError, Env, UrlKind};
 
 /// The event systems, as `EVENT_SYSTEM` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -16,7 +16,7 @@ use testbed::{Proxy, native::Server};
 use uuid::Uuid;
 
 use super::{Delivery, EventSink, EventSource, PublishOutcome};
-use crate::event::Envelope;
+use crate::domain::event::Envelope;
 
 /// A broker for one test: empty, of its own, and reached through a proxy that can fail as a network does.
 pub(super) trait Bench: Sized {

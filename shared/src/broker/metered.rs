@@ -8,7 +8,7 @@ use metrics::{counter, histogram};
 use super::{
     Backlog, BrokerError, Delivery, EventSink, EventSource, EventSystem, Outcome, PublishOutcome, Settlement,
 };
-use crate::event::Envelope;
+use crate::domain::event::Envelope;
 
 /// Counts what goes through a sink.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 pub use config::{BrokerConfig, EventSystem};
 pub use connect::{connect_sink, connect_source};
 
-use crate::event::Envelope;
+use crate::domain::event::Envelope;
 
 /// Where the relay puts events.
 #[async_trait]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{CacheWrite, CachedOrder, KEY_PREFIX, Lookup};
-use crate::{
+use crate::domain::{
     digits::Digits,
     order::{CustomerId, OrderId},
 };

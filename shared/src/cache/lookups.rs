@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{CacheError, Lookup};
-use crate::order::OrderId;
+use crate::domain::order::OrderId;
 
 /// Entries asked for in one round trip, which bounds how long Redis and the connection are busy with it.
 const MOST: usize = 256;

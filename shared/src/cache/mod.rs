@@ -23,8 +23,8 @@ use self::{
     lookups::Lookups,
 };
 use crate::{
-    order::{CustomerId, OrderId},
-    redis::{Redis, RedisFailure, RedisMemory},
+    domain::order::{CustomerId, OrderId},
+    platform::redis::{Redis, RedisFailure, RedisMemory},
 };
 
 /// Lifetimes are spread by this share, so that entries written together do not expire together.

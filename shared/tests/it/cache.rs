@@ -13,7 +13,7 @@ use proptest::{
 use secrecy::SecretString;
 use shared::{
     cache::{Cache, CacheError, CacheWrite, CachedOrder, KEY_PREFIX, Lookup},
-    order::OrderId,
+    domain::order::OrderId,
 };
 use testbed::{Proxy, RedisDb, eventually};
 

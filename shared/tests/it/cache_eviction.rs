@@ -12,7 +12,7 @@ use rand::Rng as _;
 use secrecy::SecretString;
 use shared::{
     cache::{Cache, CacheWrite, Lookup},
-    order::OrderId,
+    domain::order::OrderId,
 };
 use testbed::PrivateRedis;
 

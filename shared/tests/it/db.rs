@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
-use shared::db::{DbConnection, DbError, DbPool, PoolSettings, Servers};
+use shared::platform::db::{DbConnection, DbError, DbPool, PoolSettings, Servers};
 use sqlx::{Connection as _, PgConnection};
 use testbed::{Proxy, eventually_within};
 
 fn pool(url: &str, connections: u32) -> DbPool {
-    shared::db::pool(&SecretString::from(url.to_owned()), connections, "test").expect("a URL")
+    shared::platform::db::pool(&SecretString::from(url.to_owned()), connections, "test").expect("a URL")
 }
 
 /// The same database behind a proxy.

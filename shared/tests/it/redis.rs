@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis::Script;
 use secrecy::SecretString;
-use shared::redis::{Redis, RedisFailure};
+use shared::platform::redis::{Redis, RedisFailure};
 use testbed::{PrivateRedis, Proxy, eventually, eventually_within};
 
 /// Within which a handle works again, on a machine that has other things to do.
@@ -114,7 +114,7 @@ async fn a_user_who_may_only_touch_the_keys_is_served() {
     let redis = handle(format!("orders:secret@{}", server.address()));
     write(&redis).await.unwrap();
     let memory = redis.check_writable().await.unwrap();
-    assert_eq!(memory, shared::redis::RedisMemory::default(), "it may not ask how much there is");
+    assert_eq!(memory, shared::platform::redis::RedisMemory::default(), "it may not ask how much there is");
     let wrong = handle(format!("orders:wrong@{}", server.address()));
     assert!(matches!(wrong.ping().await, Err(RedisFailure::Failed(_))));
 }

@@ -13,8 +13,10 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use shared::{
     cache::Cache,
-    db::{DbConnection, DbPool, PoolSettings, Servers},
-    table_locks::oldest_table_lock,
+    platform::{
+        db::{DbConnection, DbPool, PoolSettings, Servers},
+        table_locks::oldest_table_lock,
+    },
 };
 
 use crate::{

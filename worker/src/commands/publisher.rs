@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use shared::{
     broker::{BrokerConfig, EventSink, PublishOutcome, connect_sink},
-    event::Envelope,
+    domain::event::Envelope,
 };
 use tokio::time::Instant;
 

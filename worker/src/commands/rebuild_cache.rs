@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use shared::cache::Cache;
-use shared::db::DbPool;
+use shared::platform::db::DbPool;
 
 use super::{
     connection,

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use shared::db::DbPool;
-use shared::event::Envelope;
+use shared::domain::event::Envelope;
+use shared::platform::db::DbPool;
 use sqlx::PgConnection;
 
 use super::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::text::printable;
+use shared::platform::text::printable;
 
 /// Writes a line, or several, to standard output; what a terminal would act on is escaped, because events and errors hold
 /// text from outside. A reader that has gone (`| head`) ends the command quietly.

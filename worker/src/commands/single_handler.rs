@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use shared::{
-    clock::Clock,
-    db::DbPool,
-    event::{Envelope, Event},
-    shutdown::Shutdown,
+    domain::{
+        clock::Clock,
+        event::{Envelope, Event},
+    },
+    platform::{db::DbPool, shutdown::Shutdown},
 };
 
 use super::cache;

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Instant};
 use futures_util::future::join_all;
 use shared::{
     broker::{Delivery, Settlement},
-    db::DbError,
-    event::Event,
+    domain::event::Event,
+    platform::db::DbError,
 };
 use time::OffsetDateTime;
 

@@ -17,9 +17,8 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     broker::{BrokerError, Delivery, EventSource},
-    clock::Clock,
-    db::DbPool,
-    shutdown::Shutdown,
+    domain::clock::Clock,
+    platform::{db::DbPool, shutdown::Shutdown},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},

@@ -5,8 +5,8 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use shared::{
     broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem},
-    event::Event,
-    service::{GAUGE_TIMEOUT, UNKNOWN},
+    domain::event::Event,
+    platform::service::{GAUGE_TIMEOUT, UNKNOWN},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;

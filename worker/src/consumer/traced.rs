@@ -1,6 +1,6 @@
 //! What a call of a handler leaves in the traces of its events.
 
-use shared::telemetry;
+use shared::platform::telemetry;
 use tracing::{Span, field::display};
 
 use crate::handlers::HandlerEvent;

@@ -5,9 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 use shared::{
     cache::{Cache, CacheWrite},
-    db::DbPool,
-    event::{Event, EventType},
-    order::OrderId,
+    domain::{
+        event::{Event, EventType},
+        order::OrderId,
+    },
+    platform::db::DbPool,
 };
 
 use super::{EventHandler, HandlerError, HandlerEvent};

@@ -8,10 +8,12 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use shared::{
-    db::{DbError, DbPool},
-    event::Event,
-    lanes::{Lanes, Size, Work},
-    shutdown::Shutdown,
+    domain::event::Event,
+    platform::{
+        batching::{BatchConfig, BatchHandler, Batcher},
+        db::{DbError, DbPool},
+        shutdown::Shutdown,
+    },
 };
 use sqlx::PgConnection;
 use tokio::sync::oneshot;
@@ -21,7 +23,7 @@ use crate::store::history;
 
 /// One statement at a time, of what came while the one before it was written: it costs a few large commits instead of
 /// many small ones. Few batches, so that a statement stays well below its time limit also where batches are large.
-const SIZE: Size = Size { lanes: 1, waiting: 10_000, batch: 4, halves: false };
+const SIZE: BatchConfig = BatchConfig { lanes: 1, waiting: 10_000, batch: 4, halves: false };
 
 /// How long after an event that had been recorded already each is looked for before it is recorded: repetitions come
 /// together, as in a replay.
@@ -29,13 +31,13 @@ const CAREFUL: Duration = Duration::from_mins(1);
 
 /// Writes the rows of the batches that wait in one statement. A version that is recorded already stays as it is.
 pub struct HistoryHandler {
-    lanes: Lanes<Batch>,
+    lanes: Batcher<Batch>,
 }
 
 impl HistoryHandler {
     /// Records into `db`, until it is dropped.
     pub fn new(db: impl Into<DbPool>, shutdown: &Shutdown) -> Self {
-        Self { lanes: Lanes::start(SIZE, Recorder::new(db.into()), shutdown) }
+        Self { lanes: Batcher::start(SIZE, Recorder::new(db.into()), shutdown) }
     }
 }
 
@@ -67,8 +69,8 @@ struct Recorder {
     repeated: Mutex<Option<Instant>>,
 }
 
-impl Work<Batch> for Recorder {
-    async fn run(&self, batches: Vec<Batch>) -> Vec<Batch> {
+impl BatchHandler<Batch> for Recorder {
+    async fn handle(&self, batches: Vec<Batch>) -> Vec<Batch> {
         match self.record(batches.iter().flat_map(|batch| &batch.events)).await {
             Err(DbError::Refused(_)) if batches.len() > 1 => {
                 // Some batch is at fault: each by itself, all at once, so that nobody waits for long.

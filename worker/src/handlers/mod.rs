@@ -8,9 +8,11 @@ use std::{error::Error, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use shared::{
     cache::Cache,
-    db::{DbError, DbPool},
-    event::Event,
-    shutdown::Shutdown,
+    domain::event::Event,
+    platform::{
+        db::{DbError, DbPool},
+        shutdown::Shutdown,
+    },
 };
 use time::OffsetDateTime;
 

@@ -1,6 +1,6 @@
 //! Rows of `cache_debts`: orders whose cache entry could not be written.
 
-use shared::order::OrderId;
+use shared::domain::order::OrderId;
 use sqlx::PgConnection;
 
 /// Notes that these orders' entries must not be older than these versions. In order of their ids, so that two

@@ -1,6 +1,6 @@
 //! Rows of `order_history`.
 
-use shared::{event::Event, order::OrderId};
+use shared::domain::{event::Event, order::OrderId};
 use sqlx::PgConnection;
 
 use super::{FEW_ROWS, bounded};

@@ -1,6 +1,6 @@
 //! The retained outbox log, for sending events again.
 
-use shared::{event::Envelope, order::OrderId};
+use shared::domain::{event::Envelope, order::OrderId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;

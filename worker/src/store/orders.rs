@@ -1,6 +1,6 @@
 //! Orders as they are now. One statement each, so that an order and its lines are of one version.
 
-use shared::order::{CustomerId, Money, Order, OrderId, OrderLine};
+use shared::domain::order::{CustomerId, Money, Order, OrderId, OrderLine};
 use sqlx::{PgConnection, types::Json};
 use time::{Date, OffsetDateTime};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shared::cache::Lookup;
-use shared::shutdown::Shutdown;
+use shared::platform::shutdown::Shutdown;
 use testbed::Proxy;
 use worker::{
     cache_debts::CacheDebts,

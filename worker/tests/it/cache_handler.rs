@@ -19,7 +19,7 @@ async fn an_entry_is_the_order_byte_for_byte_as_it_is_answered() {
     let event = event(7, 1);
     let answered = event.data.order.to_bytes();
     // As it comes from a broker: through JSON.
-    let received = shared::event::Event::read(&event.to_envelope().body.into()).unwrap();
+    let received = shared::domain::event::Event::read(&event.to_envelope().body.into()).unwrap();
     handled(&world, &[fresh(received)]).await;
     let Lookup::Found(found) = world.cache.get(order_id(7)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.body, answered);

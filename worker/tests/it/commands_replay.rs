@@ -28,9 +28,10 @@ async fn replay_publishes_retained_events_in_their_order_and_harms_nothing() {
         .execute(&world.db)
         .await
         .unwrap();
-    let half_an_hour_ago =
-        shared::timestamp::format(shared::clock::Clock::System.now() - time::Duration::minutes(30))
-            .to_string();
+    let half_an_hour_ago = shared::domain::timestamp::format(
+        shared::domain::clock::Clock::System.now() - time::Duration::minutes(30),
+    )
+    .to_string();
     let said = world.worker(&["replay", "--from", &half_an_hour_ago]).await.ok();
     assert_eq!(said.trim(), "sent 3 events again");
     let said = world.worker(&["replay", "--from", "2020-01-01"]).await.ok();

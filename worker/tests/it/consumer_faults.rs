@@ -7,7 +7,7 @@ use std::{
 
 use shared::{
     broker::connect_sink,
-    event::{Envelope, Event},
+    domain::event::{Envelope, Event},
 };
 use uuid::Uuid;
 use worker::handlers::EventHandler;
@@ -173,8 +173,9 @@ async fn an_event_whose_attempts_all_ended_without_an_outcome_is_set_aside_witho
     let faulty = Faulty::new([]);
     let settings = worker::consumer::ConsumerSettings { max_attempts: 1, ..crate::support::impatient() };
     let handlers = vec![Arc::clone(&faulty) as Arc<dyn EventHandler>];
-    let consumer =
-        world.consumer_with(settings, world.db.clone(), handlers, shared::shutdown::Shutdown::new()).await;
+    let consumer = world
+        .consumer_with(settings, world.db.clone(), handlers, shared::platform::shutdown::Shutdown::new())
+        .await;
     assert_eq!(consume(&consumer, 1).await.dead_lettered, 1);
     assert_eq!(faulty.calls.load(Ordering::SeqCst), 0);
     let letters = world.dead_letters().await;
@@ -184,16 +185,16 @@ async fn an_event_whose_attempts_all_ended_without_an_outcome_is_set_aside_witho
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_version_or_time_is_beyond_its_range_is_set_aside_and_its_neighbours_are_recorded() {
     let world = World::new().await;
-    let at = |version: i64| shared::order::Order { version, ..crate::support::events::order(1, 1) };
+    let at = |version: i64| shared::domain::order::Order { version, ..crate::support::events::order(1, 1) };
     let template = event(1, 1);
-    let happened = || shared::event::Happened {
+    let happened = || shared::domain::event::Happened {
         time: template.time,
         performed_by: template.data.performed_by,
         traceparent: None,
     };
     let created = Event::created(at(i64::MAX), happened()).to_envelope();
     let updated = Event::updated(&at(1), at(i64::MAX), happened()).to_envelope();
-    let written = shared::timestamp::format(template.time).to_string();
+    let written = shared::domain::timestamp::format(template.time).to_string();
     // In UTC it is in the year 10000.
     let body = template.to_envelope().body.replace(&written, "9999-12-31T23:59:59-23:59");
     let late = Envelope { body, ..template.to_envelope() };

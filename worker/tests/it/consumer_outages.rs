@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shared::shutdown::Shutdown;
+use shared::platform::shutdown::Shutdown;
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},

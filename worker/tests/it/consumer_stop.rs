@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use shared::shutdown::Shutdown;
+use shared::platform::shutdown::Shutdown;
 use worker::handlers::EventHandler;
 
 use crate::support::{

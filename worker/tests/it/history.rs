@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use shared::shutdown::Shutdown;
+use shared::platform::shutdown::Shutdown;
 use worker::handlers::{EventHandler as _, HandlerError, HandlerEvent, history::HistoryHandler};
 
 use crate::support::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use secrecy::SecretString;
-use shared::{db::DbPool, schema::SchemaCheck, shutdown::Shutdown};
+use shared::platform::{db::DbPool, schema::SchemaCheck, shutdown::Shutdown};
 use sqlx::PgPool;
 use testbed::{Proxy, eventually, eventually_within};
 use tokio::sync::OnceCell;
@@ -34,7 +34,7 @@ async fn behind_proxy(world: &World) -> (DbPool, Proxy) {
     let (server, database) = rest.split_once('/').expect("a database");
     let proxy = Proxy::start(server).await;
     let url = SecretString::from(format!("{user}@{}/{database}", proxy.addr()));
-    (shared::db::pool(&url, 8, "worker").expect("a URL"), proxy)
+    (shared::platform::db::pool(&url, 8, "worker").expect("a URL"), proxy)
 }
 
 /// How many statements of the worker wait for a lock.
@@ -96,7 +96,8 @@ async fn after_postgresql_fell_silent_all_of_the_worker_goes_on_within_seconds()
 async fn a_restart_of_postgresql_costs_no_batch_an_attempt() {
     let world = World::new().await;
     let server = testbed::private_postgres().await;
-    let db = shared::db::pool(&SecretString::from(server.url().to_owned()), 4, "worker").expect("a URL");
+    let db =
+        shared::platform::db::pool(&SecretString::from(server.url().to_owned()), 4, "worker").expect("a URL");
     let handler = HistoryHandler::new(db.clone(), &Shutdown::new());
     for id in 1..=3 {
         handler.handle(&[fresh(event(id, 1))]).await.expect("PostgreSQL is up");
@@ -111,8 +112,8 @@ async fn a_restart_of_postgresql_costs_no_batch_an_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_that_the_worker_has_given_up_do_not_pile_up_behind_a_lock() {
     let world = World::new().await;
-    let db =
-        shared::db::pool(&SecretString::from(world.database.url().to_owned()), 8, "worker").expect("a URL");
+    let db = shared::platform::db::pool(&SecretString::from(world.database.url().to_owned()), 8, "worker")
+        .expect("a URL");
     let watched = Watched::new(Arc::new(HistoryHandler::new(db, &Shutdown::new())));
     let handlers = vec![Arc::clone(&watched) as Arc<dyn EventHandler>];
     let settings = ConsumerSettings {
@@ -141,8 +142,8 @@ async fn statements_that_the_worker_has_given_up_do_not_pile_up_behind_a_lock() 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_at_is_when_the_row_was_written_and_not_when_its_statement_began_to_wait() {
     let world = World::new().await;
-    let db =
-        shared::db::pool(&SecretString::from(world.database.url().to_owned()), 2, "worker").expect("a URL");
+    let db = shared::platform::db::pool(&SecretString::from(world.database.url().to_owned()), 2, "worker")
+        .expect("a URL");
     let handler = HistoryHandler::new(db, &Shutdown::new());
     let mut lock = world.db.begin().await.unwrap();
     sqlx::query("LOCK TABLE order_history IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();

@@ -6,9 +6,8 @@ use secrecy::SecretString;
 use shared::{
     broker::{BrokerConfig, connect_sink, connect_source},
     cache::Lookup,
-    clock::Clock,
-    order::OrderId,
-    shutdown::Shutdown,
+    domain::{clock::Clock, order::OrderId},
+    platform::shutdown::Shutdown,
 };
 use testbed::{Proxy, eventually, eventually_within};
 use worker::{

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::{cache::Lookup, event::Event};
+use shared::{cache::Lookup, domain::event::Event};
 use testbed::Program;
 use worker::handlers::EventHandler;
 

@@ -1,7 +1,7 @@
 //! `worker verify` finds each kind of difference, and `--repair` mends what can be mended.
 
-use shared::shutdown::Shutdown;
-use shared::{cache::CacheWrite, event::Event};
+use shared::platform::shutdown::Shutdown;
+use shared::{cache::CacheWrite, domain::event::Event};
 use worker::handlers::{EventHandler as _, cache::CacheHandler, history::HistoryHandler};
 
 use crate::support::{
@@ -137,7 +137,10 @@ async fn rows_at_the_ends_of_their_ranges_do_not_stop_the_comparison() {
     let mut old = order(11, 1);
     old.order_date = time::Date::from_ordinal_date(0, 60).unwrap();
     let old = Event {
-        data: shared::event::EventData { order: shared::written::Written::new(old), ..event(11, 1).data },
+        data: shared::domain::event::EventData {
+            order: shared::domain::encoded::Encoded::new(old),
+            ..event(11, 1).data
+        },
         ..event(11, 1)
     };
     store(&world.db, std::slice::from_ref(&old)).await;

@@ -2,40 +2,44 @@
 
 use shared::{
     cache::CacheWrite,
-    event::{Envelope, Event, Happened},
-    order::{CustomerId, LineId, Order, OrderId},
+    domain::{
+        event::{Envelope, Event, Happened},
+        order::{CustomerId, LineId, Order, OrderId},
+    },
 };
 use time::OffsetDateTime;
 
 use super::{
-    super::{
-        answer::{Answer, Asked},
-        decide::{self, Refusal, Update},
-        preconditions::Preconditions,
-    },
+    super::rules::{self, RuleViolation, Update},
     Committed, Keyed, Reply,
 };
 use crate::{
     auth::Caller,
-    error::ApiError,
-    store::{Change, Claim},
+    db::{Change, IdempotencyClaim},
+    http::{
+        error::ApiError,
+        orders::{
+            conditional::Preconditions,
+            response::{Answer, Asked},
+        },
+    },
 };
 
 /// A change to decide and to write.
-pub(in crate::orders) struct ChangeJob {
-    pub(in crate::orders) id: OrderId,
-    pub(in crate::orders) caller: Caller,
-    pub(in crate::orders) preconditions: Preconditions,
-    pub(in crate::orders) command: Command,
-    pub(in crate::orders) claim: Option<Claim>,
-    pub(in crate::orders) asked: Asked,
-    pub(in crate::orders) traceparent: Option<String>,
-    pub(in crate::orders) races: u32,
-    pub(in crate::orders) reply: Reply,
+pub(crate) struct ChangeJob {
+    pub(crate) id: OrderId,
+    pub(crate) caller: Caller,
+    pub(crate) preconditions: Preconditions,
+    pub(crate) command: Command,
+    pub(crate) claim: Option<IdempotencyClaim>,
+    pub(crate) asked: Asked,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) races: u32,
+    pub(crate) reply: Reply,
 }
 
 /// What shall be done to the order.
-pub(in crate::orders) enum Command {
+pub(crate) enum Command {
     /// Change it; with an id at hand for each line of the update.
     Update(Update, Vec<LineId>),
     /// Remove it.
@@ -43,7 +47,7 @@ pub(in crate::orders) enum Command {
 }
 
 /// What was decided.
-pub(super) enum Decision {
+pub(crate) enum Decision {
     /// Nothing changes: the answer.
     Answer(Result<Answer, ApiError>),
     /// This is to be written.
@@ -51,20 +55,20 @@ pub(super) enum Decision {
 }
 
 /// A change with everything that is written and answered ready.
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     before: Order,
-    pub(super) after: Option<Order>,
+    pub(crate) after: Option<Order>,
     event: Envelope,
     answer: Answer,
-    pub(super) cache: CacheWrite,
+    pub(crate) cache: CacheWrite,
 }
 
 impl Prepared {
-    pub(super) fn commit(self, reply: Reply) -> Committed {
+    pub(crate) fn commit(self, reply: Reply) -> Committed {
         Committed { cache: self.cache, reply, answer: self.answer }
     }
 
-    pub(super) fn as_change<'a>(&'a self, job: &'a ChangeJob) -> Change<'a> {
+    pub(crate) fn as_change<'a>(&'a self, job: &'a ChangeJob) -> Change<'a> {
         Change {
             before: &self.before,
             after: self.after.as_ref(),
@@ -75,7 +79,7 @@ impl Prepared {
 }
 
 impl Keyed for ChangeJob {
-    fn claim(&self) -> Option<&Claim> {
+    fn claim(&self) -> Option<&IdempotencyClaim> {
         self.claim.as_ref()
     }
 
@@ -94,7 +98,7 @@ impl Keyed for ChangeJob {
 
 impl ChangeJob {
     /// Decides on the order as it is.
-    pub(super) fn decide(&self, current: Option<&Order>, now: OffsetDateTime) -> Decision {
+    pub(crate) fn decide(&self, current: Option<&Order>, now: OffsetDateTime) -> Decision {
         match self.next(current, now) {
             Ok(decision) => decision,
             Err(refusal) => {
@@ -108,14 +112,15 @@ impl ChangeJob {
         }
     }
 
-    fn next(&self, current: Option<&Order>, now: OffsetDateTime) -> Result<Decision, Refusal> {
-        let current =
-            current.filter(|order| self.caller.may_access(order.customer_id)).ok_or(Refusal::NotFound)?;
-        decide::check(current, &self.preconditions)?;
+    fn next(&self, current: Option<&Order>, now: OffsetDateTime) -> Result<Decision, RuleViolation> {
+        let current = current
+            .filter(|order| self.caller.may_access(order.customer_id))
+            .ok_or(RuleViolation::NotFound)?;
+        rules::check(current, &self.preconditions)?;
         let after = match &self.command {
-            Command::Delete => decide::next_version(current).map(|_| None)?,
+            Command::Delete => rules::next_version(current).map(|_| None)?,
             Command::Update(update, spare) => {
-                let Some(next) = decide::update(current, update, now, spare)? else {
+                let Some(next) = rules::update(current, update, now, spare)? else {
                     let answer = Answer::found(current.version, current.to_json().into());
                     return Ok(Decision::Answer(Ok(answer)));
                 };

@@ -7,33 +7,32 @@ use std::{
 };
 
 use shared::{
-    db::WriteError,
-    lanes::Work,
-    order::{Order, OrderId},
+    domain::order::{Order, OrderId},
+    platform::{batching::BatchHandler, db::WriteError},
 };
 use time::OffsetDateTime;
 
 use super::{
-    super::{answer::Answer, session},
-    Keyed as _, Tools,
+    super::session,
+    Keyed as _, WriterContext,
     change_job::{ChangeJob, Decision, Prepared},
     creates::size,
     fail, is_fault_of_one, one_per_key,
 };
 use crate::{
-    error::ApiError,
-    store::{self, Change, ChangeOutcome},
+    db::{self, Change, ChangeOutcome},
+    http::{error::ApiError, orders::response::Answer},
 };
 
 /// After so many lost races a change waits for the lock instead, so that nobody starves.
 const RACES: u32 = 3;
 
-pub(super) struct Changes(pub(super) Arc<Tools>);
+pub(crate) struct Changes(pub(super) Arc<WriterContext>);
 
 type Pending = Vec<(ChangeJob, Box<Prepared>)>;
 
-impl Work<ChangeJob> for Changes {
-    async fn run(&self, jobs: Vec<ChangeJob>) -> Vec<ChangeJob> {
+impl BatchHandler<ChangeJob> for Changes {
+    async fn handle(&self, jobs: Vec<ChangeJob>) -> Vec<ChangeJob> {
         let (jobs, mut taken) = one_per_key(jobs);
         metrics::histogram!("write_batch_size", "kind" => "change").record(size(&jobs));
         let mut ids: Vec<OrderId> = jobs.iter().map(|job| job.id).collect();
@@ -126,7 +125,7 @@ impl Changes {
     ) -> Result<Outcomes, WriteError> {
         let changes: Vec<Change<'_>> = writes.iter().map(|(job, prepared)| prepared.as_change(job)).collect();
         let changes = &changes;
-        self.0.db.write(in_doubt, |mut db| async move { store::change(&mut db, changes, now).await }).await
+        self.0.db.write(in_doubt, |mut db| async move { db::change(&mut db, changes, now).await }).await
     }
 
     async fn settle(
@@ -138,7 +137,7 @@ impl Changes {
         let (mut committed, mut taken, mut raced) = (Vec::new(), Vec::new(), Vec::new());
         for (job, prepared) in writes {
             match outcomes.get(&job.id) {
-                Some(ChangeOutcome::Written) => committed.push(prepared.commit(job.reply)),
+                Some(ChangeOutcome::Encoded) => committed.push(prepared.commit(job.reply)),
                 Some(ChangeOutcome::KeyTaken) => taken.push(job),
                 Some(ChangeOutcome::Raced) | None => raced.push((job, prepared)),
             }
@@ -190,10 +189,10 @@ impl Changes {
 
 type Outcomes = (HashMap<OrderId, ChangeOutcome>, bool);
 
-impl Tools {
+impl WriterContext {
     /// Answers what changes nothing, from the orders as they were read. If there is a key, the answer is kept first;
     /// gives back those whose key is taken.
-    pub(super) async fn answer_unchanged(
+    pub(crate) async fn answer_unchanged(
         &self,
         answers: Vec<(ChangeJob, Result<Answer, ApiError>)>,
         current: &HashMap<OrderId, Order>,
@@ -224,7 +223,7 @@ impl Tools {
             return Vec::new();
         }
         let keep = &keep;
-        let kept = self.db.write(false, |mut db| async move { store::keep(&mut db, keep, now).await }).await;
+        let kept = self.db.write(false, |mut db| async move { db::keep(&mut db, keep, now).await }).await;
         let mut taken = Vec::new();
         for (job, answer) in keeping {
             let is_kept = |kept: &Vec<_>| {

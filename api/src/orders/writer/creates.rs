@@ -3,26 +3,33 @@
 use std::sync::Arc;
 
 use shared::{
-    db::{DbPool, WriteError},
-    event::Envelope,
-    lanes::Work,
-    order::{CustomerId, Order, OrderId},
+    domain::{
+        event::Envelope,
+        order::{CustomerId, Order, OrderId},
+    },
+    platform::{
+        batching::BatchHandler,
+        db::{DbPool, WriteError},
+    },
 };
 
-use super::{super::answer::Answer, Keyed, Reply, Tools, fail, is_fault_of_one, one_per_key, send};
-use crate::store::{self, Claim, NewOrder};
+use super::{Keyed, Reply, WriterContext, fail, is_fault_of_one, one_per_key, send};
+use crate::{
+    db::{self, IdempotencyClaim, NewOrder},
+    http::orders::response::Answer,
+};
 
 /// An order to create, with everything that is written and answered ready.
-pub(in crate::orders) struct CreateJob {
-    pub(in crate::orders) order: Order,
-    pub(in crate::orders) event: Envelope,
-    pub(in crate::orders) answer: Answer,
-    pub(in crate::orders) claim: Option<Claim>,
-    pub(in crate::orders) reply: Reply,
+pub(crate) struct CreateJob {
+    pub(crate) order: Order,
+    pub(crate) event: Envelope,
+    pub(crate) answer: Answer,
+    pub(crate) claim: Option<IdempotencyClaim>,
+    pub(crate) reply: Reply,
 }
 
 impl Keyed for CreateJob {
-    fn claim(&self) -> Option<&Claim> {
+    fn claim(&self) -> Option<&IdempotencyClaim> {
         self.claim.as_ref()
     }
 
@@ -41,13 +48,13 @@ impl Keyed for CreateJob {
     }
 }
 
-pub(super) struct Creates {
+pub(crate) struct Creates {
     db: DbPool,
-    tools: Arc<Tools>,
+    tools: Arc<WriterContext>,
 }
 
-impl Work<CreateJob> for Creates {
-    async fn run(&self, jobs: Vec<CreateJob>) -> Vec<CreateJob> {
+impl BatchHandler<CreateJob> for Creates {
+    async fn handle(&self, jobs: Vec<CreateJob>) -> Vec<CreateJob> {
         let (batch, mut taken) = one_per_key(jobs);
         metrics::histogram!("write_batch_size", "kind" => "create").record(size(&batch));
         match self.write(&batch, false).await {
@@ -63,7 +70,7 @@ impl Work<CreateJob> for Creates {
 
 impl Creates {
     /// `db` has a connection for each lane.
-    pub(super) fn new(db: DbPool, tools: &Arc<Tools>) -> Self {
+    pub(crate) fn new(db: DbPool, tools: &Arc<WriterContext>) -> Self {
         Self { db, tools: Arc::clone(tools) }
     }
 
@@ -79,7 +86,7 @@ impl Creates {
             .collect();
         let new = &new;
         let (written, _) =
-            self.db.write(in_doubt, |mut db| async move { store::create(&mut db, new).await }).await?;
+            self.db.write(in_doubt, |mut db| async move { db::create(&mut db, new).await }).await?;
         Ok(new.iter().map(|new| written.contains(&new.order.id)).collect())
     }
 
@@ -110,7 +117,7 @@ impl Creates {
     ///
     /// The cache is left to the worker: it holds nothing of a new order that could be wrong, and so nobody writes twice.
     fn settle(&self, batch: Vec<CreateJob>, written: &[bool]) -> Vec<CreateJob> {
-        self.tools.wake.wake();
+        self.tools.wake.notify();
         let mut taken = Vec::new();
         for (job, written) in batch.into_iter().zip(written) {
             if *written {
@@ -124,6 +131,6 @@ impl Creates {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a batch has a few dozen jobs")]
-pub(super) fn size<J>(batch: &[J]) -> f64 {
+pub(crate) fn size<J>(batch: &[J]) -> f64 {
     batch.len() as f64
 }

@@ -2,27 +2,26 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shared::order::{Order, OrderId};
+use shared::domain::order::{Order, OrderId};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::{
-    super::answer::Answer,
-    Keyed as _, Tools,
+    Keyed as _, WriterContext,
     change_job::{ChangeJob, Decision, Prepared},
     fail, in_progress,
 };
 use crate::{
-    error::ApiError,
-    store::{self, ChangeOutcome},
+    db::{self, ChangeOutcome},
+    http::{error::ApiError, orders::response::Answer},
 };
 
 /// How long a change waits for its lock; then PostgreSQL counts as unavailable for it.
 const WAIT: Duration = Duration::from_secs(8);
 
-impl Tools {
+impl WriterContext {
     /// Decides and writes a change that lost several races in a transaction that holds the lock from the beginning.
-    pub(super) fn wait_for_lock(self: &Arc<Self>, job: ChangeJob) {
+    pub(crate) fn wait_for_lock(self: &Arc<Self>, job: ChangeJob) {
         metrics::counter!("write_lock_waits_total").increment(1);
         let tools = Arc::clone(self);
         self.shutdown.spawn(async move {
@@ -39,7 +38,7 @@ impl Tools {
                 }
             };
             let taken = match outcome {
-                Locked::Written(prepared) => return tools.publish(vec![prepared.commit(job.reply)]),
+                Locked::Encoded(prepared) => return tools.publish(vec![prepared.commit(job.reply)]),
                 Locked::Answer(answer, current) => {
                     tools.answer_unchanged(vec![(job, answer)], &current, tools.clock.now()).await
                 }
@@ -56,7 +55,7 @@ impl Tools {
 enum Locked {
     /// Nothing changes: the answer, and the order that it is about, if it exists.
     Answer(Result<Answer, ApiError>, HashMap<OrderId, Order>),
-    Written(Box<Prepared>),
+    Encoded(Box<Prepared>),
     KeyTaken,
 }
 
@@ -66,9 +65,9 @@ async fn decide_locked(
     now: OffsetDateTime,
 ) -> Result<Locked, sqlx::Error> {
     let mut transaction = db.begin().await?;
-    store::lock(&mut transaction, job.id).await?;
+    db::lock(&mut transaction, job.id).await?;
     // Read after the lock, by a statement of its own: one that waited would show the lines as they were before.
-    let current = store::orders(&mut transaction, &[job.id]).await?;
+    let current = db::orders(&mut transaction, &[job.id]).await?;
     let prepared = match job.decide(current.first(), now) {
         Decision::Answer(answer) => {
             // Dropped, it would end, and let the order go, only with the connection's next use.
@@ -77,10 +76,10 @@ async fn decide_locked(
         }
         Decision::Write(prepared) => prepared,
     };
-    let outcomes = store::change(&mut transaction, &[prepared.as_change(job)], now).await?;
+    let outcomes = db::change(&mut transaction, &[prepared.as_change(job)], now).await?;
     transaction.commit().await?;
     Ok(match outcomes.get(&job.id) {
-        Some(ChangeOutcome::Written) => Locked::Written(prepared),
+        Some(ChangeOutcome::Encoded) => Locked::Encoded(prepared),
         _ => Locked::KeyTaken,
     })
 }

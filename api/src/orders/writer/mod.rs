@@ -13,68 +13,71 @@ use std::{
 use axum::http::{HeaderValue, header};
 use shared::{
     cache::CacheWrite,
-    clock::Clock,
-    db::{DbError, DbPool, PoolSettings},
-    lanes::{Lanes, Overloaded, Size},
-    order::{CustomerId, Order, OrderId},
-    shutdown::Shutdown,
+    domain::{
+        clock::Clock,
+        order::{CustomerId, Order, OrderId},
+    },
+    platform::{
+        batching::{BatchConfig, Batcher, Overloaded},
+        db::{DbError, DbPool, PoolSettings},
+        shutdown::Shutdown,
+    },
 };
 use tokio::sync::{Semaphore, oneshot};
 
-pub(super) use self::{
+pub(crate) use self::{
     change_job::{ChangeJob, Command},
     creates::CreateJob,
 };
 use self::{changes::Changes, creates::Creates};
-use super::{
-    Stale,
-    answer::{Answer, written},
-    session,
-};
+use super::{StaleEntries, session};
 use crate::{
-    error::{ApiError, Code},
-    health::WriteOutcomes,
+    db::{self, Found, IdempotencyClaim},
+    http::{
+        error::{ApiError, Code},
+        orders::response::{Answer, written},
+    },
+    orders::outcomes::WriteOutcomes,
     outbox::Wake,
-    store::{self, Claim, Found},
 };
 
 /// One lane: a batch is as large as what came while the one before it was written, and a large batch costs little more
 /// than a small one. A second lane would halve the batches to gain the moment in which the first waits for the disk.
-const CREATES: Size = Size { lanes: 1, waiting: 1024, batch: 128, halves: true };
+const CREATES: BatchConfig = BatchConfig { lanes: 1, waiting: 1024, batch: 128, halves: true };
 /// One lane for the same reason, and so changes of one order do not race in one process.
-const CHANGES: Size = Size { lanes: 1, waiting: 1024, batch: 128, halves: false };
+const CHANGES: BatchConfig = BatchConfig { lanes: 1, waiting: 1024, batch: 128, halves: false };
 /// Changes that may wait for a lock at once, each on a connection of its own.
 const WAITING_FOR_LOCKS: usize = 4;
 
 /// The lanes, and what they share.
-pub(super) struct Writer {
-    creates: Lanes<CreateJob>,
-    changes: Lanes<ChangeJob>,
+pub(crate) struct Writer {
+    creates: Batcher<CreateJob>,
+    changes: Batcher<ChangeJob>,
     outcomes: Arc<WriteOutcomes>,
 }
 
 /// What all lanes use.
-pub(super) struct Tools {
-    pub(super) db: DbPool,
-    pub(super) clock: Clock,
-    pub(super) wake: Wake,
-    pub(super) stale: Arc<Stale>,
-    pub(super) shutdown: Shutdown,
+pub(crate) struct WriterContext {
+    pub(crate) db: DbPool,
+    pub(crate) clock: Clock,
+    pub(crate) wake: Wake,
+    pub(crate) stale: Arc<StaleEntries>,
+    pub(crate) shutdown: Shutdown,
     waiting_for_locks: Semaphore,
 }
 
 /// Where the answer to a job goes. The client may be gone; the job is done all the same.
-pub(super) type Reply = oneshot::Sender<Result<Answer, ApiError>>;
+pub(crate) type Reply = oneshot::Sender<Result<Answer, ApiError>>;
 
 impl Writer {
-    pub(super) fn start(
+    pub(crate) fn start(
         db: &DbPool,
         clock: Clock,
         wake: Wake,
-        stale: Arc<Stale>,
+        stale: Arc<StaleEntries>,
         shutdown: &Shutdown,
     ) -> Self {
-        let tools = Arc::new(Tools {
+        let tools = Arc::new(WriterContext {
             db: connections(db, CHANGES.lanes + WAITING_FOR_LOCKS),
             clock,
             wake,
@@ -83,26 +86,26 @@ impl Writer {
             waiting_for_locks: Semaphore::new(WAITING_FOR_LOCKS),
         });
         Self {
-            creates: Lanes::start(CREATES, Creates::new(connections(db, CREATES.lanes), &tools), shutdown),
-            changes: Lanes::start(CHANGES, Changes(tools), shutdown),
+            creates: Batcher::start(CREATES, Creates::new(connections(db, CREATES.lanes), &tools), shutdown),
+            changes: Batcher::start(CHANGES, Changes(tools), shutdown),
             outcomes: Arc::default(),
         }
     }
 
-    pub(super) async fn create(&self, job: impl FnOnce(Reply) -> CreateJob) -> Result<Answer, ApiError> {
+    pub(crate) async fn create(&self, job: impl FnOnce(Reply) -> CreateJob) -> Result<Answer, ApiError> {
         let (reply, answered) = oneshot::channel();
         self.creates.submit(job(reply)).map_err(overloaded)?;
         self.answer(answered).await
     }
 
-    pub(super) async fn change(&self, job: impl FnOnce(Reply) -> ChangeJob) -> Result<Answer, ApiError> {
+    pub(crate) async fn change(&self, job: impl FnOnce(Reply) -> ChangeJob) -> Result<Answer, ApiError> {
         let (reply, answered) = oneshot::channel();
         self.changes.submit(job(reply)).map_err(overloaded)?;
         self.answer(answered).await
     }
 
     /// What became of the last writes.
-    pub(super) fn outcomes(&self) -> Arc<WriteOutcomes> {
+    pub(crate) fn outcomes(&self) -> Arc<WriteOutcomes> {
         Arc::clone(&self.outcomes)
     }
 
@@ -125,25 +128,25 @@ fn connections(db: &DbPool, most: usize) -> DbPool {
 }
 
 /// 503: what is taken in is answered in time, and the rest is refused at once.
-pub(super) fn overloaded(error: Overloaded) -> ApiError {
+pub(crate) fn overloaded(error: Overloaded) -> ApiError {
     metrics::counter!("requests_shed_total").increment(1);
     ApiError::unavailable(error)
 }
 
 /// A change that has been committed.
-struct Committed {
+pub(crate) struct Committed {
     cache: CacheWrite,
     reply: Reply,
     answer: Answer,
 }
 
-impl Tools {
+impl WriterContext {
     /// After a commit.
     fn publish(&self, committed: Vec<Committed>) {
         if committed.is_empty() {
             return;
         }
-        self.wake.wake();
+        self.wake.notify();
         let mut entries = Vec::with_capacity(committed.len());
         let mut answers = Vec::with_capacity(committed.len());
         for Committed { cache, reply, answer } in committed {
@@ -205,7 +208,7 @@ impl Tools {
             .collect();
         if !gone.is_empty() {
             let gone = &gone;
-            let deletions = self.db.read(|mut db| async move { store::deletions(&mut db, gone).await });
+            let deletions = self.db.read(|mut db| async move { db::deletions(&mut db, gone).await });
             entries.extend(deletions.await?.into_iter().map(|deletion| CacheWrite {
                 id: deletion.order_id,
                 version: deletion.version,
@@ -223,7 +226,7 @@ fn send(reply: Reply, answer: Result<Answer, ApiError>) {
 
 /// A request that may carry a key, and waits for its answer.
 trait Keyed: Sized {
-    fn claim(&self) -> Option<&Claim>;
+    fn claim(&self) -> Option<&IdempotencyClaim>;
     /// The order whose version its answer may show, if the cache may hold an older one.
     fn changed_order(&self) -> Option<OrderId>;
     /// Whether its caller may see what belongs to `owner`.
@@ -243,7 +246,7 @@ fn one_per_key<J: Keyed>(jobs: Vec<J>) -> (Vec<J>, Vec<J>) {
         .partition(|job| job.claim().is_none_or(|claim| seen.insert((claim.caller, claim.key.clone()))))
 }
 
-impl Tools {
+impl WriterContext {
     /// Answers requests whose key is taken with what stands under it, or that the key is another request's. Gives
     /// back those whose key is free again or still: it has just expired, or the job that had it came to nothing.
     async fn replay<J: Keyed>(&self, taken: Vec<J>) -> Vec<J> {
@@ -278,7 +281,7 @@ impl Tools {
 
     /// What stands under these keys, and then the orders that these answers are about, as they are now.
     async fn found(&self, keys: &[(CustomerId, &str)], ids: Vec<OrderId>) -> Result<Replays, DbError> {
-        let found = self.db.read(|mut db| async move { store::find(&mut db, keys).await }).await?;
+        let found = self.db.read(|mut db| async move { db::find(&mut db, keys).await }).await?;
         let current = if ids.is_empty() || found.is_empty() {
             HashMap::new()
         } else {
@@ -295,7 +298,12 @@ type Replays = (HashMap<(CustomerId, String), Found>, HashMap<OrderId, Order>);
 ///
 /// An answer that an older version stored does not say to which role it was given. It goes to its caller all the same,
 /// so that honest repetitions during an upgrade succeed, but only if the caller may see the order that it is about.
-fn is_same<J: Keyed>(job: &J, claim: &Claim, found: &Found, current: &HashMap<OrderId, Order>) -> bool {
+fn is_same<J: Keyed>(
+    job: &J,
+    claim: &IdempotencyClaim,
+    found: &Found,
+    current: &HashMap<OrderId, Order>,
+) -> bool {
     if found.request_hash != claim.request_hash {
         return false;
     }

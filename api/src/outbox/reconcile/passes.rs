@@ -1,6 +1,6 @@
 //! Looking: which events the history lacks, and how far consumers have come.
 
-use shared::db::DbConnection;
+use shared::platform::db::DbConnection;
 use time::OffsetDateTime;
 
 use super::{LARGE_WORK, Memory, OutboxError, Reconciler};

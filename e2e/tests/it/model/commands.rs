@@ -1,7 +1,7 @@
 //! What is asked for, at random.
 
 use proptest::prelude::*;
-use shared::order::OrderStatus;
+use shared::domain::order::OrderStatus;
 
 /// Product, quantity, price in cents.
 pub(super) type Line = (i64, i64, i64);

@@ -1,7 +1,7 @@
 //! The simple model of an order: what it should be, and what should be recorded of it.
 
 use serde_json::{Map, Value, json};
-use shared::order::OrderStatus;
+use shared::domain::order::OrderStatus;
 
 use super::commands::{Change, Line};
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::{BOUND, Bench, RECOVERY, Restarts, ack, bodies, body, events, publish, take};
 use crate::{
     broker::{Delivery, EventSink, EventSource, PublishOutcome},
-    event::Envelope,
+    domain::event::Envelope,
 };
 
 pub(super) async fn an_unreachable_broker_is_reported_and_found_again<B: Bench>(bench: &B) {

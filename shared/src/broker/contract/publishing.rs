@@ -13,7 +13,7 @@ pub(super) async fn everything_published_arrives<B: Bench>(bench: &B) {
     let taken = take(&*source, published.len()).await;
     assert_eq!(taken.iter().map(body).collect::<HashSet<_>>(), bodies(&published));
     assert!(taken.iter().all(|delivery| delivery.attempt == 1), "the first attempt is 1");
-    let now = crate::clock::Clock::System.now();
+    let now = crate::domain::clock::Clock::System.now();
     for at in taken.iter().filter_map(|delivery| delivery.published_at) {
         assert!((now - at).abs() < time::Duration::minutes(5), "published at {at}, and now is {now}");
     }

@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome, too_large},
-    clock::Clock,
-    event::Envelope,
+    domain::{clock::Clock, event::Envelope},
 };
 
 /// How long a batch waits for a connection that is being made.

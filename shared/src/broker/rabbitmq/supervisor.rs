@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{RabbitMqOptions, SYSTEM, set_up_error, topology};
 use crate::{
     broker::{BrokerError, backoff::Backoff, metered, passing},
-    config::parse_amqp,
+    platform::config::parse_amqp,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use crate::{
         BrokerError, Delivery, EventSink, EventSource, PublishOutcome,
         contract::{Bench, Restarts},
     },
-    event::Envelope,
+    domain::event::Envelope,
 };
 
 /// A virtual host behind a proxy.

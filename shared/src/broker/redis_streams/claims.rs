@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{entries::Entry, keeper, reader::Reader, source::RedisStreamsSource};
-use crate::{broker::Delivery, redis::RedisFailure};
+use crate::{broker::Delivery, platform::redis::RedisFailure};
 
 impl RedisStreamsSource {
     /// Entries that were on their way to a `receive` that was cancelled or failed.

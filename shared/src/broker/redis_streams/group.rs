@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     broker::{Backlog, BrokerError},
-    redis::{Redis, RedisFailure},
+    platform::redis::{Redis, RedisFailure},
 };
 
 /// How many ids go into one command.

@@ -6,7 +6,7 @@ use rand::Rng as _;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{RedisStreamsOptions, source::Shared};
-use crate::redis::RedisFailure;
+use crate::platform::redis::RedisFailure;
 
 /// Runs until the source is closed.
 pub(super) async fn run(shared: Arc<Shared>, options: RedisStreamsOptions) {

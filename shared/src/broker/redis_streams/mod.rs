@@ -41,7 +41,7 @@ use redis::{ErrorKind, ServerErrorKind};
 use secrecy::SecretString;
 
 use super::{BrokerError, EventSystem, metered};
-use crate::redis::{Redis, RedisFailure};
+use crate::platform::redis::{Redis, RedisFailure};
 
 pub use sink::RedisStreamsSink;
 pub use source::RedisStreamsSource;

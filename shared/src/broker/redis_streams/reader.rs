@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     broker::metered,
-    redis::{DedicatedConnection, RedisFailure},
+    platform::redis::{DedicatedConnection, RedisFailure},
 };
 
 /// The smallest full batch after which the next is read. Where fewer are taken at a time, other consumers shall have

@@ -6,8 +6,8 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 use super::{RedisStreamsOptions, SYSTEM, broker_error, connection, entries};
 use crate::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome, too_large},
-    event::Envelope,
-    redis::{Redis, RedisFailure},
+    domain::event::Envelope,
+    platform::redis::{Redis, RedisFailure},
 };
 
 /// The most events in one round trip.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement, passing},
-    redis::RedisFailure,
+    platform::redis::RedisFailure,
 };
 
 /// The longest blocking read: between two of them, entries that have become due are noticed.

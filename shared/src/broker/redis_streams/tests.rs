@@ -15,7 +15,7 @@ use crate::{
         Delivery, EventSink, EventSource, PublishOutcome,
         contract::{Bench, HEARTBEAT, PATIENCE, Restarts},
     },
-    event::Envelope,
+    domain::event::Envelope,
 };
 
 /// A logical database behind a proxy.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::BATCH;
-use crate::event::Envelope;
+use crate::domain::event::Envelope;
 
 /// Batches that must be sent one after the other, as positions in what is published.
 pub(super) type Lane = Vec<Vec<usize>>;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome, passing, too_large},
-    event::Envelope,
+    domain::event::Envelope,
 };
 
 /// Sends events to the queue.

@@ -19,7 +19,7 @@ use crate::{
         BrokerError, Delivery, EventSink, EventSource, PublishOutcome,
         contract::{Bench, HEARTBEAT, PATIENCE},
     },
-    event::Envelope,
+    domain::event::Envelope,
 };
 
 /// A queue behind a proxy.

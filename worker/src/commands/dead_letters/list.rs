@@ -1,6 +1,9 @@
 //! `worker dead-letters list`.
 
-use shared::{db::DbPool, text::printable, timestamp};
+use shared::{
+    domain::timestamp,
+    platform::{db::DbPool, text::printable},
+};
 
 use crate::{
     cli::List,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use shared::db::DbPool;
+use shared::platform::db::DbPool;
 
 use super::demand_choice;
 use crate::{

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use shared::db::DbPool;
-use shared::event::Envelope;
+use shared::domain::event::Envelope;
+use shared::platform::db::DbPool;
 
 use super::demand_choice;
 use crate::{

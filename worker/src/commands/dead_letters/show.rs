@@ -1,7 +1,10 @@
 //! `worker dead-letters show`.
 
 use anyhow::Context as _;
-use shared::{db::DbPool, text::printable, timestamp};
+use shared::{
+    domain::timestamp,
+    platform::{db::DbPool, text::printable},
+};
 
 use crate::{
     cli::{Show, Which},

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use indicatif::ProgressBar;
 use shared::{
     cache::{Entry, Lookup},
-    order::{Order, OrderId},
+    domain::order::{Order, OrderId},
 };
 
 use super::{Difference, Digest, Findings, Stores, difference::CacheFault};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use shared::order::OrderId;
+use shared::domain::order::OrderId;
 use uuid::Uuid;
 
 /// One difference between the stores. Equal at two looks only where nothing has moved in between.

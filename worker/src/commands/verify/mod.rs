@@ -10,7 +10,7 @@ use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use shared::{
     cache::{Cache, CacheError},
-    db::DbPool,
+    platform::db::DbPool,
 };
 
 pub(super) use self::difference::Difference;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use indicatif::ProgressBar;
-use shared::db::{DbPool, within};
+use shared::platform::db::{DbPool, within};
 
 use super::{Difference, Digest, Findings};
 use crate::{

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context as _;
-use shared::{
+use shared::domain::{
     event::{Envelope, Event},
     order::{Order, OrderId},
 };

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use shared::{
     cache::CacheWrite,
-    clock::Clock,
-    event::{Event, EventType, Happened},
-    order::{CustomerId, LineId, Money, Order, OrderLine, OrderStatus, ProductId},
+    domain::{
+        clock::Clock,
+        event::{Event, EventType, Happened},
+        order::{CustomerId, LineId, Money, Order, OrderLine, OrderStatus, ProductId},
+    },
 };
 use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};

@@ -10,11 +10,8 @@ use secrecy::SecretString;
 use shared::{
     broker::{BrokerConfig, EventSink, EventSource, PublishOutcome, connect_sink, connect_source},
     cache::Cache,
-    clock::Clock,
-    db::DbPool,
-    event::Event,
-    order::OrderId,
-    shutdown::Shutdown,
+    domain::{clock::Clock, event::Event, order::OrderId},
+    platform::{db::DbPool, shutdown::Shutdown},
 };
 use sqlx::PgPool;
 use testbed::{Database, RedisDb};

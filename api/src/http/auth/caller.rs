@@ -1,0 +1,45 @@
+//! The caller of a request, from its access token.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+
+use crate::{
+    auth::{Caller, TokenError},
+    http::{error::ApiError, layer::Context},
+    state::AppState,
+};
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let token = bearer(&parts.headers)?;
+        let caller = state.auth.verify(token, state.clock.now()).await?;
+        let context = parts.extensions.get::<Arc<Context>>();
+        if let Some(context) = context {
+            context.set_caller(caller);
+        }
+        if let Some(decision) = state.limits.customer(caller.customer_id).await {
+            if let Some(context) = context {
+                context.add_limit(decision);
+            }
+            decision.check()?;
+        }
+        Ok(caller)
+    }
+}
+
+/// The token of the one `Authorization` header (RFC 6750, section 2.1).
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(TokenError::Missing);
+    };
+    let (scheme, token) =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(TokenError::Missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(TokenError::Missing) }
+}

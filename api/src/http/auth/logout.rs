@@ -1,0 +1,30 @@
+//! `POST /api/v1/auth/logout`: the end of a session.
+
+use axum::{extract::State, http::StatusCode};
+
+use super::refresh::RefreshRequest;
+use crate::{
+    http::{error::ApiError, extract::JsonBody},
+    state::AppState,
+};
+
+/// End the session that a refresh token belongs to.
+///
+/// None of its refresh tokens works any more; access tokens run out within 30 minutes.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/logout",
+    tag = "auth",
+    request_body = RefreshRequest,
+    security(()),
+    responses(
+        (status = 204, description = "Logged out"),
+        (status = 401, description = "The token is not valid, or the session is over",
+         body = crate::http::error::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn logout(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<StatusCode, ApiError> {
+    let request = RefreshRequest::parse(&body)?;
+    state.auth.log_out(&request.refresh_token, state.clock.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

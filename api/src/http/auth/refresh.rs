@@ -1,0 +1,58 @@
+//! `POST /api/v1/auth/refresh`: the next token pair.
+
+use axum::{Json, extract::State};
+use utoipa::ToSchema;
+
+use crate::{
+    auth::{TokenPair, accounts},
+    http::{
+        error::ApiError,
+        extract::{FieldErrors, JsonBody, Object, Value},
+    },
+    state::AppState,
+};
+
+/// The refresh token, for a refresh and for a logout.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshRequest {
+    /// As the login or the last refresh answered it.
+    pub(super) refresh_token: String,
+}
+
+impl RefreshRequest {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut faults = FieldErrors::new();
+        let mut fields = Object::parse(body)?;
+        let refresh_token = fields.required("refresh_token", Value::string, &mut faults);
+        fields.reject_unknown(&mut faults);
+        faults.into_result(|| Some(Self { refresh_token: refresh_token?.into_owned() }))
+    }
+}
+
+/// Exchange a refresh token for the next pair.
+///
+/// The token is spent by it. Presented again within 10 s it gives the same successor; later, it ends the session. The new
+/// pair has the role that the account has now. A session ends 90 days after its login, with its account, and by a logout.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/refresh",
+    tag = "auth",
+    request_body = RefreshRequest,
+    security(()),
+    responses(
+        (status = 200, description = "The next pair", body = TokenPair),
+        (status = 401, description = "The token is not valid, or the session is over",
+         body = crate::http::error::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn refresh(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<TokenPair>, ApiError> {
+    let request = RefreshRequest::parse(&body)?;
+    let now = state.clock.now();
+    let presented = state.auth.verify_refresh(&request.refresh_token, now)?;
+    let standing = accounts::standing(&state.db, presented.caller.customer_id).await?;
+    Ok(Json(state.auth.refresh(&presented, &standing, now).await?))
+}

@@ -1,0 +1,318 @@
+//! The one error of the HTTP side: what the client is told, and, apart from it, what the log is told.
+
+use std::{error::Error as StdError, fmt};
+
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use shared::platform::db::DbError;
+use utoipa::ToSchema;
+
+/// Every non-2xx answer. Handlers return it; `middleware::problem` writes it out as RFC 9457.
+///
+/// One pointer wide, so that results that may hold it stay small.
+#[derive(Debug)]
+pub struct ApiError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    code: Code,
+    detail: String,
+    faults: Vec<FieldError>,
+    facts: Map<String, Value>,
+    headers: HeaderMap,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The stable codes clients may branch on, each with its status and title.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Not JSON, or bad header syntax.
+    MalformedRequest,
+    /// No, expired, or invalid token.
+    Unauthenticated,
+    /// Authenticated, but not allowed.
+    Forbidden,
+    /// Nothing here that the caller may see.
+    NotFound,
+    /// The path exists, the method does not.
+    MethodNotAllowed,
+    /// The status table has no such move.
+    IllegalTransition,
+    /// Date and lines change only while the order is pending.
+    OrderNotEditable,
+    /// The first request with this key is still running.
+    IdempotencyInProgress,
+    /// Another account has this address.
+    EmailTaken,
+    /// `If-Match` is stale.
+    VersionMismatch,
+    /// The body is over the limit.
+    PayloadTooLarge,
+    /// The body is not `application/json`.
+    UnsupportedMediaType,
+    /// Well-formed but wrong.
+    ValidationFailed,
+    /// The key was used for another request.
+    IdempotencyKeyReused,
+    /// Too many requests.
+    RateLimited,
+    /// The body was not sent in time.
+    RequestTimeout,
+    /// The request uses a part of HTTP that is not supported.
+    NotImplemented,
+    /// A fault of ours.
+    InternalError,
+    /// A dependency is down; nothing was changed.
+    Unavailable,
+    /// The request took too long.
+    Timeout,
+}
+
+impl Code {
+    /// Status, code and title.
+    pub const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::MalformedRequest => (StatusCode::BAD_REQUEST, "malformed_request", "Malformed request"),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Authentication required"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Forbidden"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
+            }
+            Self::IllegalTransition => {
+                (StatusCode::CONFLICT, "illegal_transition", "Illegal status transition")
+            }
+            Self::OrderNotEditable => (StatusCode::CONFLICT, "order_not_editable", "Order not editable"),
+            Self::IdempotencyInProgress => {
+                (StatusCode::CONFLICT, "idempotency_in_progress", "Request still in progress")
+            }
+            Self::EmailTaken => (StatusCode::CONFLICT, "email_taken", "Email address taken"),
+            Self::VersionMismatch => {
+                (StatusCode::PRECONDITION_FAILED, "version_mismatch", "Version mismatch")
+            }
+            Self::PayloadTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "Payload too large")
+            }
+            Self::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Unsupported media type")
+            }
+            Self::ValidationFailed => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", "Validation failed")
+            }
+            Self::IdempotencyKeyReused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency key reused")
+            }
+            Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout", "Request time-out"),
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "not_implemented", "Not implemented"),
+            Self::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable"),
+            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout", "Timeout"),
+        }
+    }
+}
+
+/// One fault of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where: a JSON Pointer into the body, or `?name` for a query parameter, or a header's name.
+    pub pointer: String,
+    /// What kind of fault, for programs.
+    pub code: &'static str,
+    /// What is wrong, for people.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// A fault at `pointer`.
+    pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), code, detail: detail.into() }
+    }
+}
+
+impl ApiError {
+    /// An error with its outward text.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Parts {
+            code,
+            detail: detail.into(),
+            faults: Vec::new(),
+            facts: Map::new(),
+            headers: HeaderMap::new(),
+            cause: None,
+        }))
+    }
+
+    /// All faults of a request at once.
+    pub fn validation(faults: Vec<FieldError>) -> Self {
+        let detail = match faults.len() {
+            1 => "1 field is invalid".to_owned(),
+            count => format!("{count} fields are invalid"),
+        };
+        let mut error = Self::new(Code::ValidationFailed, detail);
+        error.0.faults = faults;
+        error
+    }
+
+    /// No such thing, or not the caller's: which of the two is not disclosed.
+    pub fn not_found() -> Self {
+        Self::new(Code::NotFound, "there is no such resource")
+    }
+
+    /// A dependency is down and nothing was changed.
+    pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Code::Unavailable, "a service this depends on is not available; try again in a moment")
+            .caused_by(cause)
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// A write whose outcome is not known.
+    pub fn unknown_outcome(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(
+            Code::Timeout,
+            "the outcome is not known; repeating the request with its Idempotency-Key tells",
+        )
+        .caused_by(cause)
+    }
+
+    /// A fault of ours; the client learns nothing of it.
+    pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Code::InternalError, "something went wrong on our side").caused_by(cause)
+    }
+
+    /// Adds a fact that the client needs to go on, as a member of the problem.
+    #[must_use]
+    pub fn with_fact(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.facts.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.insert(name, value);
+        self
+    }
+
+    /// Keeps the inward cause for the log.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.0.code.parts().0
+    }
+
+    /// The cause and its causes on one line, for the log.
+    pub fn chain(&self) -> Option<String> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self.0.cause.as_deref()?);
+        let mut links = Vec::new();
+        while let Some(error) = next {
+            links.push(error.to_string());
+            next = error.source();
+        }
+        Some(links.join(": "))
+    }
+
+    /// The headers that belong to the answer.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    /// The problem document, without what only the request knows.
+    pub fn problem(&self) -> Problem {
+        let (status, code, title) = self.0.code.parts();
+        Problem {
+            kind: format!("/problems/{}", code.replace('_', "-")),
+            title,
+            status: status.as_u16(),
+            detail: self.0.detail.clone(),
+            instance: String::new(),
+            code,
+            request_id: String::new(),
+            errors: self.0.faults.clone(),
+            facts: self.0.facts.clone(),
+        }
+    }
+}
+
+/// RFC 9457, as every non-2xx answer carries it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// Names the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// This occurrence in words.
+    pub detail: String,
+    /// The path that was asked for.
+    pub instance: String,
+    /// The kind for programs: stable.
+    pub code: &'static str,
+    /// The request's id, as in the log.
+    pub request_id: String,
+    /// Every fault of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    /// What else the client needs to go on.
+    #[serde(flatten)]
+    #[schema(value_type = Object, additional_properties)]
+    pub facts: Map<String, Value>,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.detail)
+    }
+}
+
+impl StdError for ApiError {}
+
+impl IntoResponse for ApiError {
+    /// Status and headers; the body is written by `middleware::problem`, which knows the request.
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.headers_mut().extend(self.headers().clone());
+        response.extensions_mut().insert(std::sync::Arc::new(self));
+        response
+    }
+}
+
+impl From<shared::platform::redis::RedisFailure> for ApiError {
+    fn from(failure: shared::platform::redis::RedisFailure) -> Self {
+        Self::unavailable(failure)
+    }
+}
+
+impl From<&DbError> for ApiError {
+    /// 503 if nothing was changed and trying again may help, 504 if the outcome is unknown; anything else that PostgreSQL refuses
+    /// is a fault of ours.
+    fn from(error: &DbError) -> Self {
+        match error {
+            DbError::Unavailable(_) | DbError::Busy(_) => Self::unavailable(error.to_string()),
+            DbError::Lost(_) => Self::unknown_outcome(error.to_string()),
+            DbError::Refused(_) => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        Self::from(&error)
+    }
+}

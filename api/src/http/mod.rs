@@ -1,0 +1,14 @@
+//! Everything that knows HTTP: the server, the routes, and how requests are read and answered.
+//!
+//! What an order may do, and what is stored, is decided in `orders`, `auth` and `db`, which know nothing of HTTP.
+
+pub mod auth;
+pub mod error;
+pub mod extract;
+pub mod health;
+mod held_bytes;
+pub mod layer;
+pub mod openapi;
+pub mod orders;
+pub mod router;
+pub mod server;

@@ -1,0 +1,88 @@
+//! The OpenAPI document: generated from the types and routes, completed with what every operation has in common.
+
+pub mod asyncapi;
+mod common;
+mod docs;
+pub mod root;
+
+use axum::{
+    Router,
+    http::{HeaderValue, header},
+    routing::get,
+};
+use bytes::Bytes;
+use utoipa::{
+    OpenApi as _,
+    openapi::{
+        OpenApi, RefOr, Required,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use crate::{
+    http::{
+        error::{FieldError, Problem},
+        router,
+    },
+    state::AppState,
+};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Order management API", description = include_str!("description.md")),
+    components(schemas(Problem, FieldError)),
+    tags(
+        (name = "orders", description = "Orders, their changes and their history"),
+        (name = "auth", description = "Tokens and accounts"),
+        (name = "health", description = "The state of the service"),
+    ),
+    security(("bearer" = [])),
+)]
+struct Base;
+
+/// What the document says before any route is added.
+pub fn base() -> OpenApi {
+    let mut document = Base::openapi();
+    let components = document.components.get_or_insert_default();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some("An access token, as a login or a refresh answers it."))
+        .build();
+    components.security_schemes.insert("bearer".to_owned(), SecurityScheme::Http(bearer).into());
+    document
+}
+
+/// Adds what every operation has in common, and what the routes cannot say.
+pub fn completed(mut document: OpenApi) -> OpenApi {
+    let logout_all = document.paths.paths.get_mut("/api/v1/auth/logout-all");
+    if let Some(RefOr::T(body)) = logout_all.and_then(|item| item.post.as_mut()?.request_body.as_mut()) {
+        body.required = Some(Required::False);
+    }
+    common::complete(document)
+}
+
+/// The document of a development build, with `login-test` and accounts.
+pub fn document() -> OpenApi {
+    completed(router::documented(true, true).into_openapi())
+}
+
+/// The routes that serve the documents.
+pub fn routes(document: &OpenApi) -> Router<AppState> {
+    // Written once: the document is the same for everybody.
+    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let events = Bytes::from(asyncapi::document().to_string());
+    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Router::new()
+        .route(
+            "/openapi.json",
+            get({
+                let json = json.clone();
+                move || async move { (json, document) }
+            }),
+        )
+        .route("/asyncapi.json", get(move || async move { (json, events) }))
+        .route("/docs", get(docs::page))
+        .route("/docs/", get(docs::page))
+        .route("/docs/{file}", get(docs::file))
+}

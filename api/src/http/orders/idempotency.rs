@@ -1,0 +1,185 @@
+//! `Idempotency-Key` (IETF draft): which key a request carries, and what makes two requests the same.
+
+use axum::http::{HeaderMap, HeaderName, header};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    auth::Caller,
+    db::IdempotencyClaim,
+    http::error::{ApiError, Code},
+};
+
+/// The header.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Marks an answer that was given before.
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The longest key.
+const MAX_LENGTH: usize = 255;
+
+/// The claim of a request on its key, where it carries one: 400 where the key is malformed.
+///
+/// Two requests are the same if method, route, path, command, preconditions and the caller's role are. The command is
+/// what was understood of the body, so `25.5` and `"25.50"`, or fields in another order, make no difference.
+pub fn claim(
+    headers: &HeaderMap,
+    caller: Caller,
+    method: &str,
+    route: &str,
+    path: &str,
+    command: &impl Serialize,
+) -> Result<Option<IdempotencyClaim>, ApiError> {
+    let Some(key) = read(headers)? else { return Ok(None) };
+    let mut hash = Sha256::new();
+    for part in [method, route, path] {
+        // None of the parts can hold a line break.
+        hash.update(part.as_bytes());
+        hash.update(b"\n");
+    }
+    hash.update(serde_json::to_vec(command).map_err(ApiError::internal)?);
+    Ok(Some(IdempotencyClaim {
+        caller: caller.customer_id,
+        key,
+        request_hash: hash.finalize().into(),
+        context_hash: context_hash(headers, caller),
+    }))
+}
+
+/// Role and preconditions. They decide the answer, too: another `If-Match` may change what was refused, and an
+/// administrator sees orders that a customer with the same number does not.
+fn context_hash(headers: &HeaderMap, caller: Caller) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(caller.role.as_str());
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+        hash.update(b"\n");
+        // Several lines are one list, and space in it means nothing (RFC 9110, section 5.3).
+        for (index, line) in headers.get_all(name).iter().enumerate() {
+            if index > 0 {
+                hash.update(b",");
+            }
+            for part in line.as_bytes().split(|byte| matches!(byte, b' ' | b'\t')) {
+                hash.update(part);
+            }
+        }
+    }
+    hash.finalize().into()
+}
+
+/// The key, bare or as a quoted string of structured fields (RFC 8941, section 3.3.3), which mean the same.
+pub fn read(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let malformed = |detail: &str| ApiError::new(Code::MalformedRequest, format!("Idempotency-Key {detail}"));
+    let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(line) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(malformed("is given more than once"));
+    }
+    let text = line.as_bytes().trim_ascii();
+    let key = match text.strip_prefix(b"\"") {
+        Some(quoted) => unquoted(quoted).ok_or_else(|| malformed("is not a well-formed quoted string"))?,
+        None => text.to_vec(),
+    };
+    if !(1..=MAX_LENGTH).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
+        return Err(malformed("must be 1 to 255 visible ASCII characters"));
+    }
+    String::from_utf8(key).map(Some).map_err(|_| malformed("must be ASCII"))
+}
+
+/// What stands between the quotes, the first of which has been taken.
+fn unquoted(quoted: &[u8]) -> Option<Vec<u8>> {
+    let inside = quoted.strip_suffix(b"\"")?;
+    let mut bytes = inside.iter().copied();
+    let mut key = Vec::with_capacity(inside.len());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => key.push(bytes.next().filter(|escaped| matches!(escaped, b'"' | b'\\'))?),
+            b'"' => return None,
+            other => key.push(other),
+        }
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::auth::Role;
+
+    fn key(line: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        read(&headers).unwrap_or(None)
+    }
+
+    #[test]
+    fn bare_and_quoted_keys_are_the_same() {
+        assert_eq!(key("abc-123").as_deref(), Some("abc-123"));
+        assert_eq!(key("\"abc-123\"").as_deref(), Some("abc-123"));
+        assert_eq!(key(r#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
+        assert_eq!(key(&"x".repeat(255)).as_deref().map(str::len), Some(255));
+    }
+
+    #[test]
+    fn malformed_keys_are_refused() {
+        let too_long = "x".repeat(256);
+        for line in ["", "\"\"", "a b", "\"a", "\"a\"b\"", "\"a\\x\"", "ä", "\"a\";q=1", "\"", &too_long] {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            let error = read(&headers).expect_err(line);
+            assert_eq!(error.code(), Code::MalformedRequest, "{line}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
+        twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
+        assert!(read(&twice).is_err());
+        assert_eq!(read(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn the_hash_tells_method_path_and_command_apart() {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
+        let caller = Caller { customer_id: 1.try_into().unwrap(), role: Role::Customer };
+        let hash = |method, path, command: &str| {
+            claim(&headers, caller, method, "/r", path, &command).unwrap().unwrap().request_hash
+        };
+        let first = hash("PUT", "/r/1", "x");
+        assert_eq!(first, hash("PUT", "/r/1", "x"));
+        for other in [hash("PATCH", "/r/1", "x"), hash("PUT", "/r/2", "x"), hash("PUT", "/r/1", "y")] {
+            assert_ne!(first, other);
+        }
+    }
+
+    #[test]
+    fn the_context_tells_roles_and_preconditions_apart_and_not_how_they_are_written() {
+        let context = |role, lines: &[(HeaderName, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, line) in lines {
+                headers.append(name, HeaderValue::from_static(line));
+            }
+            context_hash(&headers, Caller { customer_id: 1.try_into().unwrap(), role })
+        };
+        let (if_match, if_none_match) = (header::IF_MATCH, header::IF_NONE_MATCH);
+        let two = [(if_match.clone(), "\"1\", \"2\"")];
+        for same in [
+            &[(if_match.clone(), "\"1\",\"2\"")][..],
+            &[(if_match.clone(), "\"1\""), (if_match.clone(), "\"2\"")],
+        ] {
+            assert_eq!(context(Role::Customer, &two), context(Role::Customer, same));
+        }
+        let all = [
+            context(Role::Customer, &[]),
+            context(Role::Admin, &[]),
+            context(Role::Customer, &two),
+            context(Role::Admin, &two),
+            context(Role::Customer, &[(if_match.clone(), "\"1\"")]),
+            context(Role::Customer, &[(if_match, "*")]),
+            context(Role::Customer, &[(if_none_match, "\"1\"")]),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the order routes have in common, as the OpenAPI document tells it.
+
+use utoipa::{
+    IntoParams, IntoResponses,
+    openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type},
+};
+
+use crate::http::error::Problem;
+
+/// The order in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes parameters")]
+pub(super) struct OrderPath {
+    /// The order's number.
+    #[param(minimum = 1)]
+    id: i64,
+}
+
+/// The header of requests that write.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes parameters")]
+pub(super) struct KeyHeader {
+    /// 1 to 255 visible ASCII characters, bare or quoted. Requests with the same key take effect once, for 24 hours.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        pattern = r#"^([!#-~][!-~]*|"([!#-\[\]-~]|\\["\\])+")$"#,
+        nullable = false
+    )]
+    idempotency_key: Option<String>,
+}
+
+/// The header of requests that change an order.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes parameters")]
+pub(super) struct MatchHeader {
+    /// The versions that may be changed, as their `ETag`s, or `*`.
+    #[param(
+        rename = "If-Match",
+        nullable = false,
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+        example = "\"1\""
+    )]
+    if_match: Option<String>,
+}
+
+/// Problems of a request that names an order.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes answers")]
+pub(super) enum OrderErrors {
+    /// A header is malformed.
+    #[response(status = 400, content_type = "application/problem+json")]
+    Malformed(#[to_schema] Problem),
+    /// There is no such order, or it is not the caller's.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(#[to_schema] Problem),
+    /// The precondition names another version; `current_version` tells which it is at.
+    #[response(status = 412, content_type = "application/problem+json")]
+    VersionMismatch(#[to_schema] Problem),
+}
+
+/// Problems of a request that carries a key.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes answers")]
+pub(super) enum WriteErrors {
+    /// The state of the order does not allow it (`illegal_transition` with `from`, `to` and `allowed`,
+    /// `order_not_editable`), or the first request with this key is still running (`idempotency_in_progress`).
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(#[to_schema] Problem),
+    /// Every fault of the request with its place (`validation_failed`), or the key was used for another request
+    /// (`idempotency_key_reused`).
+    #[response(status = 422, content_type = "application/problem+json")]
+    Invalid(#[to_schema] Problem),
+}
+
+/// Problems of a request with a body.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes answers")]
+pub(super) enum BodyErrors {
+    /// The body is too large.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(#[to_schema] Problem),
+    /// The body is not `application/json`.
+    #[response(status = 415, content_type = "application/problem+json")]
+    NotJson(#[to_schema] Problem),
+}
+
+/// An amount as a client may write it; it is exact either way.
+pub(super) fn amount() -> Schema {
+    let number = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .description(Some("With at most two decimals."))
+        .multiple_of(Some(0.01))
+        .minimum(Some(0.0))
+        .maximum(Some(999_999.99));
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("The same in a string."))
+        .pattern(Some(r"^[0-9]{1,6}(\.[0-9]{1,2})?$"));
+    OneOfBuilder::new().item(number).item(text).into()
+}

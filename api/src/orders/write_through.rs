@@ -1,0 +1,230 @@
+//! Writing through to the cache, and making good what could not be written.
+//!
+//! A write whose entry did not reach Redis leaves an entry there that is older than what its client was told. Until
+//! it is corrected, this replica serves that order from PostgreSQL and says that it is degraded.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use shared::{
+    cache::{Cache, CacheWrite},
+    domain::order::OrderId,
+    platform::{db::DbPool, shutdown::Shutdown},
+};
+use tokio::sync::Notify;
+
+use super::session;
+use crate::http::orders::response::written;
+/// Orders remembered at most; beyond it every entry of the cache is dropped as soon as Redis is back.
+const REMEMBERED: usize = 10_000;
+/// Entries corrected in one round trip.
+const BATCH: usize = 64;
+/// Between two looks at whether Redis is back.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The orders whose entry may be older than what was answered.
+pub(crate) struct StaleEntries {
+    cache: Cache,
+    /// How many are remembered one by one.
+    remembered: usize,
+    state: Mutex<State>,
+    /// Whether there are any, to be seen without the lock.
+    any: AtomicBool,
+    added: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The version that the cache has missed, by order.
+    orders: HashMap<OrderId, i64>,
+    /// More than can be remembered: any entry may be stale.
+    all: bool,
+}
+
+impl StaleEntries {
+    pub(crate) fn new(cache: Cache) -> Self {
+        Self::with_capacity(cache, REMEMBERED)
+    }
+
+    fn with_capacity(cache: Cache, remembered: usize) -> Self {
+        Self { cache, remembered, state: Mutex::default(), any: AtomicBool::new(false), added: Notify::new() }
+    }
+
+    /// Stores entries after their commit and before it is answered. What does not reach Redis is remembered.
+    pub(crate) async fn write_through(&self, writes: Vec<CacheWrite>) {
+        let Err(error) = self.cache.put(&writes).await else { return };
+        tracing::debug!(error = %error, entries = writes.len(), "entries did not reach the cache");
+        let mut state = self.lock();
+        for write in writes {
+            let version = state.orders.entry(write.id).or_default();
+            *version = write.version.max(*version);
+        }
+        if state.orders.len() > self.remembered {
+            state.orders = HashMap::new();
+            state.all = true;
+        }
+        self.note(&state);
+        drop(state);
+        self.added.notify_one();
+    }
+
+    /// Whether the order's entry must not be served.
+    pub(crate) fn contains(&self, id: OrderId) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let state = self.lock();
+        state.all || state.orders.contains_key(&id)
+    }
+
+    /// Whether any entry must not be served.
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Corrects entries for as long as there are stale ones, whenever Redis answers.
+    pub(crate) async fn keep_repairing(self: Arc<Self>, db: DbPool, shutdown: Shutdown) {
+        loop {
+            if !self.is_degraded() {
+                tokio::select! {
+                    () = self.added.notified() => {}
+                    () = shutdown.begun() => return,
+                }
+            }
+            if !self.repair_once(&db).await {
+                // Before the process ends there is one attempt; later events correct what is left.
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = shutdown.begun() => return,
+                }
+            }
+        }
+    }
+
+    /// Corrects some entries, and says whether that went well.
+    pub(crate) async fn repair_once(&self, db: &DbPool) -> bool {
+        let (batch, all) = {
+            let state = self.lock();
+            let some: Vec<(OrderId, i64)> =
+                state.orders.iter().take(BATCH).map(|(id, version)| (*id, *version)).collect();
+            (some, state.all)
+        };
+        if all {
+            return self.drop_all().await;
+        }
+        if batch.is_empty() {
+            return true;
+        }
+        if self.cache.ping().await.is_err() {
+            return false;
+        }
+        let ids: Vec<OrderId> = batch.iter().map(|(id, _)| *id).collect();
+        let Ok(current) = session::orders(db, &ids).await else { return false };
+        let writes: Vec<CacheWrite> = batch
+            .iter()
+            .map(|(id, version)| {
+                let order = current.get(id);
+                let version = order.map_or(*version, |order| order.version);
+                CacheWrite { id: *id, version, content: order.map(written), may_create: true }
+            })
+            .collect();
+        if self.cache.put(&writes).await.is_err() {
+            return false;
+        }
+        let mut state = self.lock();
+        for (id, version) in batch {
+            // A later write may have failed meanwhile; it is remembered with its own version.
+            if state.orders.get(&id) == Some(&version) {
+                state.orders.remove(&id);
+            }
+        }
+        self.note(&state);
+        true
+    }
+
+    async fn drop_all(&self) -> bool {
+        // What fails to be written from here on is remembered anew.
+        let before = std::mem::take(&mut self.lock().orders);
+        match self.cache.purge().await {
+            Ok(removed) => {
+                tracing::warn!(removed, "more entries were stale than could be remembered: all were dropped");
+                let mut state = self.lock();
+                state.all = false;
+                self.note(&state);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(error = %error, "the cache cannot be emptied yet");
+                self.lock().orders.extend(before);
+                false
+            }
+        }
+    }
+
+    fn note(&self, state: &State) {
+        let any = state.all || !state.orders.is_empty();
+        self.any.store(any, Ordering::Release);
+        #[expect(clippy::cast_precision_loss, reason = "there are at most ten thousand")]
+        metrics::gauge!("cache_stale_orders").set(state.orders.len() as f64);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+    use shared::cache::Lookup;
+    use testbed::{Proxy, eventually};
+
+    use super::*;
+
+    fn id(id: i64) -> OrderId {
+        id.try_into().unwrap()
+    }
+
+    fn write(order: i64, version: i64) -> CacheWrite {
+        let content = Some((1.try_into().unwrap(), format!("version {version}").into()));
+        CacheWrite { id: id(order), version, content, may_create: true }
+    }
+
+    #[tokio::test]
+    async fn when_more_is_stale_than_can_be_remembered_every_entry_is_dropped() {
+        let (redis, database) = (testbed::redis().await, testbed::postgres().await);
+        let db = DbPool::from(database.connect().await);
+        let (address, index) = redis.url().strip_prefix("redis://").unwrap().split_once('/').unwrap();
+        let proxy = Proxy::start(address).await;
+        let url = SecretString::from(format!("redis://{}/{index}", proxy.addr()));
+        let cache = Cache::new(&url, Duration::from_mins(1), Duration::from_millis(500)).unwrap();
+        let stale = StaleEntries::with_capacity(cache.clone(), 2);
+        for order in 1..=5 {
+            eventually("it is cached", async || cache.put(&[write(order, 1)]).await).await;
+        }
+
+        proxy.freeze();
+        for order in 1..=2 {
+            stale.write_through(vec![write(order, 2)]).await;
+        }
+        assert!(stale.contains(id(2)) && !stale.contains(id(3)));
+        stale.write_through(vec![write(3, 2)]).await;
+        assert!(stale.contains(id(5)), "any entry may be stale now");
+        assert!(!stale.repair_once(&db).await);
+        assert!(stale.is_degraded());
+
+        proxy.thaw();
+        eventually("it is repaired", async || stale.repair_once(&db).await).await;
+        assert!(!stale.is_degraded());
+        for order in 1..=5 {
+            let entry = eventually("the cache answers", async || cache.get(id(order)).await).await;
+            assert_eq!(entry, Lookup::Miss);
+        }
+    }
+}

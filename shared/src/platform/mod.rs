@@ -1,0 +1,16 @@
+//! What every program of this system is made of, whatever it does: settings, connections, telemetry, shutdown.
+//!
+//! Nothing here knows an order.
+
+pub mod batching;
+mod bounded_listener;
+pub mod config;
+pub mod db;
+pub mod redis;
+pub mod runtime;
+pub mod schema;
+pub mod service;
+pub mod shutdown;
+pub mod table_locks;
+pub mod telemetry;
+pub mod text;
