@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
                 check_pointer(pointer);
             }
             // This reader takes no body so deep, and of two fields with one name the other.
-            let twice = faults.iter().any(|(_, code)| code == fault::DUPLICATE_FIELD);
+            let twice = faults.iter().any(|(_, code)| code == field_code::DUPLICATE_FIELD);
             if let (false, Ok(body)) = (twice, serde_json::from_slice::<Value>(body)) {
                 faults.iter().for_each(|(pointer, code)| check_place(&body, pointer, code));
             }
@@ -75,7 +75,7 @@ fn check_pointer(pointer: &str) {
 
 /// It points to something that is there, or into something from which it is missing.
 fn check_place(body: &Value, pointer: &str, code: &str) {
-    if code == fault::REQUIRED {
+    if code == field_code::REQUIRED {
         let (parent, _) = pointer.rsplit_once('/').expect("a field is missing");
         assert!(body.pointer(parent).is_some_and(Value::is_object), "{pointer:?} in {body}");
     } else {

@@ -46,14 +46,14 @@ fn check_fault(told: &Value) -> (String, String) {
     let (pointer, code) = (text("pointer"), text("code"));
     assert!(!text("detail").is_empty());
     let known = [
-        fault::REQUIRED,
-        fault::UNKNOWN_FIELD,
-        fault::DUPLICATE_FIELD,
-        fault::INVALID_TYPE,
-        fault::INVALID_VALUE,
-        fault::OUT_OF_RANGE,
-        fault::INVALID_LENGTH,
-        fault::TOO_MANY_DECIMALS,
+        field_code::REQUIRED,
+        field_code::UNKNOWN_FIELD,
+        field_code::DUPLICATE_FIELD,
+        field_code::INVALID_TYPE,
+        field_code::INVALID_VALUE,
+        field_code::OUT_OF_RANGE,
+        field_code::INVALID_LENGTH,
+        field_code::TOO_MANY_DECIMALS,
     ];
     assert!(known.contains(&code.as_str()), "{code}");
     (pointer, code)

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     http::{
         error::{ApiError, FieldError},
-        extract::{Value, fault},
+        extract::{Value, field_code},
     },
     limits::Network,
 };
@@ -69,7 +69,7 @@ impl Password {
         let Some(normalised) = &password.normalised else {
             let detail =
                 "must not contain control characters, or others that RFC 8265 does not allow in passwords";
-            return Err(value.fault(fault::INVALID_VALUE, detail));
+            return Err(value.error(field_code::INVALID_VALUE, detail));
         };
         if LENGTH.contains(&normalised.chars().count()) { Ok(password) } else { Err(wrong_length(value)) }
     }
@@ -111,7 +111,7 @@ fn normalise(typed: &str) -> Option<String> {
 
 fn wrong_length(value: &Value<'_>) -> FieldError {
     let (least, most) = (LENGTH.start(), LENGTH.end());
-    value.fault(fault::INVALID_LENGTH, format!("must have {least} to {most} characters"))
+    value.error(field_code::INVALID_LENGTH, format!("must have {least} to {most} characters"))
 }
 
 /// Hashes and verifies passwords with Argon2id (19 MiB, two passes: what OWASP recommends).
@@ -164,7 +164,7 @@ pub(crate) async fn hash(place: Place, password: Password, email: &Email) -> Res
     });
     hashed.await?.map_err(ApiError::internal)?.ok_or_else(|| {
         let detail = "is too common or too close to the address: choose one that is harder to guess";
-        ApiError::validation(vec![FieldError::new("/password", fault::TOO_WEAK, detail)])
+        ApiError::validation(vec![FieldError::new("/password", field_code::TOO_WEAK, detail)])
     })
 }
 

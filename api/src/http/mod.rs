@@ -3,10 +3,10 @@
 //! What an order may do, and what is stored, is decided in `orders`, `auth` and `db`, which know nothing of HTTP.
 
 pub mod auth;
+mod bytes_with_permit;
 pub mod error;
 pub mod extract;
 pub mod health;
-mod held_bytes;
 pub mod layer;
 pub mod openapi;
 pub mod orders;

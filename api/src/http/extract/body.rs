@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Query;
 use crate::http::{
+    bytes_with_permit::bytes_with_permit,
     error::{ApiError, Code},
-    held_bytes::held_bytes,
 };
 
 /// The largest body that is read: 256 KiB.
@@ -23,13 +23,13 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 pub const AUTH_BODY_BYTES: usize = 4 * 1024;
 const AUTH_ROUTES: &str = "/api/v1/auth/";
 
-/// So much of each body is not taken from the budget, so that ordinary orders are accepted while large bodies use the
-/// budget up: 8 KiB.
+/// The first 8 KiB of each body are not taken from the budget, so that ordinary orders are accepted while large bodies use
+/// up the budget.
 const FREE_BYTES: usize = 8 * 1024;
-/// A body that comes in pieces grows by at least so much.
+/// A body that comes in pieces grows by at least 4 KiB.
 const STEP_BYTES: usize = 4 * 1024;
 
-/// The body of a request that must carry JSON, not yet parsed. No route with a body has parameters in its query.
+/// The body of a request that must carry JSON, not yet parsed. No route with a body has query parameters.
 #[derive(Clone, Debug)]
 pub struct JsonBody(pub Bytes);
 
@@ -40,38 +40,38 @@ impl<S: Sync> FromRequest<S> for JsonBody {
         if !is_json(request.headers()) {
             return Err(ApiError::new(Code::UnsupportedMediaType, "the body must be application/json"));
         }
-        if !is_plain(request.headers()) {
+        if !is_uncompressed(request.headers()) {
             let detail = "the body must be sent as it is, without a Content-Encoding";
             let accepted = HeaderValue::from_static("identity");
             return Err(ApiError::new(Code::UnsupportedMediaType, detail)
                 .with_header(header::ACCEPT_ENCODING, accepted));
         }
-        Query::none(request.uri().query())?;
+        Query::reject_all(request.uri().query())?;
         let reader = request.extensions().get::<BodyReader>().cloned();
-        let reader = reader.ok_or_else(|| ApiError::internal("a route without the frame around handlers"))?;
-        reader.read(request.into_body()).await.map(Self)
+        let reader = reader.ok_or_else(|| ApiError::internal("the route is not inside `RequestLayer`"))?;
+        reader.read_body(request.into_body()).await.map(Self)
     }
 }
 
 impl<S: Sync> OptionalFromRequest<S> for JsonBody {
     type Rejection = ApiError;
 
-    /// `None` for a request without a body.
+    /// Returns `None` for a request without a body.
     async fn from_request(request: Request<Body>, state: &S) -> Result<Option<Self>, ApiError> {
         if request.body().is_end_stream() {
-            Query::none(request.uri().query())?;
+            Query::reject_all(request.uri().query())?;
             return Ok(None);
         }
         <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 
-/// What the bodies of all requests together may take.
+/// Limits of the bodies of all requests together.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     /// Bytes of all bodies in flight, without the first 8 KiB of each.
     pub budget_bytes: usize,
-    /// How long a body may take to come.
+    /// How long a body can take to arrive.
     pub deadline: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Default for BodyLimits {
     }
 }
 
-/// Reads bodies within their limits. The frame around the handlers puts it into each request's extensions.
+/// Reads bodies within their limits. `RequestLayer` puts it into each request's extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyReader {
     max_bytes: usize,
@@ -90,20 +90,20 @@ pub(crate) struct BodyReader {
 }
 
 impl BodyReader {
-    /// One for all routes, which share its budget.
+    /// Makes a reader for all routes, which share its budget.
     pub(crate) fn new(limits: BodyLimits) -> Self {
         let budget = Arc::new(Semaphore::new(limits.budget_bytes.min(Semaphore::MAX_PERMITS)));
         Self { max_bytes: MAX_BODY_BYTES, deadline: limits.deadline, budget }
     }
 
-    /// With the limit of a route.
-    pub(crate) fn of_route(&self, route: &str) -> Self {
+    /// The same reader with the limit of a route.
+    pub(crate) fn for_route(&self, route: &str) -> Self {
         let max_bytes = if route.starts_with(AUTH_ROUTES) { AUTH_BODY_BYTES } else { MAX_BODY_BYTES };
         Self { max_bytes, ..self.clone() }
     }
 
-    /// Refuses a body by its declared length.
-    pub(crate) fn check_declared(&self, length: Option<u64>) -> Result<(), ApiError> {
+    /// Fails with 413 if the declared length is over the limit.
+    pub(crate) fn check_declared_length(&self, length: Option<u64>) -> Result<(), ApiError> {
         if length.is_some_and(|length| length > self.max_bytes as u64) {
             Err(self.too_large())
         } else {
@@ -111,10 +111,10 @@ impl BodyReader {
         }
     }
 
-    async fn read(&self, body: Body) -> Result<Bytes, ApiError> {
+    async fn read_body(&self, body: Body) -> Result<Bytes, ApiError> {
         tokio::time::timeout(self.deadline, self.collect(body)).await.unwrap_or_else(|_| {
             let detail = format!("the body was not sent within {} s", self.deadline.as_secs());
-            Err(close(ApiError::new(Code::RequestTimeout, detail)))
+            Err(closing(ApiError::new(Code::RequestTimeout, detail)))
         })
     }
 
@@ -134,16 +134,16 @@ impl BodyReader {
             self.reserve(&mut permit, length)?;
             if bytes.is_empty() && body.is_end_stream() {
                 // The usual body comes in one piece, which need not be copied.
-                return Ok(holding(chunk, permit));
+                return Ok(with_optional_permit(chunk, permit));
             }
             // Copied, because a piece of one byte can keep a whole buffer of the connection alive.
             bytes.reserve(chunk.len().max(STEP_BYTES.min(self.max_bytes - bytes.len())));
             bytes.extend_from_slice(&chunk);
         }
-        Ok(holding(bytes.freeze(), permit))
+        Ok(with_optional_permit(bytes.freeze(), permit))
     }
 
-    /// Takes what a body of this length needs from the budget.
+    /// Takes the part of the budget that a body of this length needs.
     fn reserve(&self, permit: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), ApiError> {
         let held = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let more = length.saturating_sub(FREE_BYTES).saturating_sub(held);
@@ -154,7 +154,7 @@ impl BodyReader {
         let more = Arc::clone(&self.budget).try_acquire_many_owned(more).map_err(|_| {
             let error =
                 ApiError::unavailable("the bodies in flight take all the memory that is set aside for them");
-            close(error)
+            closing(error)
         })?;
         match permit {
             Some(permit) => permit.merge(more),
@@ -163,27 +163,27 @@ impl BodyReader {
         Ok(())
     }
 
-    /// 413 with the limit.
+    /// The 413 that names the limit.
     fn too_large(&self) -> ApiError {
         let detail = format!("the body may have at most {} bytes", self.max_bytes);
-        close(ApiError::new(Code::PayloadTooLarge, detail))
+        closing(ApiError::new(Code::PayloadTooLarge, detail))
     }
 }
 
-/// Says that the connection ends with this answer, because the rest of the body is not read.
-fn close(error: ApiError) -> ApiError {
+/// Adds `Connection: close`, because the rest of the body is not read.
+fn closing(error: ApiError) -> ApiError {
     error.with_header(header::CONNECTION, HeaderValue::from_static("close"))
 }
 
-/// Bytes that give their part of the budget back when the last of them is dropped.
-fn holding(bytes: Bytes, permit: Option<OwnedSemaphorePermit>) -> Bytes {
+/// The bytes, which release their part of the budget when the last of them is dropped.
+fn with_optional_permit(bytes: Bytes, permit: Option<OwnedSemaphorePermit>) -> Bytes {
     match permit {
-        Some(permit) => held_bytes(bytes, permit),
+        Some(permit) => bytes_with_permit(bytes, permit),
         None => bytes,
     }
 }
 
-/// `application/json`, whatever its parameters (`charset=utf-8` is common, though it means nothing).
+/// Whether the type is `application/json`, with any parameters: `charset=utf-8` is common, but has no meaning.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
@@ -192,8 +192,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// Not compressed: a small body can hold a huge one.
-fn is_plain(headers: &HeaderMap) -> bool {
+/// Whether the body is not compressed: a small compressed body can hold a huge one.
+fn is_uncompressed(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CONTENT_ENCODING)
         .iter()
@@ -217,8 +217,8 @@ mod tests {
     #[tokio::test]
     async fn bodies_take_from_the_budget_what_they_have_beyond_eight_kib() {
         let reader = reader(2000);
-        let small = reader.read(Body::from(vec![b' '; FREE_BYTES])).await.expect("free");
-        let large = reader.read(pieces(9, 1024)).await.expect("within the budget");
+        let small = reader.read_body(Body::from(vec![b' '; FREE_BYTES])).await.expect("free");
+        let large = reader.read_body(pieces(9, 1024)).await.expect("within the budget");
         assert_eq!((small.len(), large.len()), (8192, 9216));
         assert_eq!(reader.budget.available_permits(), 2000 - 1024);
     }
@@ -226,29 +226,29 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_finds_the_budget_used_up_is_refused_and_small_ones_are_not() {
         let reader = reader(2048);
-        let first = reader.read(pieces(10, 1024)).await.expect("the whole budget");
-        let refused = reader.read(pieces(9, 1024)).await.expect_err("the budget is used up");
+        let first = reader.read_body(pieces(10, 1024)).await.expect("the whole budget");
+        let refused = reader.read_body(pieces(9, 1024)).await.expect_err("the budget is used up");
         assert_eq!(refused.status(), 503);
         assert!(refused.headers().contains_key(header::RETRY_AFTER));
-        assert!(reader.read(pieces(8, 1024)).await.is_ok());
+        assert!(reader.read_body(pieces(8, 1024)).await.is_ok());
         drop(first);
-        assert!(reader.read(pieces(9, 1024)).await.is_ok());
+        assert!(reader.read_body(pieces(9, 1024)).await.is_ok());
     }
 
     #[tokio::test]
     async fn the_auth_routes_take_four_kib() {
-        let auth = reader(0).of_route("/api/v1/auth/login");
-        assert!(auth.check_declared(Some(4096)).is_ok());
-        assert!(auth.check_declared(Some(4097)).is_err());
-        assert_eq!(auth.read(pieces(5, 1024)).await.expect_err("too large").status(), 413);
-        let orders = reader(0).of_route("/api/v1/orders");
-        assert!(orders.check_declared(Some(4097)).is_ok());
+        let auth = reader(0).for_route("/api/v1/auth/login");
+        assert!(auth.check_declared_length(Some(4096)).is_ok());
+        assert!(auth.check_declared_length(Some(4097)).is_err());
+        assert_eq!(auth.read_body(pieces(5, 1024)).await.expect_err("too large").status(), 413);
+        let orders = reader(0).for_route("/api/v1/orders");
+        assert!(orders.check_declared_length(Some(4097)).is_ok());
     }
 
     #[tokio::test]
     async fn a_body_in_pieces_of_one_byte_takes_no_more_memory_than_one_in_large_pieces() {
         let reader = reader(MAX_BODY_BYTES);
-        let bytes = reader.read(pieces(5000, 1)).await.expect("a body");
+        let bytes = reader.read_body(pieces(5000, 1)).await.expect("a body");
         assert_eq!(bytes.len(), 5000);
         let bytes = bytes.try_into_mut().expect("nobody else holds them");
         assert!(bytes.capacity() <= 4 * STEP_BYTES, "{}", bytes.capacity());

@@ -5,17 +5,17 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-use super::{FieldErrors, Value, fault};
+use super::{FieldErrors, Value, field_code};
 use crate::http::error::{ApiError, Code, FieldError};
 
-/// An object whose fields are taken one by one; what is left over in the end is unknown.
+/// An object whose fields are read one by one. Fields that are never read are unknown.
 #[derive(Debug)]
 pub struct Object<'a> {
     pointer: String,
     fields: Fields<'a>,
 }
 
-/// All fields in the order written, also those written twice.
+/// All fields in the order in which they were written, repeated ones included.
 #[derive(Debug)]
 struct Fields<'a>(Vec<Field<'a>>);
 
@@ -23,87 +23,88 @@ struct Fields<'a>(Vec<Field<'a>>);
 struct Field<'a> {
     name: Cow<'a, str>,
     value: &'a RawValue,
-    seen: bool,
+    is_read: bool,
 }
 
 impl<'a> Object<'a> {
-    /// Reads a body: 400 where it is not JSON, 422 where it is no object.
+    /// Reads a body. Fails with 400 if it is not JSON, with 422 if it is not an object.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
         let malformed = |cause: String| {
             ApiError::new(Code::MalformedRequest, format!("the body is not valid JSON: {cause}"))
         };
         let text = std::str::from_utf8(body).map_err(|error| malformed(error.to_string()))?;
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
-        Value::new(raw, String::new()).object().map_err(|fault| ApiError::validation(vec![fault]))
+        Value::new(raw, String::new()).object().map_err(|error| ApiError::validation(vec![error]))
     }
 
-    pub(super) fn read(raw: &'a RawValue, pointer: String) -> Result<Self, serde_json::Error> {
+    pub(super) fn from_raw(raw: &'a RawValue, pointer: String) -> Result<Self, serde_json::Error> {
         Ok(Self { pointer, fields: serde_json::from_str(raw.get())? })
     }
 
-    /// Takes a field that must be there. `None` where it is missing or faulty; then a fault was collected.
+    /// Reads a field that must be there. Returns `None` if it is missing or invalid; then an error was collected.
     pub fn required<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Value<'a>) -> Result<T, FieldError>,
-        faults: &mut FieldErrors,
+        errors: &mut FieldErrors,
     ) -> Option<T> {
-        let value = self.required_value(name, faults)?;
-        faults.check(read(&value))
+        let value = self.required_value(name, errors)?;
+        errors.check(read(&value))
     }
 
-    /// Takes a field that may be missing: `Some(None)`. The outer `None` stands for a fault, which was collected.
+    /// Reads a field that can be missing. Returns `Some(None)` if it is missing, and `None` if it is invalid; then an error
+    /// was collected.
     pub fn optional<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&Value<'a>) -> Result<T, FieldError>,
-        faults: &mut FieldErrors,
+        errors: &mut FieldErrors,
     ) -> Option<Option<T>> {
         match self.value(name) {
-            Some(value) => faults.check(read(&value)).map(Some),
+            Some(value) => errors.check(read(&value)).map(Some),
             None => Some(None),
         }
     }
 
-    /// Takes the value of a field that must be there, for one that collects faults of its own, such as an array.
-    pub fn required_value(&mut self, name: &'static str, faults: &mut FieldErrors) -> Option<Value<'a>> {
+    /// Returns the value of a field that must be there, for a reader that collects several errors, such as an array's.
+    pub fn required_value(&mut self, name: &'static str, errors: &mut FieldErrors) -> Option<Value<'a>> {
         let value = self.value(name);
         if value.is_none() {
-            faults.push(FieldError::new(self.pointer_to(name), fault::REQUIRED, "is required"));
+            errors.push(FieldError::new(self.pointer_of(name), field_code::REQUIRED, "is required"));
         }
         value
     }
 
-    /// Takes the value of a field, where it is there.
+    /// Returns the value of a field, if it is there.
     pub fn value(&mut self, name: &'static str) -> Option<Value<'a>> {
         let field = self.fields.0.iter_mut().find(|field| field.name == name)?;
-        field.seen = true;
+        field.is_read = true;
         let raw = field.value;
-        Some(Value::new(raw, self.pointer_to(name)))
+        Some(Value::new(raw, self.pointer_of(name)))
     }
 
-    /// Collects the fields that nobody took: unknown ones, and second ones of the same name.
-    pub fn reject_unknown(self, faults: &mut FieldErrors) {
+    /// Collects an error for each field that was not read: unknown ones, and repeated ones.
+    pub fn reject_unknown(self, errors: &mut FieldErrors) {
         for (index, field) in self.fields.0.iter().enumerate() {
             let earlier = self.fields.0[..index].iter().any(|other| other.name == field.name);
             if earlier {
-                faults.push(FieldError::new(
-                    self.pointer_to(&field.name),
-                    fault::DUPLICATE_FIELD,
+                errors.push(FieldError::new(
+                    self.pointer_of(&field.name),
+                    field_code::DUPLICATE_FIELD,
                     "is given more than once",
                 ));
-            } else if !field.seen {
+            } else if !field.is_read {
                 let detail = "there is no such field here";
-                faults.push(FieldError::new(self.pointer_to(&field.name), fault::UNKNOWN_FIELD, detail));
+                errors.push(FieldError::new(self.pointer_of(&field.name), field_code::UNKNOWN_FIELD, detail));
             }
-            if faults.are_full() {
+            if errors.are_full() {
                 return;
             }
         }
     }
 
     /// A JSON Pointer (RFC 6901): `~` and `/` in a name are written `~0` and `~1`.
-    fn pointer_to(&self, name: &str) -> String {
+    fn pointer_of(&self, name: &str) -> String {
         let mut pointer = String::with_capacity(self.pointer.len() + 1 + name.len());
         pointer.push_str(&self.pointer);
         pointer.push('/');
@@ -132,7 +133,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(Name(name)) = map.next_key()? {
-                    fields.push(Field { name, value: map.next_value()?, seen: false });
+                    fields.push(Field { name, value: map.next_value()?, is_read: false });
                 }
                 Ok(Fields(fields))
             }

@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
-use super::{FieldErrors, fault};
+use super::{FieldErrors, field_code};
 use crate::http::error::{ApiError, FieldError};
 
-/// The parameters of a request; what nobody took in the end is unknown.
+/// The parameters of a request. Parameters that are never read are unknown.
 #[derive(Debug)]
 pub struct Query<'a>(Vec<Parameter<'a>>);
 
@@ -13,24 +13,24 @@ pub struct Query<'a>(Vec<Parameter<'a>>);
 struct Parameter<'a> {
     name: Cow<'a, str>,
     value: Cow<'a, str>,
-    seen: bool,
+    is_read: bool,
 }
 
 impl<'a> Query<'a> {
-    /// Splits and decodes a query string, as `Uri::query` gives it.
+    /// Splits and decodes a query string, as `Uri::query` returns it.
     pub fn parse(query: Option<&'a str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        Self(pairs.map(|(name, value)| Parameter { name, value, seen: false }).collect())
+        Self(pairs.map(|(name, value)| Parameter { name, value, is_read: false }).collect())
     }
 
-    /// Refuses every parameter: for routes that have none.
-    pub fn none(query: Option<&'a str>) -> Result<(), ApiError> {
+    /// Fails with 422 if there is any parameter: for routes that have none.
+    pub fn reject_all(query: Option<&'a str>) -> Result<(), ApiError> {
         if query.is_none_or(str::is_empty) {
             return Ok(());
         }
-        let mut faults = FieldErrors::new();
-        Self::parse(query).reject_unknown(&mut faults);
-        faults.into_result(|| Some(()))
+        let mut errors = FieldErrors::new();
+        Self::parse(query).reject_unknown(&mut errors);
+        errors.into_result(|| Some(()))
     }
 
     /// Whether the parameter is given.
@@ -38,50 +38,50 @@ impl<'a> Query<'a> {
         self.0.iter().any(|parameter| parameter.name == name)
     }
 
-    /// Takes a parameter, where it is given. `read` answers a fault's code and detail for what it cannot read.
-    /// `None` also where it is faulty; then a fault was collected.
+    /// Reads a parameter, if it is given. `read` fails with an error's code and detail.
+    /// Returns `None` if the parameter is missing, or invalid; then an error was collected.
     pub fn optional<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(&str) -> Result<T, (&'static str, String)>,
-        faults: &mut FieldErrors,
+        errors: &mut FieldErrors,
     ) -> Option<T> {
         let parameter = self.0.iter_mut().find(|parameter| parameter.name == name)?;
-        parameter.seen = true;
+        parameter.is_read = true;
         match read(&parameter.value) {
             Ok(value) => Some(value),
             Err((code, detail)) => {
-                faults.push(FieldError::new(format!("?{name}"), code, detail));
+                errors.push(FieldError::new(format!("?{name}"), code, detail));
                 None
             }
         }
     }
 
-    /// Takes a parameter that reads as a `T`, whose error says what it must be.
+    /// Reads a parameter as a `T`, whose parse error says what it must be.
     pub fn parsed<T: FromStr<Err: Display>>(
         &mut self,
         name: &'static str,
-        faults: &mut FieldErrors,
+        errors: &mut FieldErrors,
     ) -> Option<T> {
         self.optional(
             name,
-            |text| text.parse().map_err(|error: T::Err| (fault::INVALID_VALUE, error.to_string())),
-            faults,
+            |text| text.parse().map_err(|error: T::Err| (field_code::INVALID_VALUE, error.to_string())),
+            errors,
         )
     }
 
-    /// Takes a whole number within bounds.
+    /// Reads a whole number within bounds.
     pub fn integer(
         &mut self,
         name: &'static str,
         bounds: std::ops::RangeInclusive<i64>,
-        faults: &mut FieldErrors,
+        errors: &mut FieldErrors,
     ) -> Option<i64> {
         let read = |text: &str| {
-            // `i64` would take a leading plus, which JSON and this contract do not know.
+            // `i64` would accept a leading plus, which JSON does not have.
             let digits = text.strip_prefix('-').unwrap_or(text);
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err((fault::INVALID_TYPE, "must be an integer".to_owned()));
+                return Err((field_code::INVALID_TYPE, "must be an integer".to_owned()));
             }
             text.parse().ok().filter(|number| bounds.contains(number)).ok_or_else(|| {
                 let detail = if *bounds.end() == i64::MAX {
@@ -89,26 +89,30 @@ impl<'a> Query<'a> {
                 } else {
                     format!("must be between {} and {}", bounds.start(), bounds.end())
                 };
-                (fault::OUT_OF_RANGE, detail)
+                (field_code::OUT_OF_RANGE, detail)
             })
         };
-        self.optional(name, read, faults)
+        self.optional(name, read, errors)
     }
 
-    /// Collects the parameters that nobody took: unknown ones, and second ones of the same name.
-    pub fn reject_unknown(self, faults: &mut FieldErrors) {
+    /// Collects an error for each parameter that was not read: unknown ones, and repeated ones.
+    pub fn reject_unknown(self, errors: &mut FieldErrors) {
         for (index, parameter) in self.0.iter().enumerate() {
             let pointer = || format!("?{}", parameter.name);
             if self.0[..index].iter().any(|other| other.name == parameter.name) {
-                faults.push(FieldError::new(pointer(), fault::DUPLICATE_FIELD, "is given more than once"));
-            } else if !parameter.seen {
-                faults.push(FieldError::new(
+                errors.push(FieldError::new(
                     pointer(),
-                    fault::UNKNOWN_FIELD,
+                    field_code::DUPLICATE_FIELD,
+                    "is given more than once",
+                ));
+            } else if !parameter.is_read {
+                errors.push(FieldError::new(
+                    pointer(),
+                    field_code::UNKNOWN_FIELD,
                     "there is no such parameter here",
                 ));
             }
-            if faults.are_full() {
+            if errors.are_full() {
                 return;
             }
         }

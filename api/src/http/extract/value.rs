@@ -1,4 +1,4 @@
-//! One JSON value and where it stands.
+//! One JSON value and its place in the body.
 
 use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr};
 
@@ -6,28 +6,28 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::domain::order::Number;
 
-use super::{FieldErrors, Object, fault};
+use super::{FieldErrors, Object, field_code};
 use crate::http::error::FieldError;
 
-/// A value as the client wrote it, to be read as the type that is expected.
+/// A value as the client wrote it, not yet read as the type that is expected.
 #[derive(Clone, Debug)]
 pub struct Value<'a> {
     raw: &'a RawValue,
     pointer: String,
 }
 
-/// A text that may borrow from the body; serde copies a bare `Cow`.
+/// A text that can borrow from the body; serde copies a bare `Cow`.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Value<'a> {
-    /// A value that stands at `pointer`.
+    /// The value at `pointer`.
     pub(crate) fn new(raw: &'a RawValue, pointer: String) -> Self {
         Self { raw, pointer }
     }
 
-    /// A fault at this value.
-    pub fn fault(&self, code: &'static str, detail: impl Into<String>) -> FieldError {
+    /// An error of this value.
+    pub fn error(&self, code: &'static str, detail: impl Into<String>) -> FieldError {
         FieldError::new(self.pointer.clone(), code, detail)
     }
 
@@ -45,26 +45,28 @@ impl<'a> Value<'a> {
         self.starts_with(|byte| byte == b'-' || byte.is_ascii_digit())
     }
 
-    /// A string.
+    /// Reads a string.
     pub fn string(&self) -> Result<Cow<'a, str>, FieldError> {
         if !self.starts_with(|byte| byte == b'"') {
-            return Err(self.fault(fault::INVALID_TYPE, "must be a string"));
+            return Err(self.error(field_code::INVALID_TYPE, "must be a string"));
         }
-        // A lone surrogate is the one thing that JSON's grammar lets through and a string cannot hold.
+        // JSON's grammar allows a lone surrogate; a string cannot hold one.
         serde_json::from_str::<Text<'a>>(self.json())
             .map(|text| text.0)
-            .map_err(|_| self.fault(fault::INVALID_VALUE, "must be valid Unicode text"))
+            .map_err(|_| self.error(field_code::INVALID_VALUE, "must be valid Unicode text"))
     }
 
-    /// A string that reads as a `T`, whose error says what it must be.
+    /// Reads a string as a `T`, whose parse error says what it must be.
     pub fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, FieldError> {
-        self.string()?.parse().map_err(|error: T::Err| self.fault(fault::INVALID_VALUE, error.to_string()))
+        self.string()?
+            .parse()
+            .map_err(|error: T::Err| self.error(field_code::INVALID_VALUE, error.to_string()))
     }
 
-    /// A whole number within bounds. `2.0` and `2e0` are whole numbers too, as in JSON Schema.
+    /// Reads a whole number within bounds. `2.0` and `2e0` are whole numbers too, as in JSON Schema.
     pub fn integer(&self, bounds: RangeInclusive<i64>) -> Result<i64, FieldError> {
         if !self.is_number() {
-            return Err(self.fault(fault::INVALID_TYPE, "must be an integer"));
+            return Err(self.error(field_code::INVALID_TYPE, "must be an integer"));
         }
         let out_of_range = || {
             let detail = if *bounds.end() == i64::MAX {
@@ -72,73 +74,73 @@ impl<'a> Value<'a> {
             } else {
                 format!("must be between {} and {}", bounds.start(), bounds.end())
             };
-            self.fault(fault::OUT_OF_RANGE, detail)
+            self.error(field_code::OUT_OF_RANGE, detail)
         };
         let number = match self.json().parse::<i64>() {
             Ok(number) => number,
             Err(_) => match Number::parse(self.json()) {
                 Some(number) if number.is_integer() => number.to_i64().ok_or_else(out_of_range)?,
-                _ => return Err(self.fault(fault::INVALID_TYPE, "must be an integer")),
+                _ => return Err(self.error(field_code::INVALID_TYPE, "must be an integer")),
             },
         };
         if bounds.contains(&number) { Ok(number) } else { Err(out_of_range()) }
     }
 
-    /// A positive 64-bit integer as an identifier.
+    /// Reads a positive 64-bit integer as an identifier.
     pub fn id<T: TryFrom<i64>>(&self) -> Result<T, FieldError> {
         let id = self.integer(1..=i64::MAX)?;
-        T::try_from(id).map_err(|_| self.fault(fault::OUT_OF_RANGE, "must be a positive 64-bit integer"))
+        T::try_from(id).map_err(|_| self.error(field_code::OUT_OF_RANGE, "must be a positive 64-bit integer"))
     }
 
-    /// The text of a decimal: a JSON number as written, or a string.
+    /// Reads the text of a decimal: a JSON number as written, or a string.
     pub fn decimal(&self) -> Result<Cow<'a, str>, FieldError> {
         if self.is_number() {
             return Ok(Cow::Borrowed(self.json()));
         }
         self.string()
-            .map_err(|_| self.fault(fault::INVALID_TYPE, "must be a number, or a number in a string"))
+            .map_err(|_| self.error(field_code::INVALID_TYPE, "must be a number, or a number in a string"))
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn boolean(&self) -> Result<bool, FieldError> {
-        self.json().parse().map_err(|_| self.fault(fault::INVALID_TYPE, "must be true or false"))
+        self.json().parse().map_err(|_| self.error(field_code::INVALID_TYPE, "must be true or false"))
     }
 
-    /// A list. Each element is read by `item`; a wrong length is one fault, and then no element is looked at.
+    /// Reads a list. `item` reads each element. A wrong length is one error, and then no element is read.
     pub fn array<T>(
         &self,
         length: RangeInclusive<usize>,
-        faults: &mut FieldErrors,
+        errors: &mut FieldErrors,
         mut item: impl FnMut(Value<'a>, &mut FieldErrors) -> Option<T>,
     ) -> Option<Vec<T>> {
         if !self.starts_with(|byte| byte == b'[') {
-            faults.push(self.fault(fault::INVALID_TYPE, "must be an array"));
+            errors.push(self.error(field_code::INVALID_TYPE, "must be an array"));
             return None;
         }
         let Ok(elements) = serde_json::from_str::<Vec<&'a RawValue>>(self.json()) else {
-            faults.push(self.fault(fault::INVALID_TYPE, "must be an array"));
+            errors.push(self.error(field_code::INVALID_TYPE, "must be an array"));
             return None;
         };
         if !length.contains(&elements.len()) {
             let detail = format!("must have {} to {} elements", length.start(), length.end());
-            faults.push(self.fault(fault::INVALID_LENGTH, detail));
+            errors.push(self.error(field_code::INVALID_LENGTH, detail));
             return None;
         }
-        // Every element is read, so that the faults of all are told.
+        // Every element is read, so that the errors of all are reported.
         let items: Vec<Option<T>> = elements
             .into_iter()
             .enumerate()
-            .map(|(index, raw)| item(Value::new(raw, format!("{}/{index}", self.pointer)), faults))
+            .map(|(index, raw)| item(Value::new(raw, format!("{}/{index}", self.pointer)), errors))
             .collect();
         items.into_iter().collect()
     }
 
-    /// An object.
+    /// Reads an object.
     pub fn object(&self) -> Result<Object<'a>, FieldError> {
         if !self.starts_with(|byte| byte == b'{') {
-            return Err(self.fault(fault::INVALID_TYPE, "must be an object"));
+            return Err(self.error(field_code::INVALID_TYPE, "must be an object"));
         }
-        Object::read(self.raw, self.pointer.clone())
-            .map_err(|_| self.fault(fault::INVALID_VALUE, "must have names of valid Unicode text"))
+        Object::from_raw(self.raw, self.pointer.clone())
+            .map_err(|_| self.error(field_code::INVALID_VALUE, "must have names of valid Unicode text"))
     }
 }

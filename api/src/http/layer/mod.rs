@@ -122,7 +122,7 @@ where
     request.extensions_mut().insert(Arc::clone(&context));
 
     let http = &shared.state.config.http;
-    let bodies = shared.bodies.of_route(label);
+    let bodies = shared.bodies.for_route(label);
     let declared = declared_length(&request);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = if let Some(preflight) = http.origins.preflight(&request) {
@@ -131,7 +131,7 @@ where
         error.into_response()
     } else if let Err(error) = admit(route.as_ref(), &context, &shared.state.limits).await {
         error.into_response()
-    } else if let Err(error) = bodies.check_declared(declared) {
+    } else if let Err(error) = bodies.check_declared_length(declared) {
         error.into_response()
     } else {
         request.extensions_mut().insert(bodies);

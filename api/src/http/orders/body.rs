@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         error::{ApiError, FieldError},
-        extract::{FieldErrors, Query, Value, fault},
+        extract::{FieldErrors, Query, Value, field_code},
         layer::Context,
     },
     orders::rules::LineInput,
@@ -56,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let OrderIdPath(id) = OrderIdPath::from_request_parts(parts, state).await?;
-        Query::none(parts.uri.query())?;
+        Query::reject_all(parts.uri.query())?;
         Ok(Self(id))
     }
 }
@@ -128,12 +128,15 @@ fn line(value: &Value<'_>, faults: &mut FieldErrors) -> Option<LineInput> {
 
 fn unit_price(value: &Value<'_>) -> Result<Money, FieldError> {
     let out_of_range = || {
-        value.fault(fault::OUT_OF_RANGE, format!("must be between {} and {}", PRICES.start(), PRICES.end()))
+        value.error(
+            field_code::OUT_OF_RANGE,
+            format!("must be between {} and {}", PRICES.start(), PRICES.end()),
+        )
     };
     match money(&value.decimal()?) {
         Ok(price) if PRICES.contains(&price) => Ok(price),
-        Ok(_) | Err((fault::OUT_OF_RANGE, _)) => Err(out_of_range()),
-        Err((code, detail)) => Err(value.fault(code, detail)),
+        Ok(_) | Err((field_code::OUT_OF_RANGE, _)) => Err(out_of_range()),
+        Err((code, detail)) => Err(value.error(code, detail)),
     }
 }
 
@@ -141,9 +144,9 @@ fn unit_price(value: &Value<'_>) -> Result<Money, FieldError> {
 pub(super) fn money(text: &str) -> Result<Money, (&'static str, String)> {
     text.parse().map_err(|error: MoneyError| {
         let code = match error {
-            MoneyError::TooManyDecimals => fault::TOO_MANY_DECIMALS,
-            MoneyError::TooLarge => fault::OUT_OF_RANGE,
-            MoneyError::NotANumber => fault::INVALID_VALUE,
+            MoneyError::TooManyDecimals => field_code::TOO_MANY_DECIMALS,
+            MoneyError::TooLarge => field_code::OUT_OF_RANGE,
+            MoneyError::NotANumber => field_code::INVALID_VALUE,
         };
         (code, error.to_string())
     })
@@ -152,17 +155,17 @@ pub(super) fn money(text: &str) -> Result<Money, (&'static str, String)> {
 /// Reads a date; the error is a fault's code and detail. There is no year 0: PostgreSQL calls it 1 BC, and cannot read what
 /// it has written for it.
 pub(super) fn date(text: &str) -> Result<Date, (&'static str, String)> {
-    timestamp::parse_date(text)
-        .filter(|date| date.year() > 0)
-        .ok_or_else(|| (fault::INVALID_VALUE, "must be a date, as YYYY-MM-DD, from the year 1 on".to_owned()))
+    timestamp::parse_date(text).filter(|date| date.year() > 0).ok_or_else(|| {
+        (field_code::INVALID_VALUE, "must be a date, as YYYY-MM-DD, from the year 1 on".to_owned())
+    })
 }
 
 /// Reads `order_date`: not after today, anywhere on Earth.
 pub(super) fn order_date(value: &Value<'_>, latest: Date) -> Result<Date, FieldError> {
-    let date = date(&value.string()?).map_err(|(code, detail)| value.fault(code, detail))?;
+    let date = date(&value.string()?).map_err(|(code, detail)| value.error(code, detail))?;
     if date > latest {
         let detail = format!("must not be after {}", timestamp::format_date(latest));
-        return Err(value.fault(fault::OUT_OF_RANGE, detail));
+        return Err(value.error(field_code::OUT_OF_RANGE, detail));
     }
     Ok(date)
 }

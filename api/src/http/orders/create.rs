@@ -28,7 +28,7 @@ use crate::{
     auth::{Caller, Role},
     http::{
         error::{ApiError, Code, Problem},
-        extract::{FieldErrors, JsonBody, Object, Value, fault},
+        extract::{FieldErrors, JsonBody, Object, Value, field_code},
         layer::Context,
     },
     orders::{rules::LineInput, writer::CreateJob},
@@ -112,7 +112,7 @@ impl Command {
             "status",
             |value| match value.parsed()? {
                 OrderStatus::Pending => Ok(()),
-                _ => Err(value.fault(fault::INVALID_VALUE, "an order begins as PENDING")),
+                _ => Err(value.error(field_code::INVALID_VALUE, "an order begins as PENDING")),
             },
             &mut faults,
         );

@@ -16,7 +16,7 @@ use crate::{
     db::{self, COUNTED, Filter, Position, Start},
     http::{
         error::{ApiError, Code, FieldError, Problem},
-        extract::{FieldErrors, Query, fault},
+        extract::{FieldErrors, Query, field_code},
     },
     state::AppState,
 };
@@ -103,12 +103,16 @@ impl Wanted {
         let after = query.optional("cursor", after, &mut faults);
         let page = query.integer("page", 1..=i64::MAX, &mut faults);
         if query.has("cursor") && page.is_some() {
-            faults.push(FieldError::new("?page", fault::INVALID_VALUE, "cannot be combined with a cursor"));
+            faults.push(FieldError::new(
+                "?page",
+                field_code::INVALID_VALUE,
+                "cannot be combined with a cursor",
+            ));
         }
         let page = page.unwrap_or(1);
         if (page - 1).saturating_mul(size) > COUNTED {
             let detail = format!("reaches {COUNTED} orders deep; go on with `cursor`, from a `next_cursor`");
-            faults.push(FieldError::new("?page", fault::OUT_OF_RANGE, detail));
+            faults.push(FieldError::new("?page", field_code::OUT_OF_RANGE, detail));
         }
         let filter = filter(&mut query, &mut faults);
         query.reject_unknown(&mut faults);
@@ -155,7 +159,7 @@ impl Wanted {
 
 fn after(text: &str) -> Result<Position, (&'static str, String)> {
     page_cursor::read(text)
-        .ok_or_else(|| (fault::INVALID_VALUE, "must be the next_cursor of an answer".to_owned()))
+        .ok_or_else(|| (field_code::INVALID_VALUE, "must be the next_cursor of an answer".to_owned()))
 }
 
 fn filter(query: &mut Query<'_>, faults: &mut FieldErrors) -> Filter {
@@ -177,7 +181,7 @@ fn filter(query: &mut Query<'_>, faults: &mut FieldErrors) -> Filter {
 fn ordered<T: PartialOrd>(from: &str, to: &str, low: Option<T>, high: Option<T>, faults: &mut FieldErrors) {
     if low.zip(high).is_some_and(|(low, high)| low > high) {
         let detail = format!("must not be less than {from}");
-        faults.push(FieldError::new(format!("?{to}"), fault::OUT_OF_RANGE, detail));
+        faults.push(FieldError::new(format!("?{to}"), field_code::OUT_OF_RANGE, detail));
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::places::Places;
-use crate::http::{error::ApiError, held_bytes::held_bytes};
+use crate::http::{bytes_with_permit::bytes_with_permit, error::ApiError};
 
 /// Answers up to this size are not counted: 16 KiB. The kernel takes as much from the slowest client.
 const FREE_BYTES: u64 = 16 * 1024;
@@ -47,7 +47,7 @@ impl AnswerBudget {
         let (parts, body) = response.into_parts();
         // It is whole already: nothing is copied, and nothing waits.
         let bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(ApiError::internal)?;
-        Ok(Response::from_parts(parts, Body::from(held_bytes(bytes, permit))))
+        Ok(Response::from_parts(parts, Body::from(bytes_with_permit(bytes, permit))))
     }
 
     async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
