@@ -8,12 +8,12 @@ use anyhow::{anyhow, ensure};
 use tokio::sync::OnceCell;
 
 use crate::arguments::Case;
+use crate::dataset;
 use crate::pgbench::Pgbench;
 use crate::plan::Plan;
 use crate::programs::Environment;
 use crate::progress::Progress;
 use crate::report::{self, Machine, Outcome};
-use crate::seed;
 use crate::servers::{Servers, pool};
 use crate::wrk::Wrk;
 
@@ -104,7 +104,7 @@ impl Bench {
                 self.progress.tell(format!("seeding {} orders", self.plan.orders));
                 let system = self.servers.database("seeded").await?;
                 let orders = pool(&system).await?;
-                seed::orders(&orders, self.plan.orders).await?;
+                dataset::insert_orders(&orders, self.plan.orders).await?;
                 orders.close().await;
                 let reference = self.servers.copy("seeded", "seeded_reference").await?;
                 Ok(Seeded { system, reference })

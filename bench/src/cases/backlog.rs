@@ -11,7 +11,7 @@ use crate::bench::Bench;
 use crate::report::{About, Outcome, Target};
 use crate::servers::pool;
 use crate::stats::{float, latencies};
-use crate::{broker, programs, seed};
+use crate::{broker, dataset, programs};
 
 pub(super) const ABOUT: About = About {
     case: "backlog",
@@ -57,9 +57,9 @@ impl Backlog {
     async fn write(bench: &Bench, name: &str, events: i64) -> anyhow::Result<Self> {
         let url = bench.servers.database(name).await?;
         let db = pool(&url).await?;
-        seed::outbox(&db, 1, events).await?;
+        dataset::append_created_events(&db, 1, events).await?;
         // As if they had been recorded, too, so that only the relay publishes them and not the reconciler.
-        seed::history_of_outbox(&db).await?;
+        dataset::record_outbox_history(&db).await?;
         sqlx::query("CREATE TABLE relay_before AS SELECT * FROM relay").execute(&db).await?;
         Ok(Self { url, db, events: u64::try_from(events)? })
     }

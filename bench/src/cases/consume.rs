@@ -10,13 +10,13 @@ use sqlx::{Executor, PgPool};
 use super::{Sample, alternate};
 use crate::bench::Bench;
 use crate::cpu::Costs;
+use crate::dataset::CUSTOMERS;
 use crate::pgbench::Length;
 use crate::programs;
 use crate::report::{About, Outcome, Target};
-use crate::seed::CUSTOMERS;
 use crate::servers::pool;
 use crate::stats::{float, latencies};
-use crate::{broker, events};
+use crate::{broker, dataset};
 
 pub(super) const ABOUT: About = About {
     case: "consume",
@@ -78,7 +78,7 @@ async fn publish(bench: &Bench, first: i64) -> anyhow::Result<()> {
     for ids in ids.chunks(BATCH) {
         let batch = ids
             .iter()
-            .map(|id| Ok(events::created(*id)?.to_envelope()))
+            .map(|id| Ok(dataset::created_event(*id)?.to_envelope()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let outcomes = sink.publish(&batch).await;
         ensure!(
@@ -139,7 +139,7 @@ async fn verify(bench: &Bench, db: &PgPool) -> anyhow::Result<()> {
 
 /// A statement of 100 rows with the same contents.
 fn script() -> anyhow::Result<String> {
-    let event = events::created(4_242_424_242)?;
+    let event = dataset::created_event(4_242_424_242)?;
     let changes = crate::pgbench::literal(event.data.changes.json());
     let last = ROWS - 1;
     Ok(format!(

@@ -10,7 +10,7 @@ use crate::report::{About, Outcome, Target, number};
 use crate::servers::pool;
 use crate::stats::float;
 use crate::wrk::Requests;
-use crate::{events, tokens};
+use crate::{dataset, tokens};
 
 pub(super) const ABOUT: About = About {
     case: "create",
@@ -128,7 +128,7 @@ pub(super) async fn recorded(db: &PgPool) -> anyhow::Result<()> {
 }
 
 fn script() -> anyhow::Result<String> {
-    let payload = crate::pgbench::literal(&events::created(4_242_424_242)?.to_envelope().body);
+    let payload = crate::pgbench::literal(&dataset::created_event(4_242_424_242)?.to_envelope().body);
     Ok(format!(
         "\\set customer random(1, {CUSTOMERS})
          \\set product random(1, {CUSTOMERS})

@@ -5,8 +5,8 @@ use testbed::{free_port, http};
 
 use super::{Sample, alternate};
 use crate::bench::Bench;
+use crate::dataset::CUSTOMERS;
 use crate::report::{About, Outcome, Target};
-use crate::seed::CUSTOMERS;
 use crate::wrk::Requests;
 use crate::{bare, programs, tokens};
 

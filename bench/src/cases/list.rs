@@ -2,9 +2,9 @@
 
 use super::{Sample, alternate};
 use crate::bench::Bench;
+use crate::dataset::CUSTOMERS;
 use crate::pgbench::Length;
 use crate::report::{About, Outcome, Target};
-use crate::seed::CUSTOMERS;
 use crate::wrk::Requests;
 use crate::{programs, tokens};
 

@@ -3,12 +3,12 @@
 use super::create::{published, recorded};
 use super::{Sample, alternate};
 use crate::bench::Bench;
+use crate::dataset::CUSTOMERS;
 use crate::pgbench::Length;
 use crate::report::{About, Outcome, Target};
-use crate::seed::CUSTOMERS;
 use crate::servers::pool;
 use crate::wrk::Requests;
-use crate::{events, programs, tokens};
+use crate::{dataset, programs, tokens};
 
 pub(super) const ABOUT: About = About {
     case: "update",
@@ -92,7 +92,7 @@ fn requests(first: i64, count: i64, orders: i64) -> anyhow::Result<Requests> {
 }
 
 fn script(orders: i64) -> anyhow::Result<String> {
-    let payload = crate::pgbench::literal(&events::updated(4_242_424_242)?.to_envelope().body);
+    let payload = crate::pgbench::literal(&dataset::updated_event(4_242_424_242)?.to_envelope().body);
     Ok(format!(
         "\\set id random(1, {orders})
          BEGIN;

@@ -2,29 +2,25 @@
 
 use std::fmt::Write as _;
 
-use super::svg::{self, Axes, Series};
+use super::plots::{self, Series};
 use super::{Machine, Outcome, cells, number};
 use crate::stats::{Latencies, float, quantile_ms};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1c1f24; --paper: #fff; --faint: #8a919c; --rule: #d9dde3;
-  --c0: #2463c9; --c1: #d97706; --c2: #15803d; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #15181d; --faint: #8f97a3; --rule: #333a44;
-  --c0: #6ea2f7; --c1: #f5a742; --c2: #4ade80; } }
+  --good: #15803d; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #15181d; --faint: #8f97a3; --rule: #333a44; --good: #4ade80; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 75rem;
   margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--rule); }
-.no { color: #dc2626; font-weight: 600; } .yes { color: var(--c2); font-weight: 600; }
+.no { color: #dc2626; font-weight: 600; } .yes { color: var(--good); font-weight: 600; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
-svg { width: 100%; } svg text { font-size: 11px; fill: var(--faint); } svg .title { font-size: 13px; fill: var(--ink); }
-.grid { stroke: var(--rule); } .line { fill: none; stroke-width: 2; }
-.line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); }
-.bar.c0 { fill: var(--c0); } .bar.c1 { fill: var(--c1); } .bar.c2 { fill: var(--c2); }
+svg { background: #fff; border-radius: .3rem; }
 p { max-width: 48rem; } .faint { color: var(--faint); }
 ";
 
-pub(super) fn page(machine: &Machine, outcomes: &[Outcome]) -> String {
+pub(super) fn page(machine: &Machine, outcomes: &[Outcome]) -> anyhow::Result<String> {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -45,17 +41,17 @@ pub(super) fn page(machine: &Machine, outcomes: &[Outcome]) -> String {
     html += "</table>\n<p class=\"faint\">Medians over rounds in which case and reference took turns. The spread is \
              the whole range of the rounds, relative to the median.</p>\n";
     for outcome in outcomes {
-        section(&mut html, outcome);
+        write_section(&mut html, outcome)?;
     }
-    html + "</html>\n"
+    Ok(html + "</html>\n")
 }
 
-fn section(html: &mut String, outcome: &Outcome) {
+fn write_section(html: &mut String, outcome: &Outcome) -> anyhow::Result<()> {
     let _infallible =
         writeln!(html, "<h2 id=\"{0}\">{0}</h2>\n<p>{1}</p>", outcome.row.case, escape(outcome.about));
     if let Some(error) = &outcome.row.error {
         let _infallible = writeln!(html, "<p class=\"no\">It could not be measured: {}</p>", escape(error));
-        return;
+        return Ok(());
     }
     *html += "<div class=\"plots\">\n";
     let names: &[&str] =
@@ -65,24 +61,24 @@ fn section(html: &mut String, outcome: &Outcome) {
         .iter()
         .map(|(value, reference)| std::iter::once(*value).chain(*reference).collect())
         .collect();
-    *html += &svg::bars(&format!("{}, each round", outcome.row.unit), names, &groups);
-    if !outcome.latencies.is_empty() {
-        *html += &percentiles(&outcome.latencies);
+    // A single figure stands in the table.
+    if groups.iter().flatten().count() > 1 {
+        *html += &plots::draw_bars(&format!("{}, each round", outcome.row.unit), names, &groups)?;
     }
-    if !outcome.lag.is_empty() {
-        *html += &lag(outcome);
-    }
+    *html += &draw_percentiles(&outcome.latencies)?;
+    *html += &draw_lag(outcome)?;
     *html += "</div>\n";
     for (name, latency) in &outcome.latencies {
-        let _infallible = writeln!(html, "<p class=\"faint\">Latency, {name}: {}</p>", summary(latency));
+        let _infallible = writeln!(html, "<p class=\"faint\">Latency, {name}: {}</p>", summarize(latency));
     }
     for note in &outcome.notes {
         let _infallible = writeln!(html, "<p>{}</p>", escape(note));
     }
+    Ok(())
 }
 
-/// The latency below which so many lie: each step to the right is ten times rarer.
-fn percentiles(latencies: &[(&'static str, Latencies)]) -> String {
+/// The latency by percentile: each step to the right is ten times rarer.
+fn draw_percentiles(latencies: &[(&'static str, Latencies)]) -> anyhow::Result<String> {
     let steps = (0..=40).map(|step| f64::from(step) / 10.0);
     let series: Vec<Series<'_>> = latencies
         .iter()
@@ -96,34 +92,25 @@ fn percentiles(latencies: &[(&'static str, Latencies)]) -> String {
             Series { name, points: points.collect() }
         })
         .collect();
-    let ticks = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"];
-    let x_ticks = (0_i32..).map(f64::from).zip(ticks.map(str::to_owned)).collect();
-    let axes = Axes { title: "latency in milliseconds", x_label: "percentile", x_ticks, logarithmic: true };
-    svg::lines(&axes, &series)
+    plots::draw_lines("latency in milliseconds", "percentile", percentile_label, &series)
 }
 
-fn lag(outcome: &Outcome) -> String {
+/// 0 %, 90 %, 99 %, 99.9 % and so on at the whole steps.
+fn percentile_label(step: f64) -> String {
+    let whole = plots::whole_number(step);
+    if whole.is_empty() { whole } else { format!("{} %", 100.0 - 10_f64.powf(2.0 - step.round())) }
+}
+
+fn draw_lag(outcome: &Outcome) -> anyhow::Result<String> {
     let line = |name, value: fn(&super::LagPoint) -> f64| Series {
         name,
         points: outcome.lag.iter().map(|point| (point.at, value(point))).collect(),
     };
     let series = [line("median", |at| at.p50), line("p99", |at| at.p99), line("slowest", |at| at.max)];
-    let x_ticks =
-        (0_i32..=20).map(|step| f64::from(step * 5)).map(|at| (at, number_of_seconds(at))).collect();
-    let axes = Axes {
-        title: "lag in milliseconds",
-        x_label: "seconds since the first commit",
-        x_ticks,
-        logarithmic: true,
-    };
-    svg::lines(&axes, &series)
+    plots::draw_lines("lag in milliseconds", "seconds since the first commit", plots::whole_number, &series)
 }
 
-fn number_of_seconds(at: f64) -> String {
-    format!("{at:.0}")
-}
-
-fn summary(latency: &Latencies) -> String {
+fn summarize(latency: &Latencies) -> String {
     let at = |share| number(quantile_ms(latency, share));
     format!(
         "p50 {} ms, p90 {} ms, p99 {} ms, p99.9 {} ms, slowest {} ms, of {}",

@@ -1,8 +1,8 @@
-//! What the bench tells: a table on the terminal, `report.json` for programs, `report.html` for people.
+//! What the bench reports: a table on the terminal, `report.json` for programs, `report.html` for people.
 
 mod html;
 mod machine;
-mod svg;
+mod plots;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ pub struct Row {
     pub value: Option<f64>,
     /// Of `value` and `reference`.
     pub unit: &'static str,
-    /// The median of the reference; none where the target is absolute.
+    /// The median of the reference; none if the target is absolute.
     pub reference: Option<f64>,
-    /// The median of the rounds' ratios; none where the target is absolute.
+    /// The median of the rounds' ratios; none if the target is absolute.
     pub ratio: Option<f64>,
     /// Highest less lowest of the rounds' ratios (or values), as a share of their median.
     pub spread: f64,
@@ -79,14 +79,14 @@ pub struct About {
     pub text: &'static str,
 }
 
-/// Everything that a case gave.
+/// The results of a case.
 #[derive(Debug)]
 pub struct Outcome {
     /// Its row of the table.
     pub row: Row,
     /// What was measured, against what, in a sentence or two.
     pub about: &'static str,
-    /// Each round: the value, and the reference's where there is one.
+    /// Each round: the value, and the reference's if there is one.
     pub rounds: Vec<(f64, Option<f64>)>,
     /// Latencies by name.
     pub latencies: Vec<(&'static str, Latencies)>,
@@ -144,12 +144,11 @@ pub fn write(folder: &Path, machine: &Machine, outcomes: &[Outcome]) -> anyhow::
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let rows: Vec<&Row> = outcomes.iter().map(|outcome| &outcome.row).collect();
     std::fs::write(folder.join("report.json"), serde_json::to_string_pretty(&rows)? + "\n")?;
-    std::fs::write(folder.join("report.html"), html::page(machine, outcomes))?;
+    std::fs::write(folder.join("report.html"), html::page(machine, outcomes)?)?;
     Ok(())
 }
 
-/// The table, in Markdown, so that it can be read on a terminal and pasted into a document. Below it stands why cases are
-/// missing.
+/// The table, in Markdown, so that it can be read on a terminal and pasted into a document. Below it, each failed case with its reason.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut lines = vec![[
         "case".to_owned(),

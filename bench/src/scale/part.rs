@@ -17,7 +17,7 @@ use worker::handlers::cache::CacheHandler;
 use worker::handlers::history::HistoryHandler;
 use worker::handlers::{EventHandler, HandlerError, HandlerEvent};
 
-use crate::events;
+use crate::dataset;
 
 /// Added for each event to each handler.
 const DELAY: Duration = Duration::from_millis(5);
@@ -49,7 +49,7 @@ pub async fn publish(count: i64) -> anyhow::Result<()> {
     for ids in ids.chunks(BATCH) {
         let batch = ids
             .iter()
-            .map(|id| Ok(events::created(*id)?.to_envelope()))
+            .map(|id| Ok(dataset::created_event(*id)?.to_envelope()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let outcomes = sink.publish(&batch).await;
         let all = outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Confirmed));

@@ -1,13 +1,67 @@
-//! Orders and events that were there before, written by SQL in one go.
+//! The orders and events of the bench: as values for its clients, and as SQL that writes many of them at once.
 
+use shared::domain::clock::Clock;
+use shared::domain::event::{Event, Happened};
+use shared::domain::order::{CustomerId, LineId, Money, Order, OrderId, OrderLine, OrderStatus, ProductId};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
-/// Customers among whom seeded orders are dealt out evenly.
+/// Seeded orders belong to this many customers in turn.
 pub const CUSTOMERS: i64 = 10_000;
+/// The order id in the template of an event, which SQL replaces.
+const TEMPLATE_ID: i64 = 4_242_424_242;
+/// Any trace: events carry one.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// The creation of a two-line order, now.
+pub fn created_event(id: i64) -> anyhow::Result<Event> {
+    let now = Clock::System.now();
+    let customer = CustomerId::try_from(1 + id % CUSTOMERS)?;
+    let line = |number, product, quantity, price: &str| {
+        anyhow::Ok(OrderLine {
+            id: LineId::try_from(number)?,
+            product_id: ProductId::try_from(product)?,
+            quantity,
+            unit_price: price.parse::<Money>()?,
+        })
+    };
+    let order = Order {
+        id: OrderId::try_from(id)?,
+        customer_id: customer,
+        order_date: now.date(),
+        status: OrderStatus::Pending,
+        total_amount: "66.00".parse()?,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+        lines: vec![line(2 * id - 1, 1001, 2, "25.50")?, line(2 * id, 1002, 1, "15.00")?],
+    };
+    Ok(Event::created(order, happened_at(now, customer)))
+}
+
+/// The same with a nil event id, for SQL to fill in.
+fn created_template(id: i64) -> anyhow::Result<Event> {
+    let mut event = created_event(id)?;
+    event.id = Uuid::nil();
+    Ok(event)
+}
+
+/// The confirmation of the same order.
+pub fn updated_event(id: i64) -> anyhow::Result<Event> {
+    let before = created_event(id)?.data.order.into_value();
+    let after = Order { status: OrderStatus::Confirmed, version: 2, ..before.clone() };
+    let happened = happened_at(after.updated_at, after.customer_id);
+    Ok(Event::updated(&before, after, happened))
+}
+
+fn happened_at(time: OffsetDateTime, performed_by: CustomerId) -> Happened {
+    Happened { time, performed_by, traceparent: Some(TRACE.to_owned()) }
+}
 
 /// Writes this many two-line orders, as if they had been created one every second until now, and nothing else: seeded
 /// orders have no events, so that nothing begins to publish them.
-pub async fn orders(pool: &PgPool, count: i64) -> anyhow::Result<()> {
+pub async fn insert_orders(pool: &PgPool, count: i64) -> anyhow::Result<()> {
     let mut connection = pool.acquire().await?;
     let lines = 2 * count;
     for sql in [
@@ -38,13 +92,10 @@ pub async fn orders(pool: &PgPool, count: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stands in the payload for the order's id.
-const ID: &str = "4242424242";
-
 /// Appends this many creations to the log, in transactions of 500 events, beginning with this order id.
-pub async fn outbox(pool: &PgPool, first: i64, count: i64) -> anyhow::Result<()> {
+pub async fn append_created_events(pool: &PgPool, first: i64, count: i64) -> anyhow::Result<()> {
     let mut connection = pool.acquire().await?;
-    let payload = crate::events::template(ID.parse()?)?.to_envelope().body.replace('\'', "''");
+    let payload = created_template(TEMPLATE_ID)?.to_envelope().body.replace('\'', "''");
     let last = first + count - 1;
     for sql in [
         "SET synchronous_commit = off".to_owned(),
@@ -53,7 +104,7 @@ pub async fn outbox(pool: &PgPool, first: i64, count: i64) -> anyhow::Result<()>
                WHILE at <= {last} LOOP
                  INSERT INTO outbox (event_id, event_type, order_id, version, payload)
                  SELECT event_id, 'OrderCreated', id, 1,
-                        replace(replace('{payload}', '{ID}', id::text), '00000000-0000-0000-0000-000000000000',
+                        replace(replace('{payload}', '{TEMPLATE_ID}', id::text), '00000000-0000-0000-0000-000000000000',
                                 event_id::text)
                  FROM (SELECT id, gen_random_uuid() AS event_id FROM generate_series(at, least(at + 499, {last})) id) t;
                  COMMIT;
@@ -71,7 +122,7 @@ pub async fn outbox(pool: &PgPool, first: i64, count: i64) -> anyhow::Result<()>
 }
 
 /// A history row for each event of the log.
-pub async fn history_of_outbox(pool: &PgPool) -> anyhow::Result<()> {
+pub async fn record_outbox_history(pool: &PgPool) -> anyhow::Result<()> {
     sqlx::raw_sql(
         "INSERT INTO order_history
              (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
