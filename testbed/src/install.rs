@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use rustix::process::geteuid;
 use tokio::sync::Mutex;
 
+use crate::paths;
 use crate::process::Launch;
-use crate::{paths, python};
 
 /// A program and where it comes from.
 #[derive(Debug)]
@@ -62,12 +62,30 @@ pub const CURL: Package = tool("curl", "curl", "curl", "curl");
 /// What libFuzzer is written in.
 pub const CXX: Package = tool("a C++ compiler", "c++", "g++", "gcc");
 
+/// What is needed of Python, for error messages.
+pub(crate) const PYTHON_TITLE: &str = "Python 3.11, 3.12 or 3.13 with venv";
+/// Its programs. The packages that the `requirements.txt` files pin were tried on these versions.
+const PYTHONS: &[&str] = &["python3.11", "python3.12", "python3.13", "python3"];
+/// Fails on a Python of another version, or one that cannot make virtual environments.
+const PYTHON_CHECK: &str =
+    "import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))";
+
 /// One installation at a time: package managers hold a lock.
 static INSTALLING: Mutex<()> = Mutex::const_new(());
 
 /// A program of any version on the `PATH`.
 const fn tool(title: &'static str, binary: &'static str, apt: &'static str, brew: &'static str) -> Package {
     Package { title, binary, folders: &[], least: 0, apt, brew, variable: "PATH" }
+}
+
+/// A suitable Python on this machine.
+pub fn find_python() -> Option<&'static str> {
+    PYTHONS.iter().copied().find(|python| exists(python) && runs_python(python.as_ref(), PYTHON_CHECK))
+}
+
+/// Whether a Python runs these lines without an error.
+pub(crate) fn runs_python(python: &Path, lines: &str) -> bool {
+    Command::new(python).args(["-c", lines]).output().is_ok_and(|output| output.status.success())
 }
 
 /// Installs everything that is missing of these, and says so. Fails with a list of all that is missing still.
@@ -119,7 +137,7 @@ impl Need<'_> {
     fn is_met(self) -> bool {
         match self {
             Self::Program(package) => package.find().is_some(),
-            Self::Python => python::find().is_some(),
+            Self::Python => find_python().is_some(),
         }
     }
 
@@ -142,7 +160,7 @@ impl Need<'_> {
             Self::Program(Package { title, least, variable, .. }) => {
                 format!("{title} {least} or newer, or {variable} set to a server that runs")
             }
-            Self::Python => python::TITLE.to_owned(),
+            Self::Python => PYTHON_TITLE.to_owned(),
         }
     }
 }

@@ -3,28 +3,15 @@
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::Context;
 
-use crate::install::{self, Need};
+use crate::install::{self, Need, PYTHON_TITLE};
 use crate::paths;
 use crate::process::Launch;
 
-/// What is needed, for people.
-pub(crate) const TITLE: &str = "Python 3.11, 3.12 or 3.13 with venv";
-/// Where it is looked for. The packages that the `requirements.txt` files pin were tried on these versions.
-const PYTHONS: &[&str] = &["python3.11", "python3.12", "python3.13", "python3"];
-/// Whether a Python is one of these and can make virtual environments.
-const CHECK: &str = "import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))";
-
-/// A suitable Python on this machine.
-pub fn find() -> Option<&'static str> {
-    PYTHONS.iter().copied().find(|python| install::exists(python) && runs(python.as_ref(), CHECK))
-}
-
-/// The folder of the virtual environment with the packages that `requirements` pins, which is made first where it is
-/// missing; so is Python. `otherwise` says in an error what to do if it cannot be had.
+/// Returns the folder of a virtual environment with the packages that `requirements` pins. Makes it, and installs Python, if
+/// they are missing. Errors end with `otherwise`: what to do without this environment.
 pub async fn environment(title: &str, requirements: &Path, otherwise: &str) -> anyhow::Result<PathBuf> {
     let pinned = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let mut hasher = DefaultHasher::new();
@@ -37,13 +24,15 @@ pub async fn environment(title: &str, requirements: &Path, otherwise: &str) -> a
     let lock = File::create(folder.join("lock"))?;
     let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
     // An environment of a Python that has been replaced by a newer one finds its packages no more.
-    if environment.join("complete").is_file() && runs(&environment.join("bin/python"), "import pip") {
+    if environment.join("complete").is_file()
+        && install::runs_python(&environment.join("bin/python"), "import pip")
+    {
         return Ok(environment);
     }
 
     let provided = install::provide(&[Need::Python]).await;
-    provided.with_context(|| format!("{title} needs {TITLE}; or {otherwise}"))?;
-    let python = find().context("there is no Python")?;
+    provided.with_context(|| format!("{title} needs {PYTHON_TITLE}; or {otherwise}"))?;
+    let python = install::find_python().context("there is no Python")?;
     let file = requirements.strip_prefix(paths::workspace()).unwrap_or(requirements).display();
     println!("  {title} is missing, installing it: {python} -m venv, pip install -r {file}");
     let log = paths::data().join("logs/install.log");
@@ -63,9 +52,4 @@ pub async fn environment(title: &str, requirements: &Path, otherwise: &str) -> a
 
 fn pip(environment: &Path, log: &Path) -> Launch {
     Launch::new(environment.join("bin/python"), log).args(["-m", "pip", "install", "--quiet"])
-}
-
-/// Whether a Python runs these lines without an error.
-fn runs(python: &Path, lines: &str) -> bool {
-    Command::new(python).args(["-c", lines]).output().is_ok_and(|output| output.status.success())
 }
