@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use testbed::native::Storage;
 use testbed::process::Launch;
-use testbed::{paths, python, source};
+use testbed::{install, paths, python, source};
 
 use crate::say::say;
 use crate::system::{self, Role, System};
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn test(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
     // Before anything is built, so that nobody learns after minutes that something is missing.
     if let Err(error) = needs::for_tests(!args.without_python).await {
-        let is_python_missing = !args.without_python && python::find().is_none();
+        let is_python_missing = !args.without_python && install::find_python().is_none();
         let hint = if is_python_missing { "\nWithout Python: cargo xtask test --without-python" } else { "" };
         bail!("{error:#}{hint}");
     }
