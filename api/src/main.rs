@@ -76,7 +76,7 @@ fn runtime(env: &Env) -> anyhow::Result<Runtime> {
 }
 
 async fn serve(config: ApiConfig) -> anyhow::Result<()> {
-    let _last_lines = telemetry::init(&config.telemetry)?;
+    let _last_lines = telemetry::init(&config.telemetry);
     let metrics = telemetry::install_metrics()?;
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals()?;

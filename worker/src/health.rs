@@ -72,7 +72,7 @@ impl Health {
             .fetch_one(&mut *db)
             .await
         };
-        let read_only = self.db.read(probe).await.map_err(|error| {
+        let read_only = self.db.read_with_retry(probe).await.map_err(|error| {
             self.schema.forget();
             chain(&error)
         })?;

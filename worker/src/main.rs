@@ -43,7 +43,7 @@ fn execute(command: Command, config: WorkerConfig, threads: usize) -> anyhow::Re
 }
 
 async fn consume(config: WorkerConfig) -> anyhow::Result<()> {
-    let _last_lines = telemetry::init(&config.telemetry).context("cannot start logging")?;
+    let _last_lines = telemetry::init(&config.telemetry);
     let ended = run::run(config).await;
     telemetry::flush_traces().await;
     ended

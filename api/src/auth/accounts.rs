@@ -66,7 +66,7 @@ pub(crate) async fn create(
             .await
         }
     };
-    match db.write(false, insert).await {
+    match db.write_with_retry(false, insert).await {
         Ok((id, _)) => Ok(Created::Account(id.try_into().map_err(ApiError::internal)?)),
         Err(WriteError { error, in_doubt }) if error.violates("accounts_email_unique") => {
             // The salted hash is this request's own: an earlier attempt, whose answer was lost, has made the account.
@@ -92,7 +92,7 @@ pub(crate) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, 
         .fetch_optional(&mut *db)
         .await
     };
-    let row = db.read(select).await?;
+    let row = db.read_with_retry(select).await?;
     row.map(|row| {
         let customer_id = row.customer_id.try_into().map_err(ApiError::internal)?;
         Ok(Account {
@@ -116,7 +116,7 @@ pub(crate) async fn standing(db: &DbPool, customer: CustomerId) -> Result<Standi
         .fetch_one(&mut *db)
         .await
     };
-    let row = db.read(select).await?;
+    let row = db.read_with_retry(select).await?;
     Ok(Standing {
         role: row.role.as_deref().map(parse_role).transpose()?,
         generation: row.generation.unwrap_or(0),
@@ -141,7 +141,7 @@ pub(crate) async fn end_sessions(
         .execute(&mut *db)
         .await
     };
-    db.write(false, upsert).await.map_err(|failed| failed.error)?;
+    db.write_with_retry(false, upsert).await.map_err(|failed| failed.error)?;
     Ok(())
 }
 

@@ -138,7 +138,7 @@ pub(crate) async fn begin(
     let mut pipeline = redis::pipe();
     pipeline.atomic().hset(key(&session), "current", &token).ignore();
     pipeline.pexpire(key(&session), ttl_ms()).ignore();
-    redis.run_all::<()>(&pipeline).await?;
+    redis.run_pipeline::<()>(&pipeline).await?;
     sign(tokens, caller, &session, &token, &new_id(), now)
 }
 
@@ -174,7 +174,7 @@ pub(crate) async fn rotate(
         .arg(ttl_ms())
         .arg(MAX_SPENT)
         .arg(presented.issued_at);
-    let successor: Vec<String> = redis.invoke(&invocation, DEADLINE).await?;
+    let successor: Vec<String> = redis.run_script(&invocation, DEADLINE).await?;
     let (token, access, second) = match successor.as_slice() {
         [token, access, second] => (token, access, second),
         [] => return Ok(Err(TokenError::SessionOver)),
@@ -192,7 +192,7 @@ pub(crate) async fn rotate(
 /// Ends the session that a token belongs to, with every token of it.
 pub(crate) async fn end(redis: &Redis, presented: &RefreshToken) -> Result<(), ApiError> {
     let session = presented.jti.split_once('.').map_or(presented.jti.as_str(), |(session, _)| session);
-    Ok(redis.run(redis::cmd("DEL").arg(key(session))).await?)
+    Ok(redis.run_command(redis::cmd("DEL").arg(key(session))).await?)
 }
 
 fn refreshed_too_often() -> ApiError {

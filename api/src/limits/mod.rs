@@ -128,7 +128,7 @@ impl Limits {
             .arg(if counts { "take" } else { "look" })
             .arg(self.manual_time().map_or_else(String::new, |time| time.as_micros().to_string()));
         let (allowed, used, wait): (bool, u64, u64) =
-            self.redis.invoke(&invocation, self.quotas.deadline).await?;
+            self.redis.run_script(&invocation, self.quotas.deadline).await?;
         Ok(Verdict { allowed, used: Duration::from_micros(used), wait: Duration::from_micros(wait) })
     }
 

@@ -42,7 +42,8 @@ pub(crate) async fn keep_expiring(db: DbPool, clock: Clock, shutdown: Shutdown) 
 /// Removes one batch, and gives its size.
 pub async fn expire_once(db: &DbPool, clock: &Clock) -> Result<u64, ExpiryError> {
     let before = clock.now() - KEY_LIFETIME;
-    let removed = db.read(|mut db| async move { db::expire(&mut db, before, BATCH).await }).await?;
+    let removed =
+        db.read_with_retry(|mut db| async move { db::expire(&mut db, before, BATCH).await }).await?;
     metrics::counter!("idempotency_keys_expired_total").increment(removed);
     Ok(removed)
 }

@@ -65,10 +65,11 @@ impl IdSource {
         let more_orders = lacking(blocks.orders.len(), orders, blocks.next);
         let more_lines = lacking(blocks.lines.len(), lines, line_block);
         // Boxed: it happens rarely, and what it needs would make every request's future ten times as large.
-        let taken = Box::pin(
-            self.db.read(|mut db| async move { db::take_ids(&mut db, more_orders, more_lines).await }),
-        )
-        .await?;
+        let taken =
+            Box::pin(self.db.read_with_retry(|mut db| async move {
+                db::take_ids(&mut db, more_orders, more_lines).await
+            }))
+            .await?;
         blocks.orders.extend(taken.orders);
         blocks.lines.extend(taken.lines);
         blocks.next = (blocks.next * 2).min(LARGEST_BLOCK);

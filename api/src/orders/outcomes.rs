@@ -70,7 +70,7 @@ impl WriteOutcomes {
 /// Writes an event to the log and takes it back. It is large enough to need a new page of the disk, for what fits into a page
 /// that is there already can be written to a full disk too. Done only while writes fail, so it leaves little behind.
 async fn try_to_write(db: &DbPool) -> Result<(), DbError> {
-    db.run(|mut connection: DbConnection| async move {
+    db.run_once(|mut connection: DbConnection| async move {
         let mut transaction = connection.begin().await?;
         sqlx::query!(
             "INSERT INTO outbox (event_id, event_type, order_id, version, payload)

@@ -83,7 +83,7 @@ impl ReadDb {
     {
         if let Some(replica) = &self.replica {
             if replica.health().trouble.is_none() {
-                match tokio::time::timeout(READ_TIMEOUT, replica.db.read(&mut work)).await {
+                match tokio::time::timeout(READ_TIMEOUT, replica.db.read_with_retry(&mut work)).await {
                     Ok(Ok(found)) => return Ok(found),
                     Ok(Err(error)) => replica.set_trouble(error.to_string()),
                     Err(_) => replica.set_trouble(format!("it did not answer within {READ_TIMEOUT:?}")),
@@ -91,7 +91,7 @@ impl ReadDb {
             }
             counter!("database_read_fallbacks_total").increment(1);
         }
-        self.primary.read(work).await
+        self.primary.read_with_retry(work).await
     }
 }
 
@@ -138,7 +138,7 @@ async fn watch(comparison: Comparison, health: Arc<Mutex<ReplicaHealth>>, shutdo
 impl Comparison {
     async fn compare(&self) -> ReplicaHealth {
         // The primary first, so that a replica that is up to date is never found behind.
-        let primary = in_time(self.primary.read(|mut db| async move {
+        let primary = in_time(self.primary.read_with_retry(|mut db| async move {
             sqlx::query!(
                 r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!",
                               extract(epoch FROM clock_timestamp())::double precision AS "now!"
@@ -149,7 +149,7 @@ impl Comparison {
         }))
         .await;
         let start = Instant::now();
-        let replica = in_time(self.replica.read(|mut db| async move {
+        let replica = in_time(self.replica.read_with_retry(|mut db| async move {
             sqlx::query_scalar!(
                 r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!" FROM relay"#
             )

@@ -24,7 +24,7 @@ use crate::http::{error::ApiError, orders::response::written};
 /// gone. Misses of one order, and of others, that wait for a reader share a statement.
 ///
 /// A miss never joins a statement that has begun already: that one may not see what was answered since.
-const LOADS: BatchConfig = BatchConfig { lanes: 3, waiting: 2048, batch: 64, halves: false };
+const LOADS: BatchConfig = BatchConfig { workers: 3, queue_size: 2048, batch_size: 64 };
 
 /// Reads orders.
 pub(crate) struct Reader {

@@ -27,7 +27,7 @@ pub async fn backlog(pool: &DbPool) -> Result<OutboxBacklog, DbError> {
         .fetch_one(&mut *db)
         .await
     };
-    let row = pool.read(work).await?;
+    let row = pool.read_with_retry(work).await?;
     Ok(OutboxBacklog {
         unpublished: u64::try_from(row.unpublished).unwrap_or(0),
         oldest_seconds: row.oldest_seconds.map(|seconds| seconds.max(0.0)),

@@ -69,7 +69,7 @@ impl Cursor {
         .fetch_one(&mut *db)
         .await
         };
-        let row = pool.run_patiently(LARGE_WORK, work).await?;
+        let row = pool.run_with_longer_limit(LARGE_WORK, work).await?;
         if row.here != row.recorded_at_cluster || row.ahead {
             tracing::warn!(
                 relay.epoch = epoch,
@@ -116,7 +116,7 @@ impl Cursor {
             .fetch_optional(&mut *db)
             .await
         };
-        let row = pool.run_patiently(LARGE_WORK, work).await?.ok_or(OutboxError::LeaseLost)?;
+        let row = pool.run_with_longer_limit(LARGE_WORK, work).await?.ok_or(OutboxError::LeaseLost)?;
         let window = Window { end: row.end, last: row.last, low: row.last, high: row.high, late: Vec::new() };
         Ok(Self { epoch, published: NOTHING.to_owned(), restored: row.restored, window: Some(window) })
     }
@@ -154,7 +154,7 @@ impl Cursor {
         .fetch_all(&mut *db)
         .await
         };
-        Ok(logged(pool.run_patiently(LARGE_WORK, work).await?))
+        Ok(logged(pool.run_with_longer_limit(LARGE_WORK, work).await?))
     }
 
     /// Opens the window between what is published and now, where there is something in it.
@@ -172,7 +172,7 @@ impl Cursor {
             .fetch_one(&mut *db)
             .await
         };
-        let row = pool.run_patiently(LARGE_WORK, work).await?;
+        let row = pool.run_with_longer_limit(LARGE_WORK, work).await?;
         if row.events == 0 {
             // Not saved: it is found out again, and an idle relay writes nothing.
             self.published = row.upto;
@@ -218,7 +218,7 @@ impl Cursor {
             last,
             lease.lifetime().as_secs_f64()
         );
-        let saved = pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
+        let saved = pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
         lease.prolonged(self.epoch, asked, saved.rows_affected())
     }
 }
@@ -236,7 +236,7 @@ pub(super) async fn by_ids(pool: &DbPool, ids: &[i64]) -> Result<Vec<Logged>, Db
         .fetch_all(&mut *db)
         .await
     };
-    Ok(logged(pool.read(work).await?))
+    Ok(logged(pool.read_with_retry(work).await?))
 }
 
 /// An event as it is read.

@@ -83,7 +83,7 @@ impl HistoryLag {
             .fetch_one(&mut *db)
             .await
         };
-        let bounds = self.db.read(bounds).await?;
+        let bounds = self.db.read_with_retry(bounds).await?;
         // After a restore the ids may begin again further down.
         if *complete > bounds.newest {
             *complete = 0;
@@ -106,7 +106,7 @@ impl HistoryLag {
                 .fetch_one(&mut *db)
                 .await
             };
-            let slice = self.db.read(slice).await?;
+            let slice = self.db.read_with_retry(slice).await?;
             if whole {
                 *complete = slice.complete;
                 whole = slice.complete == slice.last;

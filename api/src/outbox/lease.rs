@@ -60,7 +60,8 @@ impl Lease {
             self.owner,
             self.lifetime.as_secs_f64()
         );
-        let epoch = self.pool.run(|mut db| async move { statement.fetch_optional(&mut *db).await }).await?;
+        let epoch =
+            self.pool.run_once(|mut db| async move { statement.fetch_optional(&mut *db).await }).await?;
         if let Some(epoch) = epoch {
             tracing::info!(relay.owner = %self.owner, relay.epoch = epoch, "this replica relays events now");
             self.tenure.send_replace(Some(Tenure { epoch, until: asked + self.lifetime }));
@@ -79,7 +80,7 @@ impl Lease {
             epoch,
             self.lifetime.as_secs_f64()
         );
-        let renewed = self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
+        let renewed = self.pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
         self.prolonged(epoch, asked, renewed.rows_affected())
     }
 
@@ -138,7 +139,7 @@ impl Lease {
             self.owner,
             epoch
         );
-        self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
+        self.pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
         tracing::info!(relay.owner = %self.owner, relay.epoch = epoch, "this replica gave the relay's lease back");
         Ok(())
     }

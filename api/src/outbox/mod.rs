@@ -13,7 +13,7 @@ mod backlog;
 mod cursor;
 mod lag;
 mod lease;
-mod measures;
+mod metrics;
 mod partitions;
 mod publish;
 mod reconcile;
@@ -26,10 +26,10 @@ use std::time::Duration;
 
 use shared::platform::db::DbError;
 
+pub(crate) use self::metrics::{set_backlog_gauges, set_lag_gauges, set_lease_gauge};
 pub use backlog::{OutboxBacklog, backlog};
 pub use lag::{HistoryLag, Lag};
 pub use lease::Lease;
-pub(crate) use measures::{set_backlog_gauges, set_lag_gauges, set_lease_gauge};
 pub use partitions::{PartitionReport, PartitionSettings, maintain_partitions};
 pub use reconcile::{Reconciled, Reconciler, ReconcilerSettings};
 pub use relay::{Relay, RelaySettings, RelayStep};

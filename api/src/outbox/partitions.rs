@@ -47,14 +47,17 @@ pub async fn maintain_partitions(
 ) -> Result<PartitionReport, DbError> {
     let mut report = PartitionReport::default();
     for day in missing_days(pool, settings).await? {
-        if pool.run_patiently(LARGE_WORK, |mut db| async move { create(&mut db, day).await }).await? {
+        if pool.run_with_longer_limit(LARGE_WORK, |mut db| async move { create(&mut db, day).await }).await? {
             report.created.push(day);
         }
     }
     let retention = settings.retention;
     for day in past_days(pool, retention).await? {
         match pool
-            .run_patiently(LARGE_WORK, |mut db| async move { drop_day(&mut db, day, retention).await })
+            .run_with_longer_limit(
+                LARGE_WORK,
+                |mut db| async move { drop_day(&mut db, day, retention).await },
+            )
             .await?
         {
             Some(true) => report.dropped.push(day),
@@ -126,7 +129,7 @@ async fn missing_days(pool: &DbPool, settings: PartitionSettings) -> Result<Vec<
         .fetch_all(&mut *db)
         .await
     };
-    pool.read(work).await
+    pool.read_with_retry(work).await
 }
 
 /// The days past the retention that still have a partition, oldest first.
@@ -144,7 +147,7 @@ async fn past_days(pool: &DbPool, retention: i32) -> Result<Vec<time::Date>, DbE
         .fetch_all(&mut *db)
         .await
     };
-    pool.read(work).await
+    pool.read_with_retry(work).await
 }
 
 /// Whether a day holds events that are not published, or, for as long again as the retention, events that the
@@ -187,6 +190,6 @@ async fn clear_default(pool: &DbPool, retention: i32) -> Result<(), DbError> {
         .execute(&mut *db)
         .await
     };
-    pool.run_patiently(LARGE_WORK, work).await?;
+    pool.run_with_longer_limit(LARGE_WORK, work).await?;
     Ok(())
 }

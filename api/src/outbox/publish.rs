@@ -9,7 +9,7 @@ use shared::{
 };
 use tokio::time::Instant;
 
-use super::{cursor::Logged, measures};
+use super::{cursor::Logged, metrics};
 
 /// Sends events and sets aside those that the broker refuses for good.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl Publisher {
         outcomes: Vec<PublishOutcome>,
         started: Instant,
     ) -> Result<Sent, DbError> {
-        measures::publish_took(self.sink.system(), started.elapsed());
+        metrics::record_publish_duration(self.sink.system(), started.elapsed());
 
         let mut sent = Sent::default();
         // A sink that answers for fewer events than it was given has not confirmed the others.
@@ -71,7 +71,8 @@ impl Publisher {
                 None => sent.unconfirmed.push(event),
             }
         }
-        measures::sent(self.sink.system(), &sent);
+        let unconfirmed = sent.unconfirmed.len() as u64;
+        metrics::count_batch(self.sink.system(), sent.confirmed, sent.rejected, unconfirmed);
         Ok(sent)
     }
 
@@ -93,7 +94,7 @@ impl Publisher {
             reason,
             broker
         );
-        self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
+        self.pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
         tracing::warn!(
             event.id = %envelope.id,
             event.r#type = envelope.event_type,

@@ -29,7 +29,7 @@ use self::memory::Memory;
 use super::{
     LARGE_WORK, Lease, OutboxError, Relay,
     cursor::{self, Logged},
-    measures,
+    metrics,
     publish::Publisher,
 };
 
@@ -138,7 +138,7 @@ impl Reconciler {
                     );
                 }
             }
-            measures::repaired(self.publisher.sink.system(), sent.confirmed);
+            metrics::count_repaired(self.publisher.sink.system(), sent.confirmed);
             repaired += sent.confirmed;
             tracing::warn!(
                 relay.epoch = epoch,

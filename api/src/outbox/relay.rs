@@ -8,7 +8,7 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{
     Lease, OutboxError, RelayStatus,
     cursor::{Cursor, Logged},
-    measures,
+    metrics,
     publish::{Publisher, Sent},
 };
 
@@ -206,7 +206,7 @@ impl Relay {
         let Sent { confirmed, rejected, unconfirmed, trouble } = sent;
         let took = started.elapsed();
         let waiting: Vec<_> = unconfirmed.iter().map(|event| event.id).collect();
-        measures::lag(
+        metrics::record_lag(
             self.publisher.sink.system(),
             recorded
                 .iter()

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     PartitionSettings, Reconciler, ReconcilerSettings, Relay, RelaySettings, RelayStatus, RelayStep, Wake,
-    maintain_partitions, measures,
+    maintain_partitions, metrics,
 };
 
 /// The shortest time between two batches that are not full: lets some events gather, so that a busy relay costs the
@@ -55,7 +55,7 @@ impl Relay {
         wake: Wake,
         shutdown: &Shutdown,
     ) -> RelayStatus {
-        measures::describe();
+        metrics::describe_metrics();
         let session = PoolSettings::new("relay", CONNECTIONS).with_session("SET synchronous_commit = off");
         let pool = db.sibling(session);
         let relay = Arc::new(Self::new(pool, sink, settings));

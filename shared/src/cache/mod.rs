@@ -192,7 +192,7 @@ impl Cache {
         if places.is_empty() {
             return Ok(written);
         }
-        let invoke = self.0.redis.invoke::<Vec<bool>>(&invocation, self.0.deadline);
+        let invoke = self.0.redis.run_script::<Vec<bool>>(&invocation, self.0.deadline);
         let set = self.call(Call::Write, invoke).await?;
         for (place, set) in places.into_iter().zip(set) {
             written[place] = set;
@@ -208,7 +208,7 @@ impl Cache {
             let within = u64::try_from(FILL_WITHIN.as_millis()).unwrap_or(u64::MAX);
             pipeline.cmd("SET").arg(entry::mark(*id)).arg(&pass.0).arg("PX").arg(within).ignore();
         }
-        self.call(Call::Write, self.0.redis.run_all::<()>(&pipeline)).await?;
+        self.call(Call::Write, self.0.redis.run_pipeline::<()>(&pipeline)).await?;
         Ok(pass)
     }
 
@@ -222,7 +222,7 @@ impl Cache {
     pub async fn remove(&self, id: OrderId) -> Result<(), CacheError> {
         let mut remove = redis::cmd("DEL");
         remove.arg(entry::key(id)).arg(entry::mark(id));
-        self.call(Call::Write, self.0.redis.run(&remove)).await
+        self.call(Call::Write, self.0.redis.run_command(&remove)).await
     }
 
     /// Removes an entry where it still is exactly `seen`, and says whether it was.
@@ -230,7 +230,7 @@ impl Cache {
         let script = Script::new(REMOVE_EXACTLY);
         let mut invocation = script.prepare_invoke();
         invocation.key(entry::key(id)).arg(seen.as_bytes());
-        self.call(Call::Write, self.0.redis.invoke(&invocation, self.0.deadline)).await
+        self.call(Call::Write, self.0.redis.run_script(&invocation, self.0.deadline)).await
     }
 
     /// One step of a walk over all entries: the orders found, and the cursor to go on with; 0 begins and ends it.
@@ -243,7 +243,7 @@ impl Cache {
     async fn scan_keys(&self, cursor: u64) -> Result<(u64, Vec<String>), CacheError> {
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(format!("{KEY_PREFIX}*")).arg("COUNT").arg(SCAN_STEP);
-        self.call(Call::Read, self.0.redis.run(&command)).await
+        self.call(Call::Read, self.0.redis.run_command(&command)).await
     }
 
     /// The entries of several orders as they stand, in the order asked for, in one round trip.
@@ -256,7 +256,7 @@ impl Cache {
         for id in ids {
             command.arg(entry::key(*id));
         }
-        let raw: Vec<Option<Bytes>> = self.call(Call::Read, self.0.redis.run(&command)).await?;
+        let raw: Vec<Option<Bytes>> = self.call(Call::Read, self.0.redis.run_command(&command)).await?;
         Ok(raw.into_iter().map(|raw| raw.map(Entry)).collect())
     }
 
@@ -269,7 +269,7 @@ impl Cache {
             if !keys.is_empty() {
                 let mut unlink = redis::cmd("UNLINK");
                 unlink.arg(&keys);
-                removed += self.call(Call::Write, self.0.redis.run::<usize>(&unlink)).await?;
+                removed += self.call(Call::Write, self.0.redis.run_command::<usize>(&unlink)).await?;
             }
             cursor = next;
             if cursor == 0 {
@@ -280,7 +280,7 @@ impl Cache {
 
     /// Whether entries can be corrected: whether Redis answers, and takes the removal of a key.
     pub async fn ping(&self) -> Result<(), CacheError> {
-        self.call(Call::Write, self.0.redis.run(&cheap_write())).await
+        self.call(Call::Write, self.0.redis.run_command(&cheap_write())).await
     }
 
     /// Whether Redis takes entries, and how its memory stands: see [`Redis::check_writable`].
@@ -306,7 +306,7 @@ impl Cache {
             invocation.key(entry::key(write.id));
             invocation.arg(entry::encode(write)).arg(self.jittered_ttl()).arg(create(write));
         }
-        self.call(Call::Write, self.0.redis.invoke(&invocation, self.0.deadline)).await
+        self.call(Call::Write, self.0.redis.run_script(&invocation, self.0.deadline)).await
     }
 
     /// Makes one call, unless the breaker is open, and reports to it how the call went.
@@ -319,7 +319,7 @@ impl Cache {
         let pass = breaker.enter(kind, Instant::now()).ok_or(CacheError::Open)?;
         let answer = async {
             if pass.must_write_first() {
-                redis.run::<()>(&cheap_write()).await?;
+                redis.run_command::<()>(&cheap_write()).await?;
             }
             call.await
         };

@@ -1,6 +1,6 @@
-//! Group commit, and group reading: jobs that wait while the lanes are busy share the next round trip.
+//! Group commit and group reading: jobs that wait while the workers are busy share the next round trip.
 //!
-//! No timer collects them: a job that finds a free lane is alone in its batch and waits for nobody.
+//! There is no timer: an idle worker takes everything that is queued, so a single job never waits for others.
 
 use std::{future::Future, sync::Arc};
 
@@ -8,90 +8,83 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::platform::shutdown::Shutdown;
 
-/// What lanes do with a batch.
+/// What a worker does with a batch.
 pub trait BatchHandler<J>: Send + Sync + 'static {
-    /// Does all of them, and gives back those that must wait for the next batch, for example because they concern
-    /// the same order as another one of this batch. They come first then.
+    /// Handles all jobs, and returns those that must wait for the next batch, for example because they concern the same
+    /// order as another job of this batch. They are the first of the next batch.
     fn handle(&self, batch: Vec<J>) -> impl Future<Output = Vec<J>> + Send;
 }
 
-/// A bounded queue, and the lanes that empty it. The lanes end when this is dropped.
+/// A bounded queue and the workers that empty it. The workers end when this is dropped.
 pub struct Batcher<J>(mpsc::Sender<J>);
 
-/// How many lanes, how much may wait, and how much may go at once.
+/// The limits of a [`Batcher`].
 #[derive(Clone, Copy, Debug)]
 pub struct BatchConfig {
-    /// Batches at a time.
-    pub lanes: usize,
-    /// Jobs that may wait.
-    pub waiting: usize,
-    /// Jobs of one batch, at most.
-    pub batch: usize,
-    /// Whether a batch leaves half of what is around, waiting or just done, to the next one. Callers who ask again when
-    /// they are answered would otherwise meet in one large batch, and while it is done nobody is left to do anything else.
-    pub halves: bool,
+    /// How many batches are handled at the same time.
+    pub workers: usize,
+    /// How many jobs can wait.
+    pub queue_size: usize,
+    /// How many jobs a batch has at most.
+    pub batch_size: usize,
 }
 
-impl BatchConfig {
-    /// How many may go at once while so many wait, after a batch of so many.
-    fn next(self, waiting: usize, last: usize) -> usize {
-        if self.halves { (waiting + last).div_ceil(2).clamp(1, self.batch) } else { self.batch }
-    }
-}
-
-/// Too much waits already.
+/// The queue is full.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("more requests wait than can be served in time")]
 pub struct Overloaded;
 
 impl<J: Send + 'static> Batcher<J> {
-    /// Starts the lanes. A batch once begun is finished also while the process shuts down.
-    pub fn start<W: BatchHandler<J>>(size: BatchConfig, work: W, shutdown: &Shutdown) -> Self {
-        let (sender, receiver) = mpsc::channel(size.waiting);
-        let (receiver, work) = (Arc::new(Mutex::new(receiver)), Arc::new(work));
-        for _ in 0..size.lanes {
-            tokio::spawn(lane(Arc::clone(&receiver), size, Arc::clone(&work), shutdown.clone()));
+    /// Starts the workers. A batch that has begun is finished, also during shutdown.
+    pub fn start<H: BatchHandler<J>>(config: BatchConfig, handler: H, shutdown: &Shutdown) -> Self {
+        let (sender, receiver) = mpsc::channel(config.queue_size);
+        let (receiver, handler) = (Arc::new(Mutex::new(receiver)), Arc::new(handler));
+        for _ in 0..config.workers {
+            let worker = handle_batches(
+                Arc::clone(&receiver),
+                config.batch_size,
+                Arc::clone(&handler),
+                shutdown.clone(),
+            );
+            tokio::spawn(worker);
         }
         Self(sender)
     }
 
-    /// Takes a job in, or refuses it at once.
+    /// Queues a job, or refuses it at once.
     pub fn submit(&self, job: J) -> Result<(), Overloaded> {
         self.0.try_send(job).map_err(|_| Overloaded)
     }
 }
 
-async fn lane<J: Send + 'static, W: BatchHandler<J>>(
+/// One worker: handles batches until the queue is closed.
+async fn handle_batches<J: Send + 'static, H: BatchHandler<J>>(
     queue: Arc<Mutex<mpsc::Receiver<J>>>,
-    size: BatchConfig,
-    work: Arc<W>,
+    batch_size: usize,
+    handler: Arc<H>,
     shutdown: Shutdown,
 ) {
-    let mut held: Vec<J> = Vec::new();
-    let mut last = 0;
+    let mut postponed: Vec<J> = Vec::new();
     loop {
-        let mut batch = std::mem::take(&mut held);
+        let mut batch = std::mem::take(&mut postponed);
         if batch.is_empty() {
-            let mut queue = queue.lock().await;
-            let most = size.next(queue.len(), last);
-            if queue.recv_many(&mut batch, most).await == 0 {
+            if queue.lock().await.recv_many(&mut batch, batch_size).await == 0 {
                 return;
             }
         } else if let Ok(mut queue) = queue.try_lock() {
-            while batch.len() < size.batch
+            while batch.len() < batch_size
                 && let Ok(job) = queue.try_recv()
             {
                 batch.push(job);
             }
         }
-        last = batch.len();
-        // A tracked task: neither a client that goes away nor a shutdown ends it, and a panic costs only its batch.
+        // A tracked task: neither a client that disconnects nor a shutdown ends it, and a panic costs only its batch.
         let (done, finished) = oneshot::channel();
-        let work = Arc::clone(&work);
+        let handler = Arc::clone(&handler);
         shutdown.spawn(async move {
-            let _lane_is_gone = done.send(work.handle(batch).await);
+            let _worker_is_gone = done.send(handler.handle(batch).await);
         });
-        held = finished.await.unwrap_or_default();
+        postponed = finished.await.unwrap_or_default();
     }
 }
 
@@ -103,15 +96,15 @@ mod tests {
 
     use super::*;
 
-    const SIZE: BatchConfig = BatchConfig { lanes: 1, waiting: 3, batch: 8, halves: false };
+    const CONFIG: BatchConfig = BatchConfig { workers: 1, queue_size: 3, batch_size: 8 };
 
-    /// Notes its batches, each of which waits for a permit.
-    struct Noting {
+    /// Records its batches, each of which waits for a permit.
+    struct Recorder {
         batches: Arc<StdMutex<Vec<Vec<u32>>>>,
         permits: Arc<Semaphore>,
     }
 
-    impl BatchHandler<(u32, oneshot::Sender<()>)> for Noting {
+    impl BatchHandler<(u32, oneshot::Sender<()>)> for Recorder {
         async fn handle(&self, batch: Vec<(u32, oneshot::Sender<()>)>) -> Vec<(u32, oneshot::Sender<()>)> {
             self.permits.acquire().await.unwrap().forget();
             self.batches.lock().unwrap().push(batch.iter().map(|(number, _)| *number).collect());
@@ -126,13 +119,13 @@ mod tests {
     #[tokio::test]
     async fn jobs_that_wait_share_a_batch_and_a_full_queue_refuses() {
         let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(0)));
-        let work = Noting { batches: Arc::clone(&batches), permits: Arc::clone(&permits) };
-        let lanes = Batcher::start(SIZE, work, &Shutdown::new());
+        let recorder = Recorder { batches: Arc::clone(&batches), permits: Arc::clone(&permits) };
+        let batcher = Batcher::start(CONFIG, recorder, &Shutdown::new());
         let mut waiting = Vec::new();
         let mut submit = |number| {
             let (done, finished) = oneshot::channel();
             waiting.push(finished);
-            lanes.submit((number, done))
+            batcher.submit((number, done))
         };
         submit(1).unwrap();
         tokio::task::yield_now().await;
@@ -149,31 +142,15 @@ mod tests {
         assert_eq!(*batches.lock().unwrap(), [vec![1], vec![2, 3, 4]]);
     }
 
-    #[test]
-    fn halves_become_equal_and_nothing_waits_for_company() {
-        let size = BatchConfig { batch: 128, halves: true, ..SIZE };
-        // 64 callers who ask again as soon as they are answered: those of the last batch come back during the next one.
-        let (mut last, mut waiting) = (62, 2);
-        for _ in 0..5 {
-            let next = size.next(waiting, last);
-            (waiting, last) = (waiting - next.min(waiting) + last, next.min(waiting));
-        }
-        assert_eq!((waiting, last), (32, 32));
-        assert_eq!(size.next(1, 0), 1);
-        assert_eq!(size.next(0, 0), 1);
-        assert_eq!(size.next(1024, 128), 128);
-        assert_eq!([SIZE.next(0, 0), SIZE.next(7, 0)], [8, 8]);
-    }
-
     #[tokio::test]
     async fn a_panic_costs_only_its_batch() {
         let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(2)));
-        let lanes = Batcher::start(SIZE, Noting { batches, permits }, &Shutdown::new());
+        let batcher = Batcher::start(CONFIG, Recorder { batches, permits }, &Shutdown::new());
         let (done, unlucky) = oneshot::channel();
-        lanes.submit((13, done)).unwrap();
+        batcher.submit((13, done)).unwrap();
         assert!(unlucky.await.is_err());
         let (done, next) = oneshot::channel();
-        lanes.submit((14, done)).unwrap();
+        batcher.submit((14, done)).unwrap();
         next.await.unwrap();
     }
 }

@@ -1,13 +1,13 @@
-//! Redis: one connection that heals, shared by everyone who holds a handle on it.
+//! Redis: one connection that is replaced when it breaks, shared by all clones of its handle. No commands of orders.
 //!
 //! The cache, sessions, limits, streams and commands all use [`Redis`]:
 //!
 //! - Every call has a deadline, and so has connecting.
-//! - A call that times out, or a second without a check, has the server asked whether it still answers and is still
-//!   the primary. If not within a second, the connection is closed, and the next call makes a new one. So a peer that
-//!   has silently gone, or a primary that has become a replica, is left within about two seconds.
+//! - After a call that times out, and every second, the server is asked whether it still answers and is still the
+//!   primary. If it does not confirm that within a second, the connection is closed, and the next call opens a new one. So
+//!   a peer that has silently disappeared, or a primary that has become a replica, is left within about two seconds.
 //! - An I/O error and an answer such as `READONLY` close the connection at once. The command is then tried once more on
-//!   a new connection, so that a server that was restarted while nobody asked costs no request.
+//!   a new connection, so that no request fails after a restart of an idle server.
 //! - A late failure on an old connection never closes a newer one.
 
 mod connector;
@@ -23,26 +23,26 @@ use redis::{
 use secrecy::SecretString;
 use tokio::time::timeout;
 
-pub use self::writable::RedisMemory;
 use self::{
     connector::Connector,
-    link::{Link, Open},
+    link::{Link, LiveConnection},
 };
+pub use self::{connector::DedicatedConnection, writable::RedisMemory};
 
 /// How long a call may take, unless its handle or its caller says otherwise.
 const DEADLINE: Duration = Duration::from_millis(500);
 
-/// A handle on Redis; clones share one connection, which is made when first used.
+/// A handle on Redis. Clones share one connection, which is opened when first used.
 #[derive(Clone)]
 pub struct Redis {
     link: Arc<Link>,
     deadline: Duration,
 }
 
-/// Redis did not do what was asked.
+/// A command failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RedisFailure {
-    /// It said no, or cannot be reached.
+    /// Redis returned an error, or cannot be reached.
     #[error("Redis failed: {0}")]
     Failed(#[from] RedisError),
     /// No answer within the deadline.
@@ -57,15 +57,7 @@ impl RedisFailure {
     }
 }
 
-/// A connection of one caller alone, on which a command may block.
-pub struct DedicatedConnection {
-    /// What commands are sent on. It has no deadline: the caller bounds each command.
-    pub connection: MultiplexedConnection,
-    /// By which another connection can wake it (`CLIENT UNBLOCK`), if the server says.
-    pub client_id: Option<u64>,
-}
-
-/// What can be sent.
+/// A request.
 enum Request<'a> {
     Command(&'a Cmd),
     Pipeline(&'a Pipeline),
@@ -113,27 +105,27 @@ impl Redis {
     }
 
     /// Runs one command. It is sent again, once, if its connection turns out to be broken.
-    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
+    pub async fn run_command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
         self.call(self.deadline, Attempts::Two, Request::Command(command)).await
     }
 
     /// Runs a pipeline. It is sent again, once, if its connection turns out to be broken.
-    pub async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisFailure> {
+    pub async fn run_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisFailure> {
         self.call(self.deadline, Attempts::Two, Request::Pipeline(pipeline)).await
     }
 
-    /// Runs a pipeline that ignores errors, so that each command has an answer of its own.
-    pub async fn run_each(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFailure> {
+    /// Runs a pipeline that ignores errors, and returns the answer to each command.
+    pub async fn run_pipeline_each(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFailure> {
         self.call_each(Attempts::Two, pipeline).await
     }
 
-    /// Like [`Redis::run_each`], for commands that must not run twice.
-    pub async fn run_each_once(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFailure> {
+    /// Like [`Redis::run_pipeline_each`], for commands that must not run twice.
+    pub async fn run_pipeline_each_once(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFailure> {
         self.call_each(Attempts::One, pipeline).await
     }
 
     /// Runs a script, at most for `deadline`. It is sent again, once, if its connection turns out to be broken.
-    pub async fn invoke<T: FromRedisValue>(
+    pub async fn run_script<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
         deadline: Duration,
@@ -143,11 +135,11 @@ impl Redis {
 
     /// Whether Redis answers. [`Redis::check_writable`] says whether it also takes writes.
     pub async fn ping(&self) -> Result<(), RedisFailure> {
-        self.run(&redis::cmd("PING")).await
+        self.run_command(&redis::cmd("PING")).await
     }
 
-    /// A new connection for the caller alone.
-    pub async fn dedicated(&self) -> Result<DedicatedConnection, RedisFailure> {
+    /// Opens a connection for one caller.
+    pub async fn connect_dedicated(&self) -> Result<DedicatedConnection, RedisFailure> {
         Ok(self.link.connector.connect().await?)
     }
 
@@ -159,9 +151,9 @@ impl Redis {
             if let Some(known) = open.waits_for_disk.get() {
                 return Ok(*known);
             }
-            match self.run::<String>(&redis::cmd("INFO")).await {
+            match self.run_command::<String>(&redis::cmd("INFO")).await {
                 Ok(info) => Ok(*open.waits_for_disk.get_or_init(|| can_wait_for_disk(&info))),
-                // A user that may not ask for INFO may still publish.
+                // A user without the right to use INFO can still publish.
                 Err(failure) if failure.has_code(&["NOPERM"]) => Ok(false),
                 Err(failure) => Err(failure),
             }
@@ -178,7 +170,7 @@ impl Redis {
         let request = Request::Pipeline(pipeline);
         let (answers, open) = self.call_on::<Vec<Value>>(self.deadline, attempts, request).await?;
         let error = answers.iter().find_map(|answer| match answer {
-            Value::ServerError(error) => Some(RedisError::from(error.clone())).filter(is_useless),
+            Value::ServerError(error) => Some(RedisError::from(error.clone())).filter(is_unusable),
             _ => None,
         });
         if let Some(error) = error {
@@ -202,17 +194,17 @@ impl Redis {
         deadline: Duration,
         mut attempts: Attempts,
         request: Request<'_>,
-    ) -> Result<(T, Arc<Open>), RedisFailure> {
+    ) -> Result<(T, Arc<LiveConnection>), RedisFailure> {
         let mut used = None;
         let answer = timeout(deadline, async {
             loop {
                 let (open, is_new) = self.link.open().await?;
                 used = Some(Arc::clone(&open));
-                let error = match open.bound(request.send(open.connection.clone())).await {
+                let error = match open.while_open(request.send(open.connection.clone())).await {
                     Ok(answer) => return Ok((answer, open)),
                     Err(error) => error,
                 };
-                if is_useless(&error) {
+                if is_unusable(&error) {
                     self.link.close(&open, &error);
                     if !is_new && attempts == Attempts::Two {
                         attempts = Attempts::One;
@@ -224,7 +216,7 @@ impl Redis {
         });
         answer.await.unwrap_or_else(|_| {
             if let Some(open) = used {
-                open.doubt();
+                open.check_now();
             }
             Err(RedisFailure::Deadline(deadline))
         })
@@ -237,9 +229,8 @@ impl std::fmt::Debug for Redis {
     }
 }
 
-/// Whether a new connection may do better: this one is gone, or leads to a server that is not, or not yet, a usable
-/// primary.
-fn is_useless(error: &RedisError) -> bool {
+/// Whether a new connection may succeed: this one is closed, or its server is not, or not yet, a usable primary.
+fn is_unusable(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_unrecoverable_error()
         || has_code(error, &["READONLY", "MASTERDOWN", "LOADING", "NOAUTH"])
@@ -250,7 +241,7 @@ fn has_code(error: &RedisError, codes: &[&str]) -> bool {
     if let Some(code) = error.code().filter(|_| known(error.kind())) {
         return codes.contains(&code);
     }
-    // Of several commands, or with a code that the client library has no name for.
+    // An error of one of several commands, or a code that the client library has no name for.
     let errors = error.clone().into_server_errors();
     errors.is_some_and(|errors| errors.iter().any(|(_, error)| codes.contains(&error.code())))
 }
@@ -273,7 +264,7 @@ mod tests {
     use super::can_wait_for_disk;
 
     #[test]
-    fn waits_for_the_disk_only_where_the_server_can_and_has_the_file_on() {
+    fn waits_for_the_disk_only_if_the_server_can_and_has_the_file_on() {
         let info = |version, aof| {
             format!("# Server\r\nredis_version:{version}\r\n# Persistence\r\naof_enabled:{aof}\r\n")
         };

@@ -77,7 +77,7 @@ impl SchemaCheck {
 
 async fn check_migrations(db: &DbPool) -> Result<(), SchemaFault> {
     let applied = db
-        .read(|mut db| async move {
+        .read_with_retry(|mut db| async move {
             sqlx::query_scalar!("SELECT version FROM _sqlx_migrations WHERE success")
                 .fetch_all(&mut *db)
                 .await
@@ -127,7 +127,7 @@ async fn check_rights(db: &DbPool, rights: &[Right]) -> Result<(), SchemaFault> 
         .fetch_all(&mut *db)
         .await
     };
-    let lacking = db.read(query).await.map_err(SchemaFault::Database)?;
+    let lacking = db.read_with_retry(query).await.map_err(SchemaFault::Database)?;
     if lacking.is_empty() {
         return Ok(());
     }

@@ -60,7 +60,7 @@ pub async fn oldest_table_lock(db: &DbPool, rights: &[Right]) -> Result<Option<T
     .fetch_optional(&mut *db)
     .await
     };
-    db.read(query).await
+    db.read_with_retry(query).await
 }
 
 impl fmt::Display for TableLock {

@@ -45,17 +45,18 @@ async fn run(url: &str, sql: &'static str) {
 async fn a_connection_goes_back_after_its_work_and_is_closed_if_it_was_given_up() {
     let database = testbed::empty_postgres().await;
     let pool = pool(database.url(), 1);
-    let first = pool.run(process).await.unwrap();
-    assert_eq!(pool.run(process).await.unwrap(), first);
-    let refused = pool.run(|mut db| async move { sqlx::query("SELECT 1/0").execute(&mut *db).await }).await;
+    let first = pool.run_once(process).await.unwrap();
+    assert_eq!(pool.run_once(process).await.unwrap(), first);
+    let refused =
+        pool.run_once(|mut db| async move { sqlx::query("SELECT 1/0").execute(&mut *db).await }).await;
     assert!(matches!(refused, Err(DbError::Refused(_))), "{refused:?}");
     assert_eq!(
-        pool.run(process).await.unwrap(),
+        pool.run_once(process).await.unwrap(),
         first,
         "an error of the statement is none of the connection"
     );
     drop(pool.acquire().await.unwrap());
-    assert_ne!(pool.run(process).await.unwrap(), first);
+    assert_ne!(pool.run_once(process).await.unwrap(), first);
 }
 
 #[tokio::test]
@@ -64,7 +65,7 @@ async fn a_transaction_that_was_given_up_holds_nothing() {
     run(database.url(), "CREATE TABLE t AS SELECT 1 AS n").await;
     let pool = pool(database.url(), 2);
     let failed = pool
-        .run(|mut db| async move {
+        .run_once(|mut db| async move {
             let mut transaction = db.begin().await?;
             sqlx::query("UPDATE t SET n = 2").execute(&mut *transaction).await?;
             sqlx::query("SELECT 1/0").execute(&mut *transaction).await
@@ -73,7 +74,7 @@ async fn a_transaction_that_was_given_up_holds_nothing() {
     assert!(matches!(failed, Err(DbError::Refused(_))), "{failed:?}");
     let update =
         |mut db: DbConnection| async move { sqlx::query("UPDATE t SET n = n + 1").execute(&mut *db).await };
-    assert_eq!(pool.run(update).await.unwrap().rows_affected(), 1);
+    assert_eq!(pool.run_once(update).await.unwrap().rows_affected(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +85,7 @@ async fn many_share_few_connections_and_nobody_starves() {
         let pool = pool.clone();
         tokio::spawn(async move {
             for _ in 0..50 {
-                pool.run(process).await.expect("its turn comes");
+                pool.run_once(process).await.expect("its turn comes");
             }
         })
     });
@@ -103,7 +104,7 @@ async fn a_restart_costs_no_read_anything() {
     fill(&pool, 4).await;
     server.stop().await;
     server.start().await;
-    for read in futures_util::future::join_all((0..8).map(|_| pool.read(process))).await {
+    for read in futures_util::future::join_all((0..8).map(|_| pool.read_with_retry(process))).await {
         read.unwrap();
     }
 }
@@ -119,11 +120,11 @@ async fn silent_connections_are_replaced_within_seconds_however_many_they_are() 
     proxy.silence();
     let begun = Instant::now();
     // One of them is used at once, and not tested.
-    pool.read(process).await.expect("on another connection");
-    sibling.read(process).await.expect("warned by the first pool");
+    pool.read_with_retry(process).await.expect("on another connection");
+    sibling.read_with_retry(process).await.expect("warned by the first pool");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let begun = Instant::now();
-    for read in futures_util::future::join_all((0..8).map(|_| pool.read(process))).await {
+    for read in futures_util::future::join_all((0..8).map(|_| pool.read_with_retry(process))).await {
         read.unwrap();
     }
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
@@ -139,8 +140,11 @@ async fn a_test_that_nobody_waits_for_any_more_still_closes_the_silent_connectio
     tokio::time::sleep(Duration::from_millis(1100)).await;
     // As a health check does that waits for half a second.
     let half = Duration::from_millis(500);
-    tokio::time::timeout(half, pool.read(process)).await.expect_err("the test takes a second");
-    tokio::time::timeout(Duration::from_secs(10), pool.read(process)).await.expect("in time").unwrap();
+    tokio::time::timeout(half, pool.read_with_retry(process)).await.expect_err("the test takes a second");
+    tokio::time::timeout(Duration::from_secs(10), pool.read_with_retry(process))
+        .await
+        .expect("in time")
+        .unwrap();
 }
 
 #[tokio::test]
@@ -151,18 +155,19 @@ async fn connections_are_not_kept_once_their_server_is_read_only_and_work_again_
     fill(&pool, 2).await;
     let write =
         |mut db: DbConnection| async move { sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *db).await };
-    pool.run(write).await.unwrap();
+    pool.run_once(write).await.unwrap();
     run(server.url(), "ALTER SYSTEM SET default_transaction_read_only = on").await;
     run(server.url(), "SELECT pg_reload_conf()").await;
     let refused = eventually_within(Duration::from_secs(30), "a write is refused", async || {
-        pool.run(write).await.err()
+        pool.run_once(write).await.err()
     });
     assert!(matches!(refused.await, DbError::Unavailable(_)));
-    let refused = pool.read(process).await.expect_err("no connection to a read-only server is used");
+    let refused =
+        pool.read_with_retry(process).await.expect_err("no connection to a read-only server is used");
     assert!(refused.to_string().contains("read-only"), "{refused}");
     run(server.url(), "ALTER SYSTEM RESET default_transaction_read_only").await;
     run(server.url(), "SELECT pg_reload_conf()").await;
-    eventually_within(Duration::from_secs(10), "it is written to", async || pool.run(write).await).await;
+    eventually_within(Duration::from_secs(10), "it is written to", async || pool.run_once(write).await).await;
 }
 
 #[tokio::test]
@@ -178,16 +183,18 @@ async fn of_several_hosts_the_writable_one_is_used_and_after_a_promotion_the_oth
     let port = |server: &testbed::PrivatePostgres| {
         server.address().rsplit(':').next().unwrap().parse::<i32>().unwrap()
     };
-    assert_eq!(pool.read(address).await.unwrap(), port(&primary));
+    assert_eq!(pool.read_with_retry(address).await.unwrap(), port(&primary));
     let replica = format!("{url}?target_session_attrs=standby");
     let replica = Servers::replica(&SecretString::from(replica)).unwrap();
     let replica = DbPool::new(replica, PoolSettings::new("replica", 1));
-    assert_eq!(replica.read(address).await.unwrap(), port(&standby));
+    assert_eq!(replica.read_with_retry(address).await.unwrap(), port(&standby));
 
     primary.kill();
     standby.promote().await;
-    let now =
-        eventually_within(Duration::from_secs(10), "it is found", async || pool.read(address).await).await;
+    let now = eventually_within(Duration::from_secs(10), "it is found", async || {
+        pool.read_with_retry(address).await
+    })
+    .await;
     assert_eq!(now, port(&standby));
 }
 
@@ -197,9 +204,9 @@ async fn what_a_client_has_given_up_does_not_go_on_in_postgresql() {
     let pool = pool(database.url(), 4);
     for _ in 0..4 {
         // The client goes away before there is an answer.
-        let _gone = tokio::time::timeout(Duration::from_millis(100), pool.run(sleep_on_server)).await;
+        let _gone = tokio::time::timeout(Duration::from_millis(100), pool.run_once(sleep_on_server)).await;
     }
-    let busy = pool.run(sleep_on_server).await.expect_err("it takes too long");
+    let busy = pool.run_once(sleep_on_server).await.expect_err("it takes too long");
     assert!(matches!(busy, DbError::Busy(_)), "the server says so before the client gives up: {busy:?}");
     let db = database.connect().await;
     let running =
@@ -220,12 +227,12 @@ async fn large_work_gets_more_time_although_a_silent_server_is_noticed_soon() {
     let pool = DbPool::new(servers, settings);
     let slow =
         |mut db: DbConnection| async move { sqlx::query("SELECT pg_sleep(1)").execute(&mut *db).await };
-    assert!(matches!(pool.run(slow).await, Err(DbError::Busy(_))));
-    pool.run_patiently(Duration::from_secs(30), slow).await.unwrap();
+    assert!(matches!(pool.run_once(slow).await, Err(DbError::Busy(_))));
+    pool.run_with_longer_limit(Duration::from_secs(30), slow).await.unwrap();
     let limit = |mut db: DbConnection| async move {
         sqlx::query_scalar::<_, String>("SHOW statement_timeout").fetch_one(&mut *db).await
     };
-    assert_eq!(pool.run(limit).await.unwrap(), "300ms", "the others keep their limit");
+    assert_eq!(pool.run_once(limit).await.unwrap(), "300ms", "the others keep their limit");
 }
 
 #[tokio::test]
@@ -241,7 +248,7 @@ async fn a_deadlock_is_done_again_and_a_lock_that_is_not_given_is_reported_as_bu
         async move {
             let once = std::sync::atomic::AtomicBool::new(true);
             let (once, barrier) = (&once, &barrier);
-            pool.write(false, |mut db| async move {
+            pool.write_with_retry(false, |mut db| async move {
                 let mut transaction = db.begin().await?;
                 let update = "UPDATE t SET n = n WHERE n = $1";
                 sqlx::query(update).bind(first).execute(&mut *transaction).await?;
@@ -263,8 +270,9 @@ async fn a_deadlock_is_done_again_and_a_lock_that_is_not_given_is_reported_as_bu
     let impatient = pool.sibling(
         PoolSettings::new("test", 1).with_limits(Duration::from_secs(4), Duration::from_millis(200)),
     );
-    let busy =
-        impatient.run(|mut db| async move { sqlx::query("SELECT FROM t").execute(&mut *db).await }).await;
+    let busy = impatient
+        .run_once(|mut db| async move { sqlx::query("SELECT FROM t").execute(&mut *db).await })
+        .await;
     let busy = busy.expect_err("the table is locked");
     assert!(matches!(busy, DbError::Busy(_)) && !busy.waited_for_row_of("t"), "{busy:?}");
 }

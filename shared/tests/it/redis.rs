@@ -16,7 +16,7 @@ fn handle(address: impl std::fmt::Display) -> Redis {
 
 /// Writes once.
 async fn write(redis: &Redis) -> Result<(), RedisFailure> {
-    redis.run(redis::cmd("SET").arg("a").arg("b")).await
+    redis.run_command(redis::cmd("SET").arg("a").arg("b")).await
 }
 
 /// How many connections of programs the server has.
@@ -57,7 +57,7 @@ async fn a_server_restarted_while_nobody_asked_costs_no_call() {
     let script = Script::new("return redis.call('SET', KEYS[1], 'x')");
     server.stop().await;
     server.start().await;
-    redis.invoke::<()>(script.prepare_invoke().key("a"), Duration::from_secs(5)).await.unwrap();
+    redis.run_script::<()>(script.prepare_invoke().key("a"), Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ impl Consumer {
     }
 
     async fn insert(&self, letter: &NewDeadLetter<'_>) -> Result<(), DbError> {
-        self.db.run(|mut db| async move { dead_letters::insert(&mut db, letter).await }).await
+        self.db.run_once(|mut db| async move { dead_letters::insert(&mut db, letter).await }).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) {

@@ -81,7 +81,7 @@ impl EventHandler for CacheHandler {
         let mut debts: Vec<_> = writes.iter().map(|write| (write.id, write.version)).collect();
         debts.sort_unstable();
         let noted = &debts;
-        self.db.run(|mut db| async move { cache_debts::record(&mut db, noted).await }).await?;
+        self.db.run_once(|mut db| async move { cache_debts::record(&mut db, noted).await }).await?;
         metrics::counter!("worker_cache_debts_total").increment(debts.len() as u64);
         Ok(())
     }

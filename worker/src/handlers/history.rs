@@ -23,7 +23,7 @@ use crate::store::history;
 
 /// One statement at a time, of what came while the one before it was written: it costs a few large commits instead of
 /// many small ones. Few batches, so that a statement stays well below its time limit also where batches are large.
-const SIZE: BatchConfig = BatchConfig { lanes: 1, waiting: 10_000, batch: 4, halves: false };
+const SIZE: BatchConfig = BatchConfig { workers: 1, queue_size: 10_000, batch_size: 4 };
 
 /// How long after an event that had been recorded already each is looked for before it is recorded: repetitions come
 /// together, as in a replay.
@@ -103,7 +103,7 @@ impl Recorder {
         events.sort_unstable_by_key(place);
         events.dedup_by_key(|event| place(event));
         let events = &events;
-        let inserted = self.db.run(|mut db| async move { self.insert(&mut db, events).await }).await?;
+        let inserted = self.db.run_once(|mut db| async move { self.insert(&mut db, events).await }).await?;
         metrics::counter!("worker_history_rows_total").increment(inserted);
         Ok(())
     }

@@ -33,7 +33,7 @@ impl Health {
         let start = Instant::now();
         let read_only = in_time(
             ANSWER_TIMEOUT,
-            self.db.read(|mut db: DbConnection| async move {
+            self.db.read_with_retry(|mut db: DbConnection| async move {
                 sqlx::query_scalar!(
                     r#"SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS "read_only!""#
                 )

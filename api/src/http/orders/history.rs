@@ -174,7 +174,7 @@ async fn unrecorded_owner(state: &AppState, id: OrderId) -> Result<Option<Custom
         return Ok(Some(order.owner));
     }
     let ids = &[id];
-    let deleted = state.db.read(|mut db| async move { db::deletions(&mut db, ids).await }).await?;
+    let deleted = state.db.read_with_retry(|mut db| async move { db::deletions(&mut db, ids).await }).await?;
     Ok(deleted.first().map(|deletion| deletion.owner))
 }
 

@@ -125,7 +125,10 @@ impl Changes {
     ) -> Result<Outcomes, WriteError> {
         let changes: Vec<Change<'_>> = writes.iter().map(|(job, prepared)| prepared.as_change(job)).collect();
         let changes = &changes;
-        self.0.db.write(in_doubt, |mut db| async move { db::change(&mut db, changes, now).await }).await
+        self.0
+            .db
+            .write_with_retry(in_doubt, |mut db| async move { db::change(&mut db, changes, now).await })
+            .await
     }
 
     async fn settle(
@@ -223,7 +226,8 @@ impl WriterContext {
             return Vec::new();
         }
         let keep = &keep;
-        let kept = self.db.write(false, |mut db| async move { db::keep(&mut db, keep, now).await }).await;
+        let kept =
+            self.db.write_with_retry(false, |mut db| async move { db::keep(&mut db, keep, now).await }).await;
         let mut taken = Vec::new();
         for (job, answer) in keeping {
             let is_kept = |kept: &Vec<_>| {

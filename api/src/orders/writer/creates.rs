@@ -85,8 +85,10 @@ impl Creates {
             })
             .collect();
         let new = &new;
-        let (written, _) =
-            self.db.write(in_doubt, |mut db| async move { db::create(&mut db, new).await }).await?;
+        let (written, _) = self
+            .db
+            .write_with_retry(in_doubt, |mut db| async move { db::create(&mut db, new).await })
+            .await?;
         Ok(new.iter().map(|new| written.contains(&new.order.id)).collect())
     }
 

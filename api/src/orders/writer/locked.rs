@@ -28,7 +28,7 @@ impl WriterContext {
             let locked = async {
                 let _permit = tools.waiting_for_locks.acquire().await;
                 let (now, job) = (tools.clock.now(), &job);
-                tools.db.run(|mut db| async move { decide_locked(&mut db, job, now).await }).await
+                tools.db.run_once(|mut db| async move { decide_locked(&mut db, job, now).await }).await
             };
             let outcome = match tokio::time::timeout(WAIT, locked).await {
                 Ok(Ok(outcome)) => outcome,

@@ -43,9 +43,9 @@ use crate::{
 
 /// One lane: a batch is as large as what came while the one before it was written, and a large batch costs little more
 /// than a small one. A second lane would halve the batches to gain the moment in which the first waits for the disk.
-const CREATES: BatchConfig = BatchConfig { lanes: 1, waiting: 1024, batch: 128, halves: true };
+const CREATES: BatchConfig = BatchConfig { workers: 1, queue_size: 1024, batch_size: 128 };
 /// One lane for the same reason, and so changes of one order do not race in one process.
-const CHANGES: BatchConfig = BatchConfig { lanes: 1, waiting: 1024, batch: 128, halves: false };
+const CHANGES: BatchConfig = BatchConfig { workers: 1, queue_size: 1024, batch_size: 128 };
 /// Changes that may wait for a lock at once, each on a connection of its own.
 const WAITING_FOR_LOCKS: usize = 4;
 
@@ -78,7 +78,7 @@ impl Writer {
         shutdown: &Shutdown,
     ) -> Self {
         let tools = Arc::new(WriterContext {
-            db: connections(db, CHANGES.lanes + WAITING_FOR_LOCKS),
+            db: connections(db, CHANGES.workers + WAITING_FOR_LOCKS),
             clock,
             wake,
             stale,
@@ -86,7 +86,11 @@ impl Writer {
             waiting_for_locks: Semaphore::new(WAITING_FOR_LOCKS),
         });
         Self {
-            creates: Batcher::start(CREATES, Creates::new(connections(db, CREATES.lanes), &tools), shutdown),
+            creates: Batcher::start(
+                CREATES,
+                Creates::new(connections(db, CREATES.workers), &tools),
+                shutdown,
+            ),
             changes: Batcher::start(CHANGES, Changes(tools), shutdown),
             outcomes: Arc::default(),
         }
@@ -208,7 +212,8 @@ impl WriterContext {
             .collect();
         if !gone.is_empty() {
             let gone = &gone;
-            let deletions = self.db.read(|mut db| async move { db::deletions(&mut db, gone).await });
+            let deletions =
+                self.db.read_with_retry(|mut db| async move { db::deletions(&mut db, gone).await });
             entries.extend(deletions.await?.into_iter().map(|deletion| CacheWrite {
                 id: deletion.order_id,
                 version: deletion.version,
@@ -281,7 +286,7 @@ impl WriterContext {
 
     /// What stands under these keys, and then the orders that these answers are about, as they are now.
     async fn found(&self, keys: &[(CustomerId, &str)], ids: Vec<OrderId>) -> Result<Replays, DbError> {
-        let found = self.db.read(|mut db| async move { db::find(&mut db, keys).await }).await?;
+        let found = self.db.read_with_retry(|mut db| async move { db::find(&mut db, keys).await }).await?;
         let current = if ids.is_empty() || found.is_empty() {
             HashMap::new()
         } else {

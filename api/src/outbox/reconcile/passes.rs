@@ -69,7 +69,7 @@ impl Reconciler {
             .fetch_one(&mut *db)
             .await
         };
-        let row = self.pool.read(work).await?;
+        let row = self.pool.read_with_retry(work).await?;
         Ok((!row.starting_over).then_some(Place {
             verified: row.reconciled,
             swept: row.swept,
@@ -114,7 +114,7 @@ impl Reconciler {
             let work = |mut db: DbConnection| async move {
                 sqlx::query_scalar!("SELECT outbox_recorded($1)", NEWEST).fetch_one(&mut *db).await
             };
-            let newest = self.pool.run_patiently(LARGE_WORK, work).await?;
+            let newest = self.pool.run_with_longer_limit(LARGE_WORK, work).await?;
             recorded = recorded.max(newest);
         }
         let overtaken = missing.partition_point(|id| Some(*id) < recorded);
@@ -158,7 +158,7 @@ impl Reconciler {
             .fetch_one(&mut *db)
             .await
         };
-        let row = self.pool.run_patiently(LARGE_WORK, work).await?;
+        let row = self.pool.run_with_longer_limit(LARGE_WORK, work).await?;
         Ok(Slice {
             seen: row.seen,
             last: row.last,
@@ -178,7 +178,7 @@ impl Reconciler {
             verified,
             swept
         );
-        let saved = self.pool.run(|mut db| async move { statement.execute(&mut *db).await }).await?;
+        let saved = self.pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
         if saved.rows_affected() == 0 { Err(OutboxError::LeaseLost) } else { Ok(()) }
     }
 }

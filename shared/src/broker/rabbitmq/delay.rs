@@ -1,4 +1,4 @@
-//! Delay queues: where a message waits for its next attempt.
+//! How long a message waits for its next attempt, and which attempt it is.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ const ATTEMPTS: &str = "x-attempts";
 const SHORTEST_MS: u64 = 125;
 const DOUBLINGS: u32 = 13;
 
-/// A queue whose messages all wait for the same time, so that none holds up another that is due earlier.
+/// A queue whose messages all wait for the same time, so that none delays another that is due earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Delay {
     doublings: u32,
 }
 
 impl Delay {
-    /// The shortest delay that is no shorter than `after`; the longest there is where `after` is beyond all.
+    /// The shortest delay that is no shorter than `after`; the longest delay if `after` is longer than all.
     pub(super) fn for_wait(after: Duration) -> Self {
         let doublings = (0..DOUBLINGS)
             .find(|doublings| Self { doublings: *doublings }.duration() >= after)
@@ -49,11 +49,11 @@ pub(super) fn attempt(properties: &BasicProperties, redelivered: bool) -> u32 {
     header(ATTEMPTS).unwrap_or(0).saturating_add(returns).saturating_add(1)
 }
 
-/// The properties of the copy that is sent to wait, after `attempts` attempts.
+/// The properties of the copy that goes to a delay queue, after `attempts` attempts.
 pub(super) fn copy(original: &BasicProperties, attempts: u32) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in original.headers().iter().flat_map(FieldTable::inner) {
-        // The broker's own, about this copy's former lives.
+        // Skip the broker's own headers, which are about the original.
         if !name.as_str().starts_with("x-") {
             headers.insert(name.clone(), value.clone());
         }

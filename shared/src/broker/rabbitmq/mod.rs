@@ -25,6 +25,7 @@
 //!   [`Misconfigured`](super::BrokerError::Misconfigured).
 
 mod delay;
+mod delay_queues;
 mod publisher;
 mod sink;
 mod source;
@@ -32,7 +33,8 @@ mod supervisor;
 #[cfg(test)]
 pub(super) mod tests;
 mod topology;
-mod waiting;
+
+use std::time::Duration;
 
 use lapin::ErrorKind;
 use secrecy::SecretString;
@@ -53,8 +55,8 @@ pub struct RabbitMqOptions {
     pub queue: String,
     /// The exchange and the queue of messages that were delivered too often.
     pub dead_letters: String,
-    /// After how many returns to the queue a message goes to the dead letters: well above the attempts that
-    /// the worker makes, for this net is for messages that kill it.
+    /// After how many returns to the queue a message goes to the dead letters: well above the attempts that the worker
+    /// makes, because this limit is for messages that kill the worker.
     pub delivery_limit: u32,
 }
 
@@ -73,12 +75,15 @@ impl RabbitMqOptions {
 
 const SYSTEM: EventSystem = EventSystem::RabbitMq;
 
+/// How long a call to the broker can take before the connection counts as dead.
+const RPC_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A failure on a connection that has been set up.
 fn broker_error(error: &lapin::Error) -> BrokerError {
     BrokerError::unavailable(SYSTEM, error)
 }
 
-/// A failure while connecting or declaring: the broker's refusals are for an operator.
+/// A failure while connecting or declaring: an operator must act on a refusal of the broker.
 fn set_up_error(error: &lapin::Error) -> BrokerError {
     let ErrorKind::ProtocolError(refusal) = error.kind() else { return broker_error(error) };
     let what_to_do = match refusal.get_id() {

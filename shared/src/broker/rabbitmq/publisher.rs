@@ -1,4 +1,4 @@
-//! Publishing many messages, each with its own answer.
+//! Publishing many messages, each with its own result.
 
 use std::{collections::HashSet, task::Poll};
 
@@ -21,13 +21,14 @@ pub(super) struct Outgoing<'a> {
     pub(super) properties: BasicProperties,
 }
 
-/// Publishes all of them and then waits for all confirms: an error message for each that is not known to be stored.
+/// Publishes all messages and then waits for all confirms. The result of a message that is not known to be stored is an error
+/// message.
 ///
-/// Must have the channel to itself: the client library hands returned messages to whichever confirm is answered next, so
-/// they are told apart by their id here, and all of them must belong to this batch. After a failure to send
-/// no further window is sent, so that no message overtakes an earlier one.
+/// Needs the channel for itself: the client library attaches a returned message to the next confirm, whichever that is, so
+/// returned messages are recognised by their id here, and all of them must belong to this batch. After a failure to send, no
+/// further window is sent, so that no message overtakes an earlier one.
 pub(super) async fn publish_all(channel: &Channel, messages: Vec<Outgoing<'_>>) -> Vec<Result<(), String>> {
-    let mut sent: Vec<Result<Sent, String>> = Vec::with_capacity(messages.len());
+    let mut sent: Vec<Result<PendingConfirm, String>> = Vec::with_capacity(messages.len());
     let mut messages = messages.into_iter().peekable();
     while messages.peek().is_some() {
         let window = messages.by_ref().take(WINDOW);
@@ -37,10 +38,10 @@ pub(super) async fn publish_all(channel: &Channel, messages: Vec<Outgoing<'_>>) 
         });
     }
     let mut returned = HashSet::new();
-    let mut answers = Vec::with_capacity(sent.len());
-    for one in sent {
-        answers.push(match one {
-            Ok(Sent { id, confirm }) => {
+    let mut results = Vec::with_capacity(sent.len());
+    for message in sent {
+        results.push(match message {
+            Ok(PendingConfirm { id, confirm }) => {
                 let confirmed = confirm.await;
                 confirmed.map_err(|error| error.to_string()).and_then(|confirmation| {
                     let refused = matches!(confirmation, Confirmation::Nack(_));
@@ -65,44 +66,44 @@ pub(super) async fn publish_all(channel: &Channel, messages: Vec<Outgoing<'_>>) 
             Ok(())
         }
     };
-    answers.into_iter().map(|answer| answer.and_then(routed)).collect()
+    results.into_iter().map(|result| result.and_then(routed)).collect()
 }
 
 /// Sends some messages without waiting for one to reach the socket before the next is queued.
 async fn send_window(
     channel: &Channel,
     messages: impl Iterator<Item = Outgoing<'_>>,
-) -> Vec<Result<Sent, String>> {
-    let mut sending: Vec<_> = messages.map(|message| Box::pin(send(channel, message))).collect();
+) -> Vec<Result<PendingConfirm, String>> {
+    let mut sending: Vec<_> = messages.map(|message| Box::pin(send_message(channel, message))).collect();
     let mut sent = Vec::with_capacity(sending.len());
     // A message is queued, in this order, when its future is first polled.
-    for one in &mut sending {
-        sent.push(futures_util::poll!(one.as_mut()));
+    for message in &mut sending {
+        sent.push(futures_util::poll!(message.as_mut()));
     }
-    let mut answers = Vec::with_capacity(sent.len());
-    for (one, polled) in sending.into_iter().zip(sent) {
-        let answer = match polled {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => one.await,
+    let mut results = Vec::with_capacity(sent.len());
+    for (message, polled) in sending.into_iter().zip(sent) {
+        let result = match polled {
+            Poll::Ready(result) => result,
+            Poll::Pending => message.await,
         };
-        answers.push(answer.map_err(|error| error.to_string()));
+        results.push(result.map_err(|error| error.to_string()));
     }
-    answers
+    results
 }
 
 /// A message whose confirm is awaited.
-struct Sent {
+struct PendingConfirm {
     id: Option<String>,
     confirm: PublisherConfirm,
 }
 
-async fn send(channel: &Channel, message: Outgoing<'_>) -> lapin::Result<Sent> {
+async fn send_message(channel: &Channel, message: Outgoing<'_>) -> lapin::Result<PendingConfirm> {
     let id = message.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let (exchange, routing_key) = (short(message.exchange), short(&message.routing_key));
     let confirm =
         channel.basic_publish(exchange, routing_key, options, message.body, message.properties).await?;
-    Ok(Sent { id, confirm })
+    Ok(PendingConfirm { id, confirm })
 }
 
 fn message_id(returned: &BasicReturnMessage) -> Option<String> {

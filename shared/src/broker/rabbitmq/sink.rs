@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::{
     RabbitMqOptions, SYSTEM,
     publisher::{Outgoing, publish_all},
-    supervisor::{Session, Supervisor},
+    supervisor::{Session, Supervisor, check_connection},
 };
 use crate::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome, too_large},
@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// How long a batch waits for a connection that is being made.
-const CONNECTION_PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_WAIT: Duration = Duration::from_secs(2);
 /// How long a batch may take to be confirmed before the connection counts as dead.
-const CONFIRM_PATIENCE: Duration = Duration::from_secs(10);
-/// Persistent, as AMQP numbers it.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+/// The delivery mode "persistent" of AMQP.
 const PERSISTENT: u8 = 2;
 
 /// Publishes events to the exchange.
@@ -29,8 +29,8 @@ pub struct RabbitMqSink {
     supervisor: Supervisor,
     exchange: String,
     clock: Clock,
-    /// One batch at a time has the channel to itself.
-    turn: Mutex<()>,
+    /// Held by the batch that is using the channel.
+    channel: Mutex<()>,
 }
 
 impl RabbitMqSink {
@@ -41,13 +41,13 @@ impl RabbitMqSink {
             supervisor,
             exchange: options.exchange.clone(),
             clock: Clock::System,
-            turn: Mutex::new(()),
+            channel: Mutex::new(()),
         })
     }
 
-    async fn publish_now(&self, events: &[&Envelope]) -> Result<Vec<Result<(), String>>, BrokerError> {
-        let _turn = self.turn.lock().await;
-        let Some(session) = self.supervisor.session(CONNECTION_PATIENCE).await? else {
+    async fn publish_confirmed(&self, events: &[&Envelope]) -> Result<Vec<Result<(), String>>, BrokerError> {
+        let _channel = self.channel.lock().await;
+        let Some(session) = self.supervisor.session(CONNECT_WAIT).await? else {
             return Err(BrokerError::unavailable(SYSTEM, "the sink is closed"));
         };
         let seconds = u64::try_from(self.clock.now().unix_timestamp()).unwrap_or(0);
@@ -63,9 +63,10 @@ impl RabbitMqSink {
                 .with_timestamp(seconds),
         });
         let messages = messages.collect();
-        // Should this batch be cancelled, its confirms must not be mistaken for those of the next one.
+        // If this batch is cancelled, its confirms must not be mistaken for those of the next one.
         let guard = GiveUpUnless { session: &session, done: false };
-        let answers = session.run(CONFIRM_PATIENCE, publish_all(&session.publishing, messages)).await?;
+        let answers =
+            session.run_limited(CONFIRM_TIMEOUT, publish_all(&session.publishing, messages)).await?;
         // A returned message means that the topology is gone: a new session declares it again.
         if answers.iter().all(Result::is_ok) {
             guard.done();
@@ -74,7 +75,7 @@ impl RabbitMqSink {
     }
 }
 
-/// Gives the session up unless its batch is done and well.
+/// Gives the session up unless its batch has succeeded.
 struct GiveUpUnless<'a> {
     session: &'a Session,
     done: bool,
@@ -102,7 +103,7 @@ impl EventSink for RabbitMqSink {
 
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
         let fitting: Vec<&Envelope> = batch.iter().filter(|event| too_large(event).is_none()).collect();
-        let mut answers = match self.publish_now(&fitting).await {
+        let mut answers = match self.publish_confirmed(&fitting).await {
             Ok(answers) => Ok(answers.into_iter()),
             Err(error) => Err(error.to_string()),
         };
@@ -123,7 +124,7 @@ impl EventSink for RabbitMqSink {
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        super::source::check(&self.supervisor).await
+        check_connection(&self.supervisor).await
     }
 
     async fn close(&self) {

@@ -18,51 +18,48 @@ use time::OffsetDateTime;
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 
 use super::{
-    RabbitMqOptions, SYSTEM, broker_error,
+    RPC_TIMEOUT, RabbitMqOptions, SYSTEM, broker_error,
     delay::{self, Delay},
-    supervisor::{Session, Supervisor},
+    delay_queues::{DelayQueues, DelayedCopy},
+    supervisor::{Session, Supervisor, check_connection},
     topology::short,
-    waiting::{Waiting, WaitingRoom},
 };
 use crate::broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement};
 
-/// How long one exchange with the broker may take before the connection counts as dead.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Takes events from the queue.
 ///
-/// Cancelling [`EventSource::receive`] loses nothing: what has come stays in the consumer's buffer for the next call.
+/// Cancelling [`EventSource::receive`] loses nothing: messages that have arrived stay in the consumer's buffer for the next call.
 #[derive(Debug)]
 pub struct RabbitMqSource {
     supervisor: Supervisor,
     options: RabbitMqOptions,
     consumer: String,
-    reader: Mutex<Reader>,
-    held: std::sync::Mutex<HashMap<String, Held>>,
-    waiting: WaitingRoom,
+    receiving: Mutex<ActiveConsumers>,
+    unsettled: std::sync::Mutex<HashMap<String, UnsettledMessage>>,
+    delay_queues: DelayQueues,
 }
 
-/// Whoever receives; one at a time.
+/// What one `receive` at a time uses.
 #[derive(Default)]
-struct Reader {
+struct ActiveConsumers {
     session: u64,
-    /// More than one where a later `receive` asked for more: a consumer's prefetch is set when it starts.
+    /// More than one if a later `receive` asked for more: the prefetch of a consumer is set when it starts.
     consumers: SelectAll<Consumer>,
     prefetch: u16,
-    /// One more that is being started, with what it adds to the prefetch.
+    /// A further consumer that is being started, with its prefetch.
     starting: Option<JoinHandle<Result<(Consumer, u16), BrokerError>>>,
     started: u32,
 }
 
-impl std::fmt::Debug for Reader {
+impl std::fmt::Debug for ActiveConsumers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("prefetch", &self.prefetch).finish_non_exhaustive()
+        f.debug_struct("ActiveConsumers").field("prefetch", &self.prefetch).finish_non_exhaustive()
     }
 }
 
 /// A delivery that is not settled.
 #[derive(Debug)]
-struct Held {
+struct UnsettledMessage {
     acker: Acker,
     properties: BasicProperties,
 }
@@ -73,70 +70,73 @@ impl RabbitMqSource {
         let supervisor = Supervisor::start(options.clone(), "source").await?;
         Ok(Self {
             supervisor,
-            waiting: WaitingRoom::new(options.clone()),
+            delay_queues: DelayQueues::new(options.clone()),
             options,
             consumer: consumer.to_owned(),
-            reader: Mutex::default(),
-            held: std::sync::Mutex::default(),
+            receiving: Mutex::default(),
+            unsettled: std::sync::Mutex::default(),
         })
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsettled(&self) -> std::sync::MutexGuard<'_, HashMap<String, UnsettledMessage>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the broker send up to two batches ahead: one to hand out while the other is handled.
+    /// Starts consumers, so that the broker sends up to two batches ahead: one to hand out while the other is handled.
     ///
-    /// Consumers are started by a task of their own: one that was half started by a cancelled `receive` would hold
-    /// messages that nobody sees.
-    async fn prepare(
+    /// They are started by a separate task: a consumer that was half started by a cancelled `receive` would hold messages
+    /// that no caller gets.
+    async fn start_consumers(
         &self,
-        reader: &mut Reader,
+        active: &mut ActiveConsumers,
         session: &Arc<Session>,
         max: usize,
     ) -> Result<(), BrokerError> {
-        if reader.session != session.number {
-            *reader = Reader { session: session.number, ..Reader::default() };
-            // The broker has requeued what the former session held.
-            self.held().clear();
+        if active.session != session.number {
+            *active = ActiveConsumers { session: session.number, ..ActiveConsumers::default() };
+            // The broker has requeued the messages of the former session.
+            self.unsettled().clear();
         }
         let wanted = u16::try_from(max.saturating_mul(2)).unwrap_or(u16::MAX).clamp(2, 2000);
-        while wanted > reader.prefetch {
-            let starting = reader.starting.get_or_insert_with(|| {
-                let more = wanted - reader.prefetch;
-                reader.started += 1;
-                let tag = format!("{}-{}-{}", self.consumer, session.number, reader.started);
+        while wanted > active.prefetch {
+            let starting = active.starting.get_or_insert_with(|| {
+                let more = wanted - active.prefetch;
+                active.started += 1;
+                let tag = format!("{}-{}-{}", self.consumer, session.number, active.started);
                 let (session, queue) = (Arc::clone(session), self.options.queue.clone());
                 tokio::spawn(async move {
-                    let consumer = session.run(PATIENCE, consume(&session, &queue, &tag, more)).await?;
+                    let consumer = session
+                        .run_limited(RPC_TIMEOUT, start_consumer(&session, &queue, &tag, more))
+                        .await?;
                     Ok((consumer.map_err(|error| broker_error(&error))?, more))
                 })
             });
             let started = starting.await;
-            reader.starting = None;
+            active.starting = None;
             let (consumer, more) =
                 started.unwrap_or_else(|error| Err(BrokerError::unavailable(SYSTEM, error)))?;
-            reader.consumers.push(consumer);
-            reader.prefetch += more;
+            active.consumers.push(consumer);
+            active.prefetch += more;
         }
         Ok(())
     }
 
-    /// Takes a delivery into this process's hands.
-    fn hold(&self, session: u64, message: lapin::message::Delivery) -> Delivery {
+    /// Registers a message as unsettled, and hands it out.
+    fn hand_out(&self, session: u64, message: lapin::message::Delivery) -> Delivery {
         let receipt = format!("{session}-{}", message.delivery_tag);
         let attempt = delay::attempt(&message.properties, message.redelivered);
         let published_at = message
             .properties
             .timestamp()
             .and_then(|seconds| OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok());
-        let held = Held { acker: message.acker, properties: message.properties };
-        self.held().insert(receipt.clone(), held);
+        let unsettled = UnsettledMessage { acker: message.acker, properties: message.properties };
+        self.unsettled().insert(receipt.clone(), unsettled);
         Delivery { body: Bytes::from(message.data), attempt, published_at, receipt }
     }
 
     async fn queue_length(&self, session: &Session, queue: &str) -> lapin::Result<u64> {
-        // An active look would need the queue's settings; a passive one costs the channel where it is gone.
+        // A declaration that is not passive would need the settings of the queue. A passive one closes the channel if the
+        // queue does not exist.
         let channel = session.connection.create_channel().await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = channel.queue_declare(short(queue), options, FieldTable::default()).await?;
@@ -146,31 +146,12 @@ impl RabbitMqSource {
 }
 
 /// Starts one consumer.
-async fn consume(session: &Session, queue: &str, tag: &str, prefetch: u16) -> lapin::Result<Consumer> {
+async fn start_consumer(session: &Session, queue: &str, tag: &str, prefetch: u16) -> lapin::Result<Consumer> {
     let channel = &session.consuming;
     channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
     channel
         .basic_consume(short(queue), short(tag), BasicConsumeOptions::default(), FieldTable::default())
         .await
-}
-
-/// Whether the broker answers and takes messages.
-pub(super) async fn check(supervisor: &Supervisor) -> Result<(), BrokerError> {
-    let Some(session) = supervisor.session(Duration::ZERO).await? else {
-        return Err(BrokerError::unavailable(SYSTEM, "closed"));
-    };
-    if session.connection.status().blocked() {
-        return Err(BrokerError::unavailable(
-            SYSTEM,
-            "the broker is short of memory or disk and takes no messages",
-        ));
-    }
-    let probe = async {
-        let channel = session.connection.create_channel().await?;
-        channel.close(200, "done".into()).await
-    };
-    let answer = session.run(PATIENCE, probe).await?;
-    answer.map_err(|error| broker_error(&error)).inspect_err(|_| session.give_up())
 }
 
 #[async_trait]
@@ -182,10 +163,10 @@ impl EventSource for RabbitMqSource {
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, BrokerError> {
         let deadline = Instant::now() + wait;
         let closed = &self.supervisor.closed;
-        let mut reader = tokio::select! {
+        let mut active = tokio::select! {
             biased;
             () = closed.cancelled() => return Ok(Vec::new()),
-            reader = self.reader.lock() => reader,
+            active = self.receiving.lock() => active,
         };
         if max == 0 {
             return Ok(Vec::new());
@@ -193,30 +174,30 @@ impl EventSource for RabbitMqSource {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Some(session) = self.supervisor.session(left).await? else { return Ok(Vec::new()) };
-            self.prepare(&mut reader, &session, max).await.inspect_err(|_| session.give_up())?;
+            self.start_consumers(&mut active, &session, max).await.inspect_err(|_| session.give_up())?;
             let left = deadline.saturating_duration_since(Instant::now());
             let first = tokio::select! {
                 biased;
                 () = closed.cancelled() => return Ok(Vec::new()),
-                first = timeout(left, reader.consumers.next()) => first,
+                first = timeout(left, active.consumers.next()) => first,
             };
             let first = match first {
                 Err(_) => return Ok(Vec::new()),
                 Ok(Some(Ok(first))) => first,
                 Ok(Some(Err(_)) | None) => {
-                    // The queue was deleted or the connection lost. The supervisor knows, or knows now.
+                    // The queue was deleted or the connection was lost. The supervisor may not know yet.
                     session.give_up();
-                    reader.consumers.clear();
-                    reader.prefetch = 0;
-                    continue_after_loss(&self.supervisor, &session, deadline).await;
+                    active.consumers.clear();
+                    active.prefetch = 0;
+                    wait_for_next_session(&self.supervisor, &session, deadline).await;
                     continue;
                 }
             };
-            // From here on nothing waits: a cancelled call must not take deliveries with it.
-            let mut batch = vec![self.hold(session.number, first)];
+            // No `await` from here on: a cancelled call must not lose deliveries.
+            let mut batch = vec![self.hand_out(session.number, first)];
             while batch.len() < max {
-                match reader.consumers.next().now_or_never() {
-                    Some(Some(Ok(next))) => batch.push(self.hold(session.number, next)),
+                match active.consumers.next().now_or_never() {
+                    Some(Some(Ok(next))) => batch.push(self.hand_out(session.number, next)),
                     _ => break,
                 }
             }
@@ -225,37 +206,40 @@ impl EventSource for RabbitMqSource {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), BrokerError> {
-        let (mut done, mut waiting, mut lost) = (Vec::new(), Vec::new(), 0_usize);
+        let (mut done, mut delayed, mut lost) = (Vec::new(), Vec::new(), 0_usize);
         {
-            let mut held = self.held();
+            let mut unsettled = self.unsettled();
             for Settlement { receipt, outcome } in settlements {
-                match (held.remove(&receipt), outcome) {
+                match (unsettled.remove(&receipt), outcome) {
                     (None, _) => lost += 1,
-                    (Some(held), Outcome::Ack) => done.push(held.acker),
-                    (Some(held), Outcome::Retry { after, attempt, body, .. }) => waiting.push(Waiting {
-                        acker: held.acker,
-                        delay: Delay::for_wait(after),
-                        body,
-                        properties: delay::copy(&held.properties, attempt),
-                    }),
+                    (Some(message), Outcome::Ack) => done.push(message.acker),
+                    (Some(message), Outcome::Retry { after, attempt, body, .. }) => {
+                        delayed.push(DelayedCopy {
+                            acker: message.acker,
+                            delay: Delay::for_wait(after),
+                            body,
+                            properties: delay::copy(&message.properties, attempt),
+                        })
+                    }
                 }
             }
         }
-        let mut returned = Vec::new();
-        if !waiting.is_empty() {
-            let safe = self.waiting.send(&self.supervisor, &waiting).await;
-            for (copy, safe) in waiting.into_iter().zip(safe) {
-                if safe { done.push(copy.acker) } else { returned.push(copy.acker) }
+        let mut requeued = Vec::new();
+        if !delayed.is_empty() {
+            let stored = self.delay_queues.publish(&self.supervisor, &delayed).await;
+            for (copy, is_stored) in delayed.into_iter().zip(stored) {
+                if is_stored { done.push(copy.acker) } else { requeued.push(copy.acker) }
             }
         }
         let acks = join_all(done.iter().map(|acker| acker.ack(BasicAckOptions::default())));
         let requeue = BasicNackOptions { multiple: false, requeue: true };
-        let nacks = join_all(returned.iter().map(|acker| acker.nack(requeue)));
-        let answers = timeout(PATIENCE, async { (acks.await, nacks.await.len()) }).await;
-        let answers = answers.map_err(|_| BrokerError::unavailable(SYSTEM, "the broker takes nothing"))?;
+        let nacks = join_all(requeued.iter().map(|acker| acker.nack(requeue)));
+        let answers = timeout(RPC_TIMEOUT, async { (acks.await, nacks.await.len()) }).await;
+        let answers =
+            answers.map_err(|_| BrokerError::unavailable(SYSTEM, "the broker takes no acknowledgements"))?;
         lost += answers.0.iter().filter(|answer| !matches!(answer, Ok(true))).count();
         if lost > 0 {
-            let message = format!("{lost} deliveries were of a lost connection and come again");
+            let message = format!("{lost} deliveries belong to a lost connection and come again");
             return Err(BrokerError::unavailable(SYSTEM, message));
         }
         Ok(())
@@ -265,33 +249,33 @@ impl EventSource for RabbitMqSource {
         let Some(session) = self.supervisor.session(Duration::ZERO).await? else {
             return Err(BrokerError::unavailable(SYSTEM, "closed"));
         };
-        let delays = self.waiting.used().await;
+        let delays = self.delay_queues.used().await;
         let count = async {
-            // What is buffered here and not yet handed out is in no count: the consumer library does not tell.
+            // Messages that are buffered here and not handed out are in no count: the client library does not report them.
             let mut messages = self.queue_length(&session, &self.options.queue).await?;
             for delay in delays {
                 messages += self.queue_length(&session, &delay.queue(&self.options.queue)).await?;
             }
             Ok(messages)
         };
-        let counted = session.run(PATIENCE, count).await?;
+        let counted = session.run_limited(RPC_TIMEOUT, count).await?;
         let messages = counted.map_err(|error: lapin::Error| broker_error(&error))?;
-        let held = u64::try_from(self.held().len()).unwrap_or(u64::MAX);
-        Ok(Backlog { messages: messages + held, oldest_age: None })
+        let unsettled = u64::try_from(self.unsettled().len()).unwrap_or(u64::MAX);
+        Ok(Backlog { messages: messages + unsettled, oldest_age: None })
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        check(&self.supervisor).await
+        check_connection(&self.supervisor).await
     }
 
     async fn close(&self) {
-        // The broker requeues at once what a closed connection held.
+        // When the connection closes, the broker requeues its messages at once.
         self.supervisor.close().await;
     }
 }
 
-/// Waits until the lost session has been taken down, so that it is not found again.
-async fn continue_after_loss(supervisor: &Supervisor, lost: &Arc<Session>, deadline: Instant) {
+/// Waits until the supervisor no longer returns the lost session.
+async fn wait_for_next_session(supervisor: &Supervisor, lost: &Arc<Session>, deadline: Instant) {
     while Instant::now() < deadline {
         match supervisor.session(Duration::ZERO).await {
             Ok(Some(session)) if session.number == lost.number => {

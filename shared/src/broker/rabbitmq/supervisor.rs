@@ -1,4 +1,4 @@
-//! Keeps a connection up: reconnects with backoff, declares the topology each time, ends when asked.
+//! Keeps a connection open: reconnects with backoff, declares the topology each time, and ends when the supervisor is closed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{RabbitMqOptions, SYSTEM, set_up_error, topology};
+use super::{RPC_TIMEOUT, RabbitMqOptions, SYSTEM, broker_error, set_up_error, topology};
 use crate::{
     broker::{BrokerError, backoff::Backoff, metered, passing},
     platform::config::parse_amqp,
@@ -16,8 +16,8 @@ use crate::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Seconds of the heartbeat, unless the URL says otherwise. A connection that is silent counts as dead here after twice
-/// that, and at the broker after two to three times: only then are the messages that went into it delivered again.
+/// The interval of heartbeats in seconds, unless the URL sets another. A silent connection counts as dead here after two
+/// intervals, and at the broker after two to three: only then are the messages on it delivered again.
 const HEARTBEAT: u16 = 3;
 
 /// One connection with its channels.
@@ -27,23 +27,23 @@ pub(super) struct Session {
     pub(super) publishing: Channel,
     /// For consuming, so that a publisher's mistake costs no consumer its deliveries.
     pub(super) consuming: Channel,
-    /// Tells the sessions of one process apart.
+    /// Unique among the sessions of one supervisor.
     pub(super) number: u64,
     broken: CancellationToken,
     lost: CancellationToken,
 }
 
 impl Session {
-    /// Runs something on this connection, for no longer than `patience` and no longer than the connection lives: the
-    /// client library does not answer everything that was under way when it lost a connection.
-    pub(super) async fn run<T>(
+    /// Does some work on this connection, for at most `limit` and only while the connection is open: the client library
+    /// does not complete every call that was in progress when it lost a connection.
+    pub(super) async fn run_limited<T>(
         &self,
-        patience: Duration,
+        limit: Duration,
         work: impl Future<Output = T>,
     ) -> Result<T, BrokerError> {
         tokio::select! {
             biased;
-            done = timeout(patience, work) => done.map_err(|_| {
+            done = timeout(limit, work) => done.map_err(|_| {
                 self.give_up();
                 BrokerError::unavailable(SYSTEM, "the broker did not answer in time")
             }),
@@ -51,7 +51,7 @@ impl Session {
         }
     }
 
-    /// Has the supervisor replace this session.
+    /// Makes the supervisor replace this session.
     pub(super) fn give_up(&self) {
         self.broken.cancel();
     }
@@ -64,16 +64,16 @@ impl std::fmt::Debug for Session {
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum ConnectionState {
     Up(Arc<Session>),
-    Down { for_operator: bool, message: String },
+    Down { needs_operator: bool, message: String },
 }
 
-impl State {
+impl ConnectionState {
     fn down(error: BrokerError) -> Self {
         match error {
-            BrokerError::Unavailable { message, .. } => Self::Down { for_operator: false, message },
-            BrokerError::Misconfigured { message, .. } => Self::Down { for_operator: true, message },
+            BrokerError::Unavailable { message, .. } => Self::Down { needs_operator: false, message },
+            BrokerError::Misconfigured { message, .. } => Self::Down { needs_operator: true, message },
         }
     }
 }
@@ -81,37 +81,37 @@ impl State {
 /// Owns the background task that keeps the connection.
 #[derive(Debug)]
 pub(super) struct Supervisor {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ConnectionState>,
     pub(super) closed: CancellationToken,
     task: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Supervisor {
-    /// Connects once; where the broker cannot be reached, goes on trying in the background. `side` is for the metrics.
+    /// Connects once; if the broker cannot be reached, continues to try in the background. `side` is a metric label.
     pub(super) async fn start(options: RabbitMqOptions, side: &'static str) -> Result<Self, BrokerError> {
         let mut uri = parse_amqp(options.url.expose_secret()).map_err(|problem| {
             BrokerError::misconfigured(SYSTEM, format!("the address cannot be used: {problem}"))
         })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        let mut worker = Worker { uri, options, side, sessions: 0, closed: CancellationToken::new() };
-        let first = match worker.connect().await {
-            Ok(session) => State::Up(Arc::new(session)),
+        let mut task = ConnectionTask { uri, options, side, sessions: 0, closed: CancellationToken::new() };
+        let first = match task.connect().await {
+            Ok(session) => ConnectionState::Up(Arc::new(session)),
             Err(error) => {
-                let state = State::down(error);
+                let state = ConnectionState::down(error);
                 passing(Err(state_error(&state)))?;
                 state
             }
         };
         let (sender, state) = watch::channel(first);
-        let closed = worker.closed.clone();
-        let task = tokio::spawn(worker.run(sender));
+        let closed = task.closed.clone();
+        let task = tokio::spawn(task.keep_connected(sender));
         Ok(Self { state, closed, task: std::sync::Mutex::new(Some(task)) })
     }
 
-    /// The session there is, or the next one, waited for up to `wait`; `None` when closed.
+    /// The current session, or the next one if it comes within `wait`. `None` if the supervisor is closed.
     pub(super) async fn session(&self, wait: Duration) -> Result<Option<Arc<Session>>, BrokerError> {
         let mut state = self.state.clone();
-        let up = timeout(wait, state.wait_for(|state| matches!(state, State::Up(_))));
+        let up = timeout(wait, state.wait_for(|state| matches!(state, ConnectionState::Up(_))));
         let found = tokio::select! {
             biased;
             () = self.closed.cancelled() => return Ok(None),
@@ -122,8 +122,8 @@ impl Supervisor {
             },
         };
         match found.unwrap_or_else(|| self.state.borrow().clone()) {
-            State::Up(session) => Ok(Some(session)),
-            down @ State::Down { .. } => Err(state_error(&down)),
+            ConnectionState::Up(session) => Ok(Some(session)),
+            down @ ConnectionState::Down { .. } => Err(state_error(&down)),
         }
     }
 
@@ -143,15 +143,36 @@ impl Drop for Supervisor {
     }
 }
 
-fn state_error(state: &State) -> BrokerError {
+fn state_error(state: &ConnectionState) -> BrokerError {
     match state {
-        State::Down { for_operator: true, message } => BrokerError::misconfigured(SYSTEM, message.clone()),
-        State::Down { message, .. } => BrokerError::unavailable(SYSTEM, message),
-        State::Up(_) => BrokerError::unavailable(SYSTEM, "the connection has just been lost"),
+        ConnectionState::Down { needs_operator: true, message } => {
+            BrokerError::misconfigured(SYSTEM, message.clone())
+        }
+        ConnectionState::Down { message, .. } => BrokerError::unavailable(SYSTEM, message),
+        ConnectionState::Up(_) => BrokerError::unavailable(SYSTEM, "the connection has just been lost"),
     }
 }
 
-struct Worker {
+/// Whether the broker answers and takes messages.
+pub(super) async fn check_connection(supervisor: &Supervisor) -> Result<(), BrokerError> {
+    let Some(session) = supervisor.session(Duration::ZERO).await? else {
+        return Err(BrokerError::unavailable(SYSTEM, "closed"));
+    };
+    if session.connection.status().blocked() {
+        return Err(BrokerError::unavailable(
+            SYSTEM,
+            "the broker is short of memory or disk and takes no messages",
+        ));
+    }
+    let probe = async {
+        let channel = session.connection.create_channel().await?;
+        channel.close(200, "done".into()).await
+    };
+    let answer = session.run_limited(RPC_TIMEOUT, probe).await?;
+    answer.map_err(|error| broker_error(&error)).inspect_err(|_| session.give_up())
+}
+
+struct ConnectionTask {
     uri: AMQPUri,
     options: RabbitMqOptions,
     side: &'static str,
@@ -159,18 +180,19 @@ struct Worker {
     closed: CancellationToken,
 }
 
-impl Worker {
-    async fn run(mut self, state: watch::Sender<State>) {
+impl ConnectionTask {
+    async fn keep_connected(mut self, state: watch::Sender<ConnectionState>) {
         let mut backoff = Backoff::default();
         loop {
             let current = state.borrow().clone();
-            if let State::Up(session) = current {
+            if let ConnectionState::Up(session) = current {
                 backoff.reset();
-                let lost = self.watch(&session).await;
+                let lost = self.wait_until_unusable(&session).await;
                 session.lost.cancel();
-                let _down = state.send_replace(State::Down { for_operator: false, message: lost });
-                // Closing also has the broker requeue at once what this session holds. A silent one takes its time, which
-                // no new connection has to wait for.
+                let _down =
+                    state.send_replace(ConnectionState::Down { needs_operator: false, message: lost });
+                // When it closes, the broker requeues at once what this session holds. Closing a silent connection takes
+                // long, and a new connection need not wait for it.
                 let closing = tokio::spawn(async move {
                     timeout(CLOSE_TIMEOUT, session.connection.close(200, "done".into())).await
                 });
@@ -192,21 +214,21 @@ impl Worker {
             let next = match attempt {
                 Ok(session) => {
                     metered::reconnected(SYSTEM, self.side);
-                    State::Up(Arc::new(session))
+                    ConnectionState::Up(Arc::new(session))
                 }
                 Err(error) => {
                     tracing::warn!(error.message = %error, "RabbitMQ: connecting failed");
-                    State::down(error)
+                    ConnectionState::down(error)
                 }
             };
             let _former = state.send_replace(next);
         }
     }
 
-    /// Waits until the session is of no more use, and says why.
-    async fn watch(&self, session: &Session) -> String {
+    /// Waits until the session cannot be used any more, and returns why.
+    async fn wait_until_unusable(&self, session: &Session) -> String {
         let mut events = std::pin::pin!(session.connection.events_listener());
-        let mut look = tokio::time::interval(Duration::from_secs(1));
+        let mut status_check = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 () = self.closed.cancelled() => return "closed".to_owned(),
@@ -219,8 +241,8 @@ impl Worker {
                     Some(_) => {}
                     None => return "the connection has ended".to_owned(),
                 },
-                // Errors that came before anybody listened.
-                _ = look.tick() => {
+                // Finds errors that came before the listener was registered.
+                _ = status_check.tick() => {
                     let channels = [&session.publishing, &session.consuming];
                     if !session.connection.status().connected()
                         || channels.iter().any(|channel| !channel.status().connected())

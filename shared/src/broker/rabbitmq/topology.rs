@@ -26,7 +26,7 @@ pub(super) async fn declare(channel: &Channel, options: &RabbitMqOptions) -> lap
     channel.queue_bind(queue, exchange, "#".into(), bind, FieldTable::default()).await
 }
 
-/// Declares one delay queue. They are made when they are first needed: most are never.
+/// Declares one delay queue. They are declared when they are first needed: most never are.
 pub(super) async fn declare_delay(
     channel: &Channel,
     options: &RabbitMqOptions,

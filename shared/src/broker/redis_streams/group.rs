@@ -1,4 +1,4 @@
-//! The consumer group: every command a consumer needs, each healing where the group is gone.
+//! The consumer group: every command a consumer needs, each creating the group again if it is gone.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -45,17 +45,17 @@ impl Group {
         &self.consumer
     }
 
-    /// Makes the group, from the beginning of what is there, unless it exists.
+    /// Creates the group at the beginning of the stream, unless it exists.
     pub(super) async fn ensure(&self) -> Result<(), RedisFailure> {
         let mut create = redis::cmd("XGROUP");
         create.arg("CREATE").arg(&self.stream).arg(&self.name).arg("0").arg("MKSTREAM");
-        match self.redis.run::<()>(&create).await {
+        match self.redis.run_command::<()>(&create).await {
             Err(failure) if failure.has_code(&["BUSYGROUP"]) => Ok(()),
             done => done,
         }
     }
 
-    /// `XREADGROUP` for up to `max` entries that nobody has had yet; blocks where `block` is given.
+    /// `XREADGROUP` for up to `max` entries that no consumer has had yet; blocks if `block` is given.
     pub(super) fn read_new(&self, max: usize, block: Option<Duration>) -> Cmd {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(&self.name).arg(&self.consumer).arg("COUNT").arg(max);
@@ -67,7 +67,7 @@ impl Group {
         read
     }
 
-    /// Takes over up to `max` entries that have been idle for `min_idle`, going on from `cursor`.
+    /// Takes over up to `max` entries that have been idle for `min_idle`, continuing from `cursor`.
     pub(super) async fn auto_claim(
         &self,
         min_idle: Duration,
@@ -77,23 +77,23 @@ impl Group {
         let mut claim = redis::cmd("XAUTOCLAIM");
         claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(millis(min_idle)).arg(cursor);
         claim.arg("COUNT").arg(max);
-        self.run(&claim).await.map(entries::from_auto_claim)
+        self.run_command(&claim).await.map(entries::from_auto_claim)
     }
 
-    /// Takes these entries for their next attempt.
+    /// Claims these entries for their next attempt.
     pub(super) async fn claim(&self, ids: &[String]) -> Result<Vec<Entry>, RedisFailure> {
         let mut claim = redis::cmd("XCLAIM");
         claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(0).arg(ids);
-        self.run(&claim).await.map(entries::from_list)
+        self.run_command(&claim).await.map(entries::from_list)
     }
 
-    /// For each entry its consumer and how often it was delivered, or `None` where it is no longer pending.
+    /// For each entry its consumer and how often it was delivered, or `None` if it is no longer pending.
     pub(super) async fn pending(&self, ids: &[String]) -> Result<Vec<Option<(String, u32)>>, RedisFailure> {
         let mut pipe = Pipeline::with_capacity(ids.len());
         for id in ids {
             pipe.cmd("XPENDING").arg(&self.stream).arg(&self.name).arg(id).arg(id).arg(1);
         }
-        Ok(self.run_all(&mut pipe).await?.into_iter().map(entries::pending).collect())
+        Ok(self.run_pipeline(&mut pipe).await?.into_iter().map(entries::pending).collect())
     }
 
     /// Everything that is pending under this consumer's name.
@@ -103,46 +103,46 @@ impl Group {
         loop {
             let mut pending = redis::cmd("XPENDING");
             pending.arg(&self.stream).arg(&self.name).arg(&from).arg("+").arg(CHUNK).arg(&self.consumer);
-            let page = entries::pending_ids(self.run(&pending).await?);
+            let page = entries::pending_ids(self.run_command(&pending).await?);
             let Some(last) = page.last() else { return Ok(mine) };
             from = format!("({last}");
             mine.extend(page);
         }
     }
 
-    /// The heartbeat: these entries are in good hands. Their delivery count stays as it is.
-    pub(super) async fn touch(&self, ids: &[String]) -> Result<(), RedisFailure> {
+    /// The heartbeat: resets the idle time of these entries. Their delivery count stays as it is.
+    pub(super) async fn reset_idle(&self, ids: &[String]) -> Result<(), RedisFailure> {
         for chunk in ids.chunks(CHUNK) {
             let mut claim = redis::cmd("XCLAIM");
             claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(0).arg(chunk).arg("JUSTID");
-            self.run::<Value>(&claim).await?;
+            self.run_command::<Value>(&claim).await?;
         }
         Ok(())
     }
 
-    /// Makes each entry look as if it had been idle for so long.
-    pub(super) async fn give_back(&self, idle: &[(String, Duration)]) -> Result<(), RedisFailure> {
+    /// Makes each entry look as if it had been idle for the given time.
+    pub(super) async fn set_idle(&self, idle: &[(String, Duration)]) -> Result<(), RedisFailure> {
         for chunk in idle.chunks(CHUNK) {
             let mut pipe = Pipeline::with_capacity(chunk.len());
             for (id, idle) in chunk {
                 pipe.cmd("XCLAIM").arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(0).arg(id);
                 pipe.arg("IDLE").arg(millis(*idle)).arg("JUSTID");
             }
-            self.run_all(&mut pipe).await?;
+            self.run_pipeline(&mut pipe).await?;
         }
         Ok(())
     }
 
-    /// Done with these for good. One round trip.
+    /// Acknowledges entries. One round trip.
     pub(super) async fn ack(&self, ids: &[String]) -> Result<(), RedisFailure> {
         let mut pipe = Pipeline::new();
         for chunk in ids.chunks(CHUNK) {
             pipe.cmd("XACK").arg(&self.stream).arg(&self.name).arg(chunk);
         }
-        self.run_all(&mut pipe).await.map(|_| ())
+        self.run_pipeline(&mut pipe).await.map(|_| ())
     }
 
-    /// Trims what every group has acknowledged and removes consumers that are gone: how many entries and names.
+    /// Trims entries that every group has acknowledged, and removes consumers that are gone; returns how many of each.
     pub(super) async fn tidy(&self) -> Result<(u64, u64), RedisFailure> {
         self.invoke_tidy("").await
     }
@@ -155,37 +155,38 @@ impl Group {
     async fn invoke_tidy(&self, leaving: &str) -> Result<(u64, u64), RedisFailure> {
         let mut script = self.tidy.key(&self.stream);
         script.arg(&self.name).arg(millis(self.expiry)).arg(leaving);
-        self.redis.invoke(&script, CALL_TIMEOUT).await
+        self.redis.run_script(&script, CALL_TIMEOUT).await
     }
 
-    /// How much waits for the group.
+    /// How many entries wait for the group.
     pub(super) async fn backlog(&self) -> Result<Backlog, RedisFailure> {
         let mut script = self.backlog.key(&self.stream);
         script.arg(&self.name);
-        let (pending, undelivered, age): (u64, u64, i64) = self.redis.invoke(&script, CALL_TIMEOUT).await?;
+        let (pending, undelivered, age): (u64, u64, i64) =
+            self.redis.run_script(&script, CALL_TIMEOUT).await?;
         let oldest_age = u64::try_from(age).ok().map(Duration::from_millis);
         Ok(Backlog { messages: pending + undelivered, oldest_age })
     }
 
     /// Whether the server takes acknowledgements, as a primary does, also a full one.
     pub(super) async fn check(&self) -> Result<(), RedisFailure> {
-        self.redis.run(redis::cmd("XACK").arg(&self.stream).arg(&self.name).arg("0-0")).await
+        self.redis.run_command(redis::cmd("XACK").arg(&self.stream).arg(&self.name).arg("0-0")).await
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
-        match self.redis.run(command).await {
+    async fn run_command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
+        match self.redis.run_command(command).await {
             Err(failure) if is_gone(&failure) => {
                 self.ensure().await?;
-                self.redis.run(command).await
+                self.redis.run_command(command).await
             }
             done => done,
         }
     }
 
-    /// Runs commands in one round trip; the first that fails fails all.
-    async fn run_all(&self, pipe: &mut Pipeline) -> Result<Vec<Value>, RedisFailure> {
+    /// Runs commands in one round trip. Fails with the error of the first command that failed.
+    async fn run_pipeline(&self, pipe: &mut Pipeline) -> Result<Vec<Value>, RedisFailure> {
         pipe.ignore_errors();
-        let answers = self.redis.run_each(pipe).await?;
+        let answers = self.redis.run_pipeline_each(pipe).await?;
         for answer in &answers {
             if let Value::ServerError(error) = answer {
                 return Err(RedisError::from(error.clone()).into());

@@ -10,26 +10,27 @@
 //!   come later than their neighbours.
 //! - **Attempts** are the group's delivery count, which Redis raises as it hands an entry out: before any handler.
 //! - **Kept**: a heartbeat (`XCLAIM … JUSTID`, which leaves the delivery count alone) resets the idle time of every
-//!   entry this process holds, handled or held back, so that no other consumer reclaims it while this one lives.
+//!   entry that this process holds, handed out or delayed, so that no other consumer reclaims it while this one lives.
 //! - **Reclaimed**: entries of a dead consumer are taken over (`XAUTOCLAIM`) once they have been idle for
-//!   [`RedisStreamsOptions::min_idle`], by whichever consumer next looks, which it does every
-//!   [`RedisStreamsOptions::reclaim_every`] while it waits for new ones.
-//! - **`retry(after)`** keeps the entry pending and held back by this process, to within half a second of `after` while
-//!   [`EventSource::receive`](super::EventSource::receive) is being called. When the process dies meanwhile, another one takes
+//!   [`RedisStreamsOptions::min_idle`], by the next consumer that looks. Each consumer
+//!   looks every [`RedisStreamsOptions::reclaim_every`] while it waits for new ones.
+//! - **`retry(after)`** keeps the entry pending and delayed in this process, to within half a second of `after` while
+//!   [`EventSource::receive`](super::EventSource::receive) is being called. If the process dies meanwhile, another one takes
 //!   the entry over `min_idle` after the last heartbeat, whether that is earlier or later. When it closes, the
 //!   remaining delay is kept as far as `min_idle` reaches.
 //! - **Trimming** removes, about every [`RedisStreamsOptions::tidy_every`], what every group of the stream has
-//!   acknowledged, in whole nodes of the stream; never by length. A group that nobody reads holds the stream back.
-//! - **Healing**: where the group or the stream is gone (`FLUSHALL`, a lost server), the group is made again from the
-//!   beginning of what is there.
-//! - Consumers that are long silent and hold nothing are removed, so that names do not pile up.
+//!   acknowledged, in whole nodes of the stream; never by length. A group that nobody reads keeps the stream from being trimmed.
+//! - **Healing**: if the group or the stream is gone (`FLUSHALL`, a lost server), the group is created again
+//!   at the beginning of the stream.
+//! - Consumers that have been silent for long and hold nothing are removed, so that names do not accumulate.
 
-mod claims;
+mod consumer_state;
 mod entries;
 mod group;
-mod keeper;
-mod ledger;
+mod in_flight;
+mod maintenance;
 mod reader;
+mod reclaim;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -85,8 +86,10 @@ impl RedisStreamsOptions {
 
 const SYSTEM: EventSystem = EventSystem::RedisStreams;
 
-/// For everything but blocking reads, which bound themselves. Covers a `WAITAOF` and a slow disk.
+/// For every call but blocking reads, which have their own limit. Long enough for a `WAITAOF` and a slow disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long each step of closing may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection to the stream's server; `side` names it in the metrics.
 fn connection(options: &RedisStreamsOptions, side: &'static str) -> Result<Redis, BrokerError> {
@@ -97,7 +100,7 @@ fn connection(options: &RedisStreamsOptions, side: &'static str) -> Result<Redis
     })
 }
 
-/// What a failure means: whether waiting can help.
+/// Whether waiting can help against a failure.
 fn broker_error(failure: &RedisFailure) -> BrokerError {
     let RedisFailure::Failed(error) = failure else { return BrokerError::unavailable(SYSTEM, failure) };
     let for_operator = matches!(

@@ -1,123 +1,110 @@
-//! Reading new entries, ahead of those who handle them while there are many: otherwise Redis would have nothing to do
-//! while they take one batch, and they nothing while Redis gathers the next.
+//! Reading new entries. While there are many, the next batch is read ahead: otherwise Redis would be idle while the worker
+//! handles a batch, and the worker while Redis collects the next one.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use redis::{RedisError, Value};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::{
-    SYSTEM,
+    CLOSE_TIMEOUT, SYSTEM,
+    consumer_state::ConsumerState,
     entries::{self, Entry},
     group::is_gone,
-    source::{CLOSE_PATIENCE, Shared},
 };
 use crate::{
     broker::metered,
     platform::redis::{DedicatedConnection, RedisFailure},
 };
 
-/// The smallest full batch after which the next is read. Where fewer are taken at a time, other consumers shall have
-/// the others.
-const WORTH_READING_AHEAD: usize = 50;
-/// Batches that wait to be taken; one more may have been read.
+/// The smallest full batch after which the next one is read ahead. Smaller batches leave the rest to other consumers.
+const MIN_BATCH_TO_READ_AHEAD: usize = 50;
+/// How many batches wait to be taken; one more can be read already.
 const AHEAD: usize = 1;
-/// How much longer than it blocks a read may take before the connection counts as dead.
+/// How much longer than its block time a read can take before the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Whoever receives; one at a time.
+/// Reads new entries on a connection of its own.
 pub(super) struct Reader {
-    /// Of the reads alone, because they block.
+    /// Only for reads, because they block.
     connection: Option<DedicatedConnection>,
-    reading: Option<Reading>,
-    /// Read, in the ledger, and not handed out yet.
+    task: Option<ReadTask>,
+    /// Read and in flight, but not handed out yet.
     ahead: VecDeque<Entry>,
-    /// Where the search for idle entries goes on.
-    pub(super) cursor: String,
-    pub(super) next_reclaim: Instant,
-    /// A `receive` was cancelled or failed: entries may be pending that nobody has seen.
-    pub(super) interrupted: bool,
 }
 
-/// Reads that follow each other by themselves, until there is no more.
-struct Reading {
+/// A task that reads batch after batch until the stream has no more.
+struct ReadTask {
     batches: mpsc::Receiver<Vec<Entry>>,
     end: JoinHandle<End>,
 }
 
-/// How they ended; without the connection where it is of no more use.
+/// How a task ended; without the connection if it cannot be used any more.
 type End = (Option<DedicatedConnection>, Result<(), RedisFailure>);
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("cursor", &self.cursor).finish_non_exhaustive()
+        f.debug_struct("Reader").field("ahead", &self.ahead.len()).finish_non_exhaustive()
     }
 }
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self {
-            connection: None,
-            reading: None,
-            ahead: VecDeque::new(),
-            cursor: "0-0".to_owned(),
-            next_reclaim: Instant::now(),
-            interrupted: false,
-        }
+        Self { connection: None, task: None, ahead: VecDeque::new() }
     }
 
-    /// Up to `max` new entries, which are held from now on: those read ahead, or else the next there are, for which it
-    /// waits up to `block`. May be cancelled.
-    pub(super) async fn read(
+    /// Takes up to `max` new entries, which are in flight from now on: those that were read ahead, or else the next ones,
+    /// for which it waits up to `block`. Can be cancelled.
+    pub(super) async fn take_new(
         &mut self,
-        shared: &Arc<Shared>,
+        state: &Arc<ConsumerState>,
         max: usize,
         block: Option<Duration>,
     ) -> Result<Vec<Entry>, RedisFailure> {
         if self.ahead.is_empty() {
-            if self.reading.is_none() {
+            if self.task.is_none() {
                 let (sender, batches) = mpsc::channel(AHEAD);
-                let reads = read(Arc::clone(shared), self.connection.take(), max, block, sender);
-                self.reading = Some(Reading { batches, end: tokio::spawn(reads) });
+                let reads = read_batches(Arc::clone(state), self.connection.take(), max, block, sender);
+                self.task = Some(ReadTask { batches, end: tokio::spawn(reads) });
             }
-            self.next().await?;
+            self.next_batch().await?;
         }
         Ok(self.ahead.drain(..max.min(self.ahead.len())).collect())
     }
 
-    /// Has the reads end, and takes in what they have brought.
-    pub(super) async fn finish(&mut self) -> Result<(), RedisFailure> {
-        if let Some(reading) = &mut self.reading {
-            reading.batches.close();
+    /// Ends the task, and keeps what it has read.
+    pub(super) async fn end_task(&mut self) -> Result<(), RedisFailure> {
+        if let Some(task) = &mut self.task {
+            task.batches.close();
         }
-        while self.reading.is_some() {
-            self.next().await?;
+        while self.task.is_some() {
+            self.next_batch().await?;
         }
         Ok(())
     }
 
-    /// Ends for good. What has been read and not handed out is left to be given back.
+    /// Ends for good. Entries that were read and not handed out remain pending, to be released.
     pub(super) async fn close(&mut self) {
-        if let Some(Reading { batches, end }) = self.reading.take() {
+        if let Some(ReadTask { batches, end }) = self.task.take() {
             drop(batches);
             let _however = end.await;
         }
         self.connection = None;
     }
 
-    /// The next batch that was read, or the end of the reads.
-    async fn next(&mut self) -> Result<(), RedisFailure> {
-        let Some(reading) = &mut self.reading else { return Ok(()) };
-        if let Some(batch) = reading.batches.recv().await {
+    /// Waits for the next batch, or for the end of the task.
+    async fn next_batch(&mut self) -> Result<(), RedisFailure> {
+        let Some(task) = &mut self.task else { return Ok(()) };
+        if let Some(batch) = task.batches.recv().await {
             self.ahead.extend(batch);
             return Ok(());
         }
-        let ended = (&mut reading.end).await;
-        self.reading = None;
+        let ended = (&mut task.end).await;
+        self.task = None;
         let (connection, done) =
             ended.unwrap_or_else(|error| (None, Err(RedisError::from(std::io::Error::other(error)).into())));
         self.connection = connection;
@@ -125,8 +112,8 @@ impl Reader {
     }
 }
 
-async fn read(
-    shared: Arc<Shared>,
+async fn read_batches(
+    state: Arc<ConsumerState>,
     connection: Option<DedicatedConnection>,
     max: usize,
     mut block: Option<Duration>,
@@ -134,22 +121,22 @@ async fn read(
 ) -> End {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => match open(&shared).await {
+        None => match open_connection(&state).await {
             Ok(connection) => connection,
             Err(error) => return (None, Err(error)),
         },
     };
     loop {
-        let entries = match read_once(&shared, &mut connection, max, block.take()).await {
+        let entries = match read_batch(&state, &mut connection, max, block.take()).await {
             Ok(answer) => entries::from_read(answer),
-            Err(error) if is_gone(&error) => return (Some(connection), shared.group.ensure().await),
+            Err(error) if is_gone(&error) => return (Some(connection), state.group.ensure().await),
             Err(error) => return (None, Err(error)),
         };
-        shared.ledger().hand_out(entries.iter().map(|entry| entry.id.as_str()));
-        let more = entries.len() == max && max >= WORTH_READING_AHEAD;
+        state.in_flight().hand_out(entries.iter().map(|entry| entry.id.as_str()));
+        let more = entries.len() == max && max >= MIN_BATCH_TO_READ_AHEAD;
         if let Err(mpsc::error::SendError(entries)) = batches.send(entries).await {
-            // Nobody takes them any more: they count as seen by nobody.
-            shared.ledger().lose(entries.iter().map(|entry| &entry.id));
+            // The reader is gone: they count as unseen.
+            state.in_flight().forget(entries.iter().map(|entry| &entry.id));
             return (Some(connection), Ok(()));
         }
         if !more {
@@ -158,36 +145,36 @@ async fn read(
     }
 }
 
-async fn read_once(
-    shared: &Shared,
+async fn read_batch(
+    state: &ConsumerState,
     DedicatedConnection { connection, client_id }: &mut DedicatedConnection,
     max: usize,
     block: Option<Duration>,
 ) -> Result<Value, RedisFailure> {
-    let command = shared.group.read_new(max, block);
-    let patience = block.unwrap_or_default() + GRACE;
+    let command = state.group.read_new(max, block);
+    let limit = block.unwrap_or_default() + GRACE;
     let mut read = std::pin::pin!(command.query_async(connection));
     tokio::select! {
         biased;
-        answer = timeout(patience, &mut read) => {
-            answer.map_err(|_| RedisFailure::Deadline(patience))?.map_err(RedisFailure::from)
+        answer = timeout(limit, &mut read) => {
+            answer.map_err(|_| RedisFailure::Deadline(limit))?.map_err(RedisFailure::from)
         }
-        () = shared.closed.cancelled() => {
-            // Woken, the read ends with what it has; that is given back.
+        () = state.closed.cancelled() => {
+            // A read that is woken returns what it has, which is released.
             if let Some(id) = client_id {
                 let mut unblock = redis::cmd("CLIENT");
                 unblock.arg("UNBLOCK").arg(*id);
-                let _best_effort: Result<Value, RedisFailure> = shared.group.redis.run(&unblock).await;
+                let _best_effort: Result<Value, RedisFailure> = state.group.redis.run_command(&unblock).await;
             }
-            let _given_back = timeout(CLOSE_PATIENCE / 2, read).await;
+            let _released = timeout(CLOSE_TIMEOUT / 2, read).await;
             Ok(Value::Nil)
         }
     }
 }
 
-async fn open(shared: &Shared) -> Result<DedicatedConnection, RedisFailure> {
-    let connection = shared.group.redis.dedicated().await?;
-    if shared.read_before.swap(true, Ordering::Relaxed) {
+async fn open_connection(state: &ConsumerState) -> Result<DedicatedConnection, RedisFailure> {
+    let connection = state.group.redis.connect_dedicated().await?;
+    if state.was_connected.swap(true, Ordering::Relaxed) {
         metered::reconnected(SYSTEM, "source");
     }
     Ok(connection)

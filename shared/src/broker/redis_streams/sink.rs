@@ -12,10 +12,10 @@ use crate::{
 
 /// The most events in one round trip.
 const MAX_EVENTS: usize = 500;
-/// The most bytes in one round trip: what the client's and the server's buffers hold without pain.
+/// The most bytes in one round trip: client and server have to buffer them.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// How long `WAITAOF` waits for the disk: more than the second between two fsyncs of `appendfsync everysec`.
-const DISK_PATIENCE_MS: u32 = 3000;
+const DISK_TIMEOUT_MS: u32 = 3000;
 
 /// Appends events to the stream.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl RedisStreamsSink {
         Ok(sink)
     }
 
-    /// One round trip. Whether the connection is still of use is the second answer.
+    /// Publishes a chunk in one round trip. Also returns whether the connection still works.
     async fn publish_chunk(&self, chunk: &[Envelope]) -> (Vec<PublishOutcome>, bool) {
         let mut pipe = Pipeline::with_capacity(chunk.len() + 1);
         pipe.ignore_errors();
@@ -41,7 +41,7 @@ impl RedisStreamsSink {
             add.arg("XADD").arg(&self.stream).arg("*").arg(entries::BODY).arg(&event.body);
             pipe.add_command(add);
         }
-        let answers = if pipe.is_empty() { Ok(Answers::default()) } else { self.send(pipe).await };
+        let answers = if pipe.is_empty() { Ok(Answers::default()) } else { self.send_pipeline(pipe).await };
         let connected = answers.is_ok();
         let mut answers = answers.map(|answers| (answers.added.into_iter(), answers.not_on_disk));
         let outcomes = chunk.iter().map(|event| {
@@ -56,21 +56,21 @@ impl RedisStreamsSink {
         (outcomes.collect(), connected)
     }
 
-    async fn send(&self, mut pipe: Pipeline) -> Result<Answers, RedisFailure> {
+    async fn send_pipeline(&self, mut pipe: Pipeline) -> Result<Answers, RedisFailure> {
         let waits_for_disk = self.redis.waits_for_disk().await?;
         if waits_for_disk {
-            pipe.cmd("WAITAOF").arg(1).arg(0).arg(DISK_PATIENCE_MS);
+            pipe.cmd("WAITAOF").arg(1).arg(0).arg(DISK_TIMEOUT_MS);
         }
-        let mut added = self.redis.run_each_once(&pipe).await?;
+        let mut added = self.redis.run_pipeline_each_once(&pipe).await?;
         let not_on_disk = if waits_for_disk { disk_problem(added.pop()) } else { None };
         Ok(Answers { added, not_on_disk })
     }
 }
 
-/// What one round trip brought.
+/// The answers of one round trip.
 #[derive(Default)]
 struct Answers {
-    /// One for each `XADD`.
+    /// One answer for each `XADD`.
     added: Vec<Value>,
     /// Why the entries may not be on disk.
     not_on_disk: Option<String>,

@@ -156,7 +156,7 @@ async fn the_stream_is_trimmed_of_what_every_group_has_acknowledged_and_of_nothi
     let unsettled = taken.split_off(150);
     ack(&source, taken).await;
 
-    let trims = source.shared.group.tidy().await.expect("tidied");
+    let trims = source.state.group.tidy().await.expect("tidied");
     assert_eq!((trims.0, length(&mut redis).await), (0, 200), "the other group has read nothing");
 
     let _: redis::Value = redis::cmd("XREADGROUP")
@@ -171,7 +171,7 @@ async fn the_stream_is_trimmed_of_what_every_group_has_acknowledged_and_of_nothi
         .await
         .expect("the other group has read everything");
     eventually("what both have is trimmed", async || length(&mut bench.db.connect().await).await < 60).await;
-    source.shared.group.tidy().await.expect("tidied");
+    source.state.group.tidy().await.expect("tidied");
     assert!(length(&mut redis).await >= 50, "what is pending stays");
     ack(&source, unsettled).await;
     eventually("the rest is trimmed", async || length(&mut bench.db.connect().await).await < 10).await;
@@ -221,10 +221,10 @@ async fn a_heartbeat_leaves_the_attempts_alone_and_the_entry_with_its_owner() {
     let taken = take(&source, 1).await;
     let ids = vec![taken[0].receipt.clone()];
     for _ in 0..3 {
-        source.shared.group.touch(&ids).await.expect("touched");
+        source.state.group.reset_idle(&ids).await.expect("touched");
     }
-    let pending = source.shared.group.pending(&ids).await.expect("pending");
-    assert_eq!(pending, [Some((source.shared.group.consumer().to_owned(), 1))]);
+    let pending = source.state.group.pending(&ids).await.expect("pending");
+    assert_eq!(pending, [Some((source.state.group.consumer().to_owned(), 1))]);
 }
 
 #[tokio::test]
@@ -234,10 +234,10 @@ async fn a_heartbeat_never_takes_an_entry_back_from_another_consumer() {
     bench.publish(1).await;
     let taken = take(&first, 1).await;
     let ids = vec![taken[0].receipt.clone()];
-    second.shared.group.claim(&ids).await.expect("taken over");
-    eventually("the first one has noticed", async || first.shared.ledger().all().is_empty()).await;
-    let pending = first.shared.group.pending(&ids).await.expect("pending");
-    assert_eq!(pending, [Some((second.shared.group.consumer().to_owned(), 2))]);
+    second.state.group.claim(&ids).await.expect("taken over");
+    eventually("the first one has noticed", async || first.state.in_flight().all().is_empty()).await;
+    let pending = first.state.group.pending(&ids).await.expect("pending");
+    assert_eq!(pending, [Some((second.state.group.consumer().to_owned(), 2))]);
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn consumers_that_are_gone_and_hold_nothing_are_removed_and_those_that_hol
     drop((idle, holder, held));
     let other = bench.redis_source("other").await;
     eventually("only what holds something is left", async || {
-        let _tidied = other.shared.group.tidy().await;
+        let _tidied = other.state.group.tidy().await;
         consumers(&mut bench.db.connect().await).await == 1
     })
     .await;

@@ -1,4 +1,4 @@
-//! Keeps what this process holds invisible to others.
+//! Keeps the messages that this process holds invisible to others.
 
 use std::{
     collections::HashSet,
@@ -8,33 +8,33 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::poll::Shared;
+use super::receiver::SqsReceiver;
 
-/// Runs until the source is closed.
-pub(super) async fn run(shared: Arc<Shared>) {
-    // Looks twice as often as it must, so that a message is never much older than it should be.
-    let every = (shared.options.heartbeat / 2).max(Duration::from_millis(10));
+/// Extends the visibility time-out of held messages until the source is closed.
+pub(super) async fn keep_invisible(receiver: Arc<SqsReceiver>) {
+    // Twice as often as necessary, so that no message is extended much later than it should be.
+    let every = (receiver.options.heartbeat / 2).max(Duration::from_millis(10));
     let mut tick = interval_at(tokio::time::Instant::now() + every, every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.closed.cancelled() => return,
+            () = receiver.closed.cancelled() => return,
             _ = tick.tick() => {}
         }
         tokio::select! {
-            () = shared.closed.cancelled() => return,
-            () = extend(&shared) => {}
+            () = receiver.closed.cancelled() => return,
+            () = extend_visibility(&receiver) => {}
         }
     }
 }
 
-/// Extends what will be visible soon. Most messages are settled before their turn comes.
-async fn extend(shared: &Shared) {
-    let visibility = shared.options.visibility;
-    let soon = Instant::now() + visibility.saturating_sub(shared.options.heartbeat);
+/// Extends the messages that will be visible soon. Most messages are settled before.
+async fn extend_visibility(receiver: &SqsReceiver) {
+    let visibility = receiver.options.visibility;
+    let soon = Instant::now() + visibility.saturating_sub(receiver.options.heartbeat);
     let old: Vec<(String, Duration)> = {
-        let state = shared.state();
-        state
+        let messages = receiver.messages();
+        messages
             .held
             .iter()
             .filter(|(_, held)| held.until <= soon)
@@ -46,15 +46,15 @@ async fn extend(shared: &Shared) {
     }
     let start = Instant::now();
     let receipts: Vec<String> = old.iter().map(|(receipt, _)| receipt.clone()).collect();
-    match shared.queue.set_visibility(old).await {
+    match receiver.queue.set_visibility(old).await {
         Ok(failed) => {
             let failed: HashSet<String> = failed.into_iter().map(|(receipt, _)| receipt).collect();
-            let mut state = shared.state();
+            let mut messages = receiver.messages();
             for receipt in receipts {
                 if failed.contains(&receipt) {
-                    // Visible again by now, deleted, or held for SQS's 12 hours: no longer ours.
-                    state.held.remove(&receipt);
-                } else if let Some(held) = state.held.get_mut(&receipt) {
+                    // Visible again, deleted, or held for the 12 hours that SQS allows: no longer ours.
+                    messages.held.remove(&receipt);
+                } else if let Some(held) = messages.held.get_mut(&receipt) {
                     held.until = start + visibility;
                 }
             }

@@ -1,4 +1,4 @@
-//! Amazon SQS, or LocalStack: a standard queue, or a FIFO queue where the name ends in `.fifo`.
+//! Amazon SQS, or LocalStack: a standard queue, or a FIFO queue if the name ends in `.fifo`.
 //!
 //! What holds here, and how:
 //!
@@ -7,26 +7,26 @@
 //!   [`Rejected`](super::PublishOutcome::Rejected), anything else, throttling included, is
 //!   [`Retry`](super::PublishOutcome::Retry).
 //! - **Order**: a standard queue promises none, and batches are sent side by side. A FIFO queue keeps the order of each
-//!   message group (the event's key): no two batches with the same group are under way at once, and after an entry that
+//!   message group (the event's key): no two batches with the same group are in progress at the same time, and after an entry that
 //!   was not taken no later one of its group is sent.
 //! - **Duplicates**: a FIFO queue drops what it has seen in the last five minutes under the same deduplication id. That is the
-//!   event's id, so a relay that begins anew repeats nothing; [`republish`](super::EventSink::republish) adds an id of
-//!   its own, so a repair, a replay and a redrive arrive.
+//!   event's id, so a relay that starts again repeats nothing; [`republish`](super::EventSink::republish) adds a new id, so a
+//!   repair, a replay and a redrive arrive.
 //! - **Attempts** are `ApproximateReceiveCount`; published at is `SentTimestamp`.
-//! - **Kept**: a heartbeat extends the visibility time-out of everything this process holds. SQS bounds it at 12 hours.
-//! - **Reclaimed**: what a dead consumer held is visible again after [`SqsOptions::visibility`].
+//! - **Kept**: a heartbeat extends the visibility time-out of every message that this process holds. SQS bounds it at 12 hours.
+//! - **Reclaimed**: the messages of a dead consumer are visible again after [`SqsOptions::visibility`].
 //! - **`retry(after)`** sets the visibility time-out, which counts in whole seconds (rounded up) and at most 12 hours. In a
 //!   FIFO queue the rest of the group waits too.
-//! - **Closing** makes what is held visible at once. A message that is being handed out in the very moment may stay
-//!   invisible for the visibility time-out.
-//! - **Dead letters**: the queue's redrive policy is the net behind the worker's own bound on attempts; that it is missing
-//!   is a warning at start. A queue that does not exist or may not be read is an error at start.
-//! - **The backlog** is the sum of SQS's three approximate counts. It does not tell an age.
+//! - **Closing** makes held messages visible at once. A message that is being handed out at that moment can stay invisible for
+//!   the visibility time-out.
+//! - **Dead letters**: the queue's redrive policy applies after the worker's own limit of attempts. A missing policy is logged as
+//!   a warning at start. A queue that does not exist or cannot be read is an error at start.
+//! - **The backlog** is the sum of SQS's three approximate counts. It does not report an age.
 
 mod heartbeat;
 mod plan;
-mod poll;
 mod queue;
+mod receiver;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -44,11 +44,11 @@ pub use source::SqsSource;
 pub struct SqsOptions {
     /// The queue's full URL.
     pub queue_url: String,
-    /// A client of one's own, in place of region, endpoint and credentials by the SDK's default chain.
+    /// A client to use instead of one with region, endpoint and credentials by the SDK's default chain.
     pub client: Option<aws_sdk_sqs::Client>,
     /// The most bytes in one `SendMessageBatch`, and so in one event. AWS takes 1 MiB, LocalStack 4.9 256 KiB.
     pub max_batch_bytes: usize,
-    /// How long a message that a dead consumer held stays invisible. Whole seconds.
+    /// How long the messages of a dead consumer stay invisible, in whole seconds.
     pub visibility: Duration,
     /// After which time a held message's visibility is extended: well below `visibility`.
     pub heartbeat: Duration,

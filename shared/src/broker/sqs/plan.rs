@@ -1,17 +1,22 @@
-//! Which events go together in a batch, and which batches may be under way at once.
+//! Which events form a batch, and which batches can be sent at the same time.
 
 use std::collections::BTreeMap;
 
 use super::BATCH;
 use crate::domain::event::Envelope;
 
-/// Batches that must be sent one after the other, as positions in what is published.
+/// Batches that must be sent one after the other. An event is named by its index.
 pub(super) type Lane = Vec<Vec<usize>>;
 
-/// Divides what is to be published into batches, and these into lanes that may run side by side.
+/// Divides events into batches, and these into lanes that can be sent at the same time.
 ///
-/// In a FIFO queue all events of a key are in the same lane; in a standard queue each batch is a lane of its own.
-pub(super) fn plan(events: &[(usize, &Envelope)], fifo: bool, max_bytes: usize, lanes: usize) -> Vec<Lane> {
+/// In a FIFO queue all events of a key are in the same lane; in a standard queue each batch has its own lane.
+pub(super) fn plan_lanes(
+    events: &[(usize, &Envelope)],
+    fifo: bool,
+    max_bytes: usize,
+    lanes: usize,
+) -> Vec<Lane> {
     let mut shares: BTreeMap<u64, Vec<(usize, &Envelope)>> = BTreeMap::new();
     for (index, event) in events {
         let share =
@@ -57,7 +62,7 @@ mod tests {
     }
 
     fn planned(events: &[Envelope], fifo: bool, max_bytes: usize) -> Vec<Lane> {
-        plan(&events.iter().enumerate().collect::<Vec<_>>(), fifo, max_bytes, 4)
+        plan_lanes(&events.iter().enumerate().collect::<Vec<_>>(), fifo, max_bytes, 4)
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Calls nothing yet.
+    /// Makes no call yet.
     pub(super) async fn new(options: &SqsOptions) -> Result<Self, BrokerError> {
         let client = match &options.client {
             Some(client) => client.clone(),
@@ -44,24 +44,24 @@ impl Queue {
         Ok(Self { client: RwLock::new(Arc::new(client)), url: options.queue_url.clone() })
     }
 
-    /// Makes one call, for at most `patience`; the outer error is for a call that was not answered.
+    /// Makes one call, for at most `limit`; the outer error is for a call without an answer.
     ///
-    /// After such a call the next ones use new connections: all that wait in the client's pool may lead to a peer that has
-    /// silently gone, and each of them would cost a call.
+    /// After such a call the next ones use new connections: all connections in the client's pool may lead to a peer that has
+    /// silently disappeared, and each of them would cost a call.
     pub(super) async fn call<T, E, F>(
         &self,
-        patience: Duration,
+        limit: Duration,
         call: impl FnOnce(&Client) -> F,
     ) -> Result<Result<T, SdkError<E>>, BrokerError>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
     {
         let client = Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner));
-        if let Ok(answer) = timeout(patience, call(&client)).await {
+        if let Ok(answer) = timeout(limit, call(&client)).await {
             return Ok(answer);
         }
         let mut current = self.client.write().unwrap_or_else(PoisonError::into_inner);
-        // Of several calls that were not answered, the first replaces the client.
+        // Of several calls without an answer, the first replaces the client.
         if Arc::ptr_eq(&current, &client) {
             *current = Arc::new(Client::from_conf(client.config().to_builder().build()));
         }
@@ -86,7 +86,7 @@ impl Queue {
         Ok(answer.attributes.unwrap_or_default())
     }
 
-    /// Deletes messages for good; why some could not be.
+    /// Deletes messages; returns why some could not be deleted.
     pub(super) async fn delete(&self, receipts: Vec<String>) -> Result<Vec<String>, BrokerError> {
         let calls = receipts.chunks(BATCH).map(|chunk| {
             let entries = chunk.iter().enumerate().filter_map(|(index, receipt)| {
@@ -109,7 +109,7 @@ impl Queue {
         Ok(failed?.concat())
     }
 
-    /// Has each message become visible after its time; which could not be changed, and why.
+    /// Makes each message visible after its time; returns which could not be changed, and why.
     pub(super) async fn set_visibility(
         &self,
         messages: Vec<(String, Duration)>,
@@ -146,7 +146,7 @@ pub(super) fn describe(failure: &BatchResultErrorEntry) -> String {
     format!("{}: {}", failure.code, failure.message.as_deref().unwrap_or("no message"))
 }
 
-/// A client by the SDK's default chain.
+/// A client with the settings of the SDK's default chain.
 async fn default_client() -> Result<Client, BrokerError> {
     let loader =
         aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts()).retry_config(retries());
@@ -161,12 +161,12 @@ pub(super) fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build()
 }
 
-/// One more attempt within the call; the callers have their own.
+/// One more attempt within the call; the callers retry too.
 pub(super) fn retries() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(200))
 }
 
-/// What a failure means: whether waiting can help.
+/// Whether waiting can help against a failure.
 pub(super) fn broker_error<E>(error: &SdkError<E>) -> BrokerError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -175,17 +175,17 @@ where
         let message = DisplayErrorContext(error).to_string();
         // The credential chain has no error type of its own here.
         return if message.contains("credential") && !matches!(error, SdkError::TimeoutError(_)) {
-            // The rest of it lists every place where the SDK has looked.
+            // The rest lists every place where the SDK has looked.
             let first = message.lines().next().unwrap_or(&message).trim_end_matches(" Attempted:");
             let what_to_do =
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the process a role of its own";
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the process an IAM role";
             BrokerError::misconfigured(SYSTEM, format!("{}; {what_to_do}", first.trim_end_matches('.')))
         } else {
             BrokerError::unavailable(SYSTEM, message)
         };
     };
     let message = format!("{code}: {}", error.message().unwrap_or("no message").trim_end_matches('.'));
-    if is_for_operator(code) {
+    if needs_operator(code) {
         BrokerError::misconfigured(
             SYSTEM,
             format!("{message}; check SQS_QUEUE_URL, AWS_REGION and the permissions"),
@@ -195,8 +195,8 @@ where
     }
 }
 
-/// Codes that no waiting changes.
-fn is_for_operator(code: &str) -> bool {
+/// Whether only an operator can help against a failure with this code.
+fn needs_operator(code: &str) -> bool {
     const CODES: [&str; 9] = [
         "QueueDoesNotExist",
         "NonExistentQueue",

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     SYSTEM, SqsOptions,
-    plan::{Lane, plan},
+    plan::{Lane, plan_lanes},
     queue::{CALL_TIMEOUT, Queue, broker_error, describe},
 };
 use crate::{
@@ -46,14 +46,14 @@ impl SqsSink {
         })
     }
 
-    async fn run(&self, publication: Publication<'_>) -> Vec<PublishOutcome> {
+    async fn publish_all(&self, publication: Publication<'_>) -> Vec<PublishOutcome> {
         let batch = publication.events;
         let mut outcomes: Vec<Option<PublishOutcome>> =
             batch.iter().map(|event| self.refusal(event).map(PublishOutcome::Rejected)).collect();
         let fitting: Vec<(usize, &Envelope)> =
             batch.iter().enumerate().filter(|(index, _)| outcomes[*index].is_none()).collect();
-        let lanes = plan(&fitting, self.queue.is_fifo(), self.max_batch_bytes, self.senders);
-        let running = lanes.into_iter().map(|lane| self.run_lane(publication, lane));
+        let lanes = plan_lanes(&fitting, self.queue.is_fifo(), self.max_batch_bytes, self.senders);
+        let running = lanes.into_iter().map(|lane| self.publish_lane(publication, lane));
         let answered: Vec<_> =
             futures_util::stream::iter(running).buffer_unordered(self.senders).collect().await;
         for (index, outcome) in answered.into_iter().flatten() {
@@ -63,7 +63,7 @@ impl SqsSink {
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unknown)).collect()
     }
 
-    async fn run_lane(&self, publication: Publication<'_>, lane: Lane) -> Vec<(usize, PublishOutcome)> {
+    async fn publish_lane(&self, publication: Publication<'_>, lane: Lane) -> Vec<(usize, PublishOutcome)> {
         let mut outcomes = Vec::new();
         let mut stuck = HashSet::new();
         let events = publication.events;
@@ -72,10 +72,10 @@ impl SqsSink {
             let (blocked, free): (Vec<usize>, Vec<usize>) =
                 batch.into_iter().partition(|index| stuck.contains(&events[*index].key));
             outcomes.extend(blocked.into_iter().map(|index| {
-                let why = "an earlier event of its key was not taken";
+                let why = "an earlier event of the same key was not stored";
                 (index, PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, why)))
             }));
-            let answered = self.send(publication, free).await;
+            let answered = self.publish_batch(publication, free).await;
             if self.queue.is_fifo() {
                 let failed =
                     answered.iter().filter(|(_, outcome)| matches!(outcome, PublishOutcome::Retry(_)));
@@ -86,9 +86,13 @@ impl SqsSink {
         outcomes
     }
 
-    /// Sends one batch. Where SQS refuses a batch as a whole for what is in it, each entry is sent alone, so that one bad
-    /// event holds up no other.
-    async fn send(&self, publication: Publication<'_>, batch: Vec<usize>) -> Vec<(usize, PublishOutcome)> {
+    /// Sends one batch. If SQS refuses a batch as a whole for its contents, each entry is sent alone, so that a bad event does
+    /// not block the others.
+    async fn publish_batch(
+        &self,
+        publication: Publication<'_>,
+        batch: Vec<usize>,
+    ) -> Vec<(usize, PublishOutcome)> {
         match self.send_batch(publication, &batch).await {
             Ok(answered) => answered,
             Err(Refusal::Contents(_)) if batch.len() > 1 => {
@@ -131,7 +135,7 @@ impl SqsSink {
         let outcome = |index: usize| {
             let id = index.to_string();
             match failed.get(&id) {
-                Some(failure) => refused(failure),
+                Some(failure) => failed_outcome(failure),
                 None if taken.contains(&id) => PublishOutcome::Confirmed,
                 None => PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "the answer leaves it out")),
             }
@@ -156,35 +160,35 @@ impl SqsSink {
     }
 }
 
-/// What is sent in one go.
+/// The events of one call of `publish` or `republish`.
 #[derive(Clone, Copy)]
 struct Publication<'a> {
     events: &'a [Envelope],
-    /// Set where a FIFO queue shall take the events although it may have seen them.
+    /// Set if a FIFO queue must take the events although it may have seen them.
     again: Option<Uuid>,
 }
 
 impl Publication<'_> {
-    /// What a FIFO queue recognises a duplicate by: the event, so that a relay that begins anew after a crash repeats
-    /// nothing; and the occasion, where repeating it is what is wanted.
+    /// By this a FIFO queue recognises a duplicate: the id of the event, so that a relay that starts again after a crash
+    /// repeats nothing; and an id of the repetition, if it is intended.
     fn deduplication_id(&self, event: &Envelope) -> String {
         match self.again {
             None => event.id.to_string(),
-            Some(occasion) => format!("{}:{occasion}", event.id),
+            Some(repetition) => format!("{}:{repetition}", event.id),
         }
     }
 }
 
-/// A whole call that failed.
+/// Why a whole call failed.
 enum Refusal {
-    /// For what is in one of its entries.
+    /// The contents of one of its entries.
     Contents(String),
-    /// For anything else.
+    /// Anything else.
     Call(BrokerError),
 }
 
 impl Refusal {
-    /// What it means for each entry of the call.
+    /// The outcome for each entry of the call.
     fn outcome(&self) -> PublishOutcome {
         match self {
             Self::Contents(message) => PublishOutcome::Rejected(message.clone()),
@@ -205,12 +209,12 @@ fn is_about_contents(code: &str) -> bool {
         .any(|known| code.contains(known))
 }
 
-/// One of the `Failed`. What is called the sender's fault may still be one that passes, or an operator's.
-fn refused(failure: &BatchResultErrorEntry) -> PublishOutcome {
+/// The outcome of one of the `Failed` entries. What SQS calls the sender's fault can still be temporary, or need an operator.
+fn failed_outcome(failure: &BatchResultErrorEntry) -> PublishOutcome {
     let message = describe(failure);
-    let may_pass = ["Throttl", "OverLimit", "Kms", "KMS", "AccessDenied", "Internal", "Unavailable"];
-    // LocalStack does not call a fault of the contents the sender's.
-    let lasting = failure.sender_fault && !may_pass.iter().any(|code| failure.code.contains(code));
+    let temporary = ["Throttl", "OverLimit", "Kms", "KMS", "AccessDenied", "Internal", "Unavailable"];
+    // LocalStack does not set `sender_fault` if the contents are invalid.
+    let lasting = failure.sender_fault && !temporary.iter().any(|code| failure.code.contains(code));
     if lasting || is_about_contents(&failure.code) {
         PublishOutcome::Rejected(message)
     } else {
@@ -225,18 +229,18 @@ impl EventSink for SqsSink {
     }
 
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        self.run(Publication { events: batch, again: None }).await
+        self.publish_all(Publication { events: batch, again: None }).await
     }
 
     async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        self.run(Publication { events: batch, again: Some(Uuid::now_v7()) }).await
+        self.publish_all(Publication { events: batch, again: Some(Uuid::now_v7()) }).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
         self.queue.attributes(&[QueueAttributeName::QueueArn]).await.map(|_| ())
     }
 
-    /// There is nothing to give back: the client's connections end with it.
+    /// Does nothing: the client's connections end with it.
     async fn close(&self) {}
 }
 
@@ -248,7 +252,7 @@ mod tests {
     fn only_a_lasting_fault_of_the_sender_is_a_rejection() {
         let failure = |code: &str, sender_fault| {
             let entry = BatchResultErrorEntry::builder().id("0").code(code).sender_fault(sender_fault);
-            refused(&entry.build().expect("complete"))
+            failed_outcome(&entry.build().expect("complete"))
         };
         assert!(matches!(failure("InvalidMessageContents", true), PublishOutcome::Rejected(_)));
         assert!(matches!(failure("InvalidMessageContents", false), PublishOutcome::Rejected(_)));

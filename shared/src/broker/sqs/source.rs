@@ -13,23 +13,24 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{BATCH, SYSTEM, SqsOptions, heartbeat, poll::Shared, queue::Queue};
+use super::{BATCH, SYSTEM, SqsOptions, heartbeat, queue::Queue, receiver::SqsReceiver};
 use crate::broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement, passing};
 
-/// The shortest `receive`: one round trip must fit.
+/// The shortest `receive`: long enough for one round trip.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
-/// How long a `receive` that has something waits for the other calls, when the queue is full.
+/// How long a `receive` with some messages waits for the other calls if the queue is full.
 const LINGER: Duration = Duration::from_millis(20);
-/// How long closing waits for messages to be handed back.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long closing waits until messages are released.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Takes events from the queue.
 ///
-/// Cancelling [`EventSource::receive`] loses nothing: its calls go on, and what they bring comes with the next one.
+/// Cancelling [`EventSource::receive`] loses nothing: its calls continue, and their messages come with the next `receive`.
 #[derive(Debug)]
 pub struct SqsSource {
-    shared: Arc<Shared>,
-    turn: Mutex<()>,
+    receiver: Arc<SqsReceiver>,
+    /// Held by the `receive` in progress.
+    receiving: Mutex<()>,
     heartbeat: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -46,57 +47,57 @@ impl SqsSource {
             );
         }
         passing(attributes.map(|_| ()))?;
-        let shared = Arc::new(Shared::new(queue, options));
-        let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&shared)));
-        Ok(Self { shared, turn: Mutex::new(()), heartbeat: std::sync::Mutex::new(Some(heartbeat)) })
+        let receiver = Arc::new(SqsReceiver::new(queue, options));
+        let heartbeat = tokio::spawn(heartbeat::keep_invisible(Arc::clone(&receiver)));
+        Ok(Self { receiver, receiving: Mutex::new(()), heartbeat: std::sync::Mutex::new(Some(heartbeat)) })
     }
 
-    /// Starts as many calls as could fill a batch, or one where the queue seems empty.
-    fn start_polls(&self, max: usize, wait: Duration) {
-        let mut state = self.shared.state();
-        let missing = max.saturating_sub(state.buffer.len()).div_ceil(BATCH);
-        let wanted = if state.busy { missing.clamp(1, self.shared.options.receivers.max(1)) } else { 1 };
-        while state.polls < wanted {
-            state.polls += 1;
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move { shared.poll(wait).await });
+    /// Starts as many calls as can fill a batch, or one if the queue seems empty.
+    fn start_calls(&self, max: usize, wait: Duration) {
+        let mut messages = self.receiver.messages();
+        let missing = max.saturating_sub(messages.buffer.len()).div_ceil(BATCH);
+        let wanted = if messages.more { missing.clamp(1, self.receiver.options.receivers.max(1)) } else { 1 };
+        while messages.calls < wanted {
+            messages.calls += 1;
+            let receiver = Arc::clone(&self.receiver);
+            tokio::spawn(async move { receiver.receive_once(wait).await });
         }
     }
 
     async fn wait_for_some(&self, max: usize, wait: Duration) -> Result<(), BrokerError> {
         let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
         loop {
-            if !self.shared.state().buffer.is_empty() {
+            if !self.receiver.messages().buffer.is_empty() {
                 return Ok(());
             }
-            if let Some(failure) = self.shared.state().failure.take() {
+            if let Some(failure) = self.receiver.messages().failure.take() {
                 return Err(failure);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            self.start_polls(max, left.min(wait));
+            self.start_calls(max, left.min(wait));
             tokio::select! {
                 biased;
-                () = self.shared.closed.cancelled() => return Ok(()),
-                () = self.shared.arrived.notified() => {}
+                () = self.receiver.closed.cancelled() => return Ok(()),
+                () = self.receiver.call_ended.notified() => {}
                 () = sleep(left) => {}
             }
         }
     }
 
-    /// With a full queue the calls come back almost together: a moment's wait makes one batch of them.
+    /// With a full queue the calls end almost together: a short wait makes one batch of them.
     async fn wait_for_more(&self, max: usize) {
         let more = async {
             loop {
                 {
-                    let state = self.shared.state();
-                    if !state.busy || state.polls == 0 || state.buffer.len() >= max {
+                    let messages = self.receiver.messages();
+                    if !messages.more || messages.calls == 0 || messages.buffer.len() >= max {
                         return;
                     }
                 }
-                self.shared.arrived.notified().await;
+                self.receiver.call_ended.notified().await;
             }
         };
         let _all_or_some = timeout(LINGER, more).await;
@@ -110,33 +111,33 @@ impl EventSource for SqsSource {
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, BrokerError> {
-        let closed = &self.shared.closed;
-        let _turn = tokio::select! {
+        let closed = &self.receiver.closed;
+        let _receiving = tokio::select! {
             biased;
             () = closed.cancelled() => return Ok(Vec::new()),
-            turn = self.turn.lock() => turn,
+            guard = self.receiving.lock() => guard,
         };
         if max == 0 || closed.is_cancelled() {
             return Ok(Vec::new());
         }
         self.wait_for_some(max, wait).await?;
         self.wait_for_more(max).await;
-        let mut state = self.shared.state();
-        // Closed meanwhile: `close` hands the rest back.
-        if closed.is_cancelled() { Ok(Vec::new()) } else { Ok(state.hand_out(max, Instant::now())) }
+        let mut messages = self.receiver.messages();
+        // Closed meanwhile: `close` releases the messages.
+        if closed.is_cancelled() { Ok(Vec::new()) } else { Ok(messages.hand_out(max, Instant::now())) }
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), BrokerError> {
         let (mut done, mut slow, mut later) = (Vec::new(), Vec::new(), Vec::new());
-        let queue = &self.shared.queue;
-        let visibility = self.shared.options.visibility;
+        let queue = &self.receiver.queue;
+        let visibility = self.receiver.options.visibility;
         {
-            let mut state = self.shared.state();
+            let mut messages = self.receiver.messages();
             for Settlement { receipt, outcome } in settlements {
-                let age = state.held.remove(&receipt).map(|held| held.received.elapsed());
+                let age = messages.held.remove(&receipt).map(|held| held.received.elapsed());
                 match outcome {
                     Outcome::Ack => {
-                        // LocalStack 4.9 counts a FIFO receipt's life from the receipt, not from its extension.
+                        // LocalStack 4.9 counts the life of a FIFO receipt from when it was received, not from its extension.
                         if let Some(age) = age.filter(|age| queue.is_fifo() && *age + LINGER >= visibility) {
                             slow.push((receipt.clone(), age + visibility));
                         }
@@ -169,39 +170,39 @@ impl EventSource for SqsSource {
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
-        let attributes = self.shared.queue.attributes(&counts).await?;
+        let attributes = self.receiver.queue.attributes(&counts).await?;
         let count = |name| attributes.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         Ok(Backlog { messages: counts.iter().map(count).sum(), oldest_age: None })
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        self.shared.queue.attributes(&[QueueAttributeName::QueueArn]).await.map(|_| ())
+        self.receiver.queue.attributes(&[QueueAttributeName::QueueArn]).await.map(|_| ())
     }
 
     async fn close(&self) {
-        self.shared.closed.cancel();
+        self.receiver.closed.cancel();
         let heartbeat = self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(heartbeat) = heartbeat else { return };
-        // It ends by itself; an extension must not come after what follows.
+        // It ends by itself; no extension may come after the messages are released.
         let _ended = heartbeat.await;
         let held: Vec<(String, Duration)> = {
-            let mut state = self.shared.state();
-            state.buffer.clear();
-            state.held.drain().map(|(receipt, _)| (receipt, Duration::ZERO)).collect()
+            let mut messages = self.receiver.messages();
+            messages.buffer.clear();
+            messages.held.drain().map(|(receipt, _)| (receipt, Duration::ZERO)).collect()
         };
-        match timeout(CLOSE_PATIENCE, self.shared.queue.set_visibility(held)).await {
+        match timeout(CLOSE_TIMEOUT, self.receiver.queue.set_visibility(held)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error.message = %error, "SQS: messages could not be handed back and come again later");
+                tracing::warn!(error.message = %error, "SQS: messages could not be released and come again later");
             }
-            Err(_) => tracing::warn!("SQS: messages could not be handed back in time and come again later"),
+            Err(_) => tracing::warn!("SQS: messages could not be released in time and come again later"),
         }
     }
 }
 
 impl Drop for SqsSource {
-    /// Without [`EventSource::close`], what is held is visible to others after the visibility time-out.
+    /// Without [`EventSource::close`], a held message becomes visible to others after the visibility time-out.
     fn drop(&mut self) {
-        self.shared.closed.cancel();
+        self.receiver.closed.cancel();
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A queue behind a proxy.
-pub(in crate::broker) struct Queue<const FIFO: bool> {
+pub(in crate::broker) struct TestQueue<const FIFO: bool> {
     admin: Client,
     client: Client,
     url: String,
@@ -31,9 +31,9 @@ pub(in crate::broker) struct Queue<const FIFO: bool> {
 }
 
 /// The default: no order.
-pub(in crate::broker) type StandardBench = Queue<false>;
+pub(in crate::broker) type StandardBench = TestQueue<false>;
 /// Keeps the order of each key.
-pub(in crate::broker) type FifoBench = Queue<true>;
+pub(in crate::broker) type FifoBench = TestQueue<true>;
 
 fn client(namespace: &SqsNamespace, endpoint: &str) -> Client {
     let config = aws_sdk_sqs::Config::builder()
@@ -54,7 +54,7 @@ async fn create(admin: &Client, name: &str, fifo: bool) -> String {
     call.send().await.expect("a queue").queue_url.expect("its URL")
 }
 
-impl<const FIFO: bool> Queue<FIFO> {
+impl<const FIFO: bool> TestQueue<FIFO> {
     /// Short waits, as far as a busy machine allows.
     fn options(&self) -> SqsOptions {
         SqsOptions {
@@ -74,7 +74,7 @@ impl<const FIFO: bool> Queue<FIFO> {
     }
 }
 
-impl<const FIFO: bool> Bench for Queue<FIFO> {
+impl<const FIFO: bool> Bench for TestQueue<FIFO> {
     const ORDERED: bool = FIFO;
 
     async fn start() -> Self {

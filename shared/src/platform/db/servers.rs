@@ -21,7 +21,7 @@ pub(super) enum Wanted {
     Writable,
     ReadOnly,
     /// Read-only if there is one, else any.
-    RatherReadOnly,
+    PreferReadOnly,
 }
 
 /// A URL that names no servers of PostgreSQL. The message does not repeat it, because it may hold a password.
@@ -52,7 +52,7 @@ impl Servers {
             None | Some("any") => Wanted::Any,
             Some("read-write" | "primary") => Wanted::Writable,
             Some("read-only" | "standby") => Wanted::ReadOnly,
-            Some("prefer-standby") => Wanted::RatherReadOnly,
+            Some("prefer-standby") => Wanted::PreferReadOnly,
             Some(_) => return Err(BadUrl(format!("target_session_attrs must be one of {ATTRIBUTES}"))),
         };
         Ok(Self { hosts, wanted })
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(wanted("standby"), Ok(Wanted::ReadOnly));
         assert_eq!(wanted("read-only"), Ok(Wanted::ReadOnly));
         assert_eq!(wanted("primary"), Ok(Wanted::Writable));
-        assert_eq!(wanted("prefer-standby"), Ok(Wanted::RatherReadOnly));
+        assert_eq!(wanted("prefer-standby"), Ok(Wanted::PreferReadOnly));
         assert!(wanted("primarily").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! How a connection is made: the one place that knows where the primary is.
+//! Opening a connection to the primary.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,17 +11,23 @@ use redis::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::timeout;
 
-use super::DedicatedConnection;
-
-/// How long connecting may take, including TLS, the password and the question who the server is.
+/// How long connecting may take, including TLS, the password and the check that the server is the primary.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The kernel's own bound on data that is not acknowledged, for a peer that is gone. The checks are usually faster.
+/// After this time without acknowledgement the kernel closes the connection. The checks are usually faster.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
-/// An idle connection is probed this often by the kernel, so that a firewall between does not forget it.
+/// How often the kernel probes an idle connection, so that a firewall in between does not forget it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Makes connections to the primary of one address.
+/// A connection for one caller, on which a command can block.
+pub struct DedicatedConnection {
+    /// What commands are sent on. It has no deadline: the caller bounds each command.
+    pub connection: MultiplexedConnection,
+    /// The id for `CLIENT UNBLOCK`, if the server reports it.
+    pub client_id: Option<u64>,
+}
+
+/// Opens connections to the primary of one address.
 pub(super) struct Connector {
     client: Client,
 }
@@ -32,9 +38,9 @@ impl Connector {
         Ok(Self { client: Client::open(info)? })
     }
 
-    /// A connection to a server that says that it is the primary.
+    /// Opens a connection to a server that confirms to be the primary.
     pub(super) async fn connect(&self) -> RedisResult<DedicatedConnection> {
-        // Each call has a deadline of its own, and a blocking read has a long one.
+        // Each call has its own deadline, and that of a blocking read is long.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(None);
@@ -49,22 +55,22 @@ impl Connector {
 
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-    // A command is small and its answer is waited for: the kernel must not hold it back to join it with the next.
+    // A command is small and its caller waits for the answer: the kernel must not delay it to join it with the next.
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(UNACKNOWLEDGED);
     settings
 }
 
-/// Asks the server whether it answers and is the primary; returns the connection's id if it says so.
+/// Checks that the server answers and is the primary; returns the id of the connection if the server reports it.
 ///
-/// `HELLO` answers as `PING` does and tells the role as `ROLE` does, but is not among the commands that access lists
+/// `HELLO` answers as `PING` does and reports the role as `ROLE` does, but is not among the commands that access lists
 /// usually forbid.
 pub(super) async fn confirm_primary(connection: &mut MultiplexedConnection) -> RedisResult<Option<u64>> {
     let hello: RedisResult<HashMap<String, Value>> = redis::cmd("HELLO").query_async(connection).await;
     let hello = match hello {
         Ok(hello) => hello,
-        // Forbidden to this user, or unknown to what stands before the server. It answers, so it is used.
+        // Forbidden to this user, or unknown to a proxy before the server. It answers, so it is used.
         Err(error)
             if matches!(
                 error.kind(),

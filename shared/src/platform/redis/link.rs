@@ -1,4 +1,4 @@
-//! The one connection of a handle: made when needed, checked while it is open, replaced when it is of no more use.
+//! The one connection of a handle: opened when needed, checked while it is open, replaced when it is unusable.
 
 use std::{
     sync::{
@@ -22,40 +22,40 @@ use super::connector::{Connector, confirm_primary, timed_out};
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// A server that takes longer to answer a check counts as gone.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between the beginnings of two attempts to connect, so that callers cannot storm a server that turns them away.
+/// Between the beginnings of two attempts to connect, so that callers cannot flood a server that refuses connections.
 const CONNECT_EVERY: Duration = Duration::from_millis(100);
 
 /// Holds the connection.
 pub(super) struct Link {
     pub(super) connector: Connector,
     reconnected: Box<dyn Fn() + Send + Sync>,
-    had_one: AtomicBool,
-    state: Mutex<State>,
+    was_connected: AtomicBool,
+    state: Mutex<LinkState>,
 }
 
-enum State {
-    /// The next connection is made no earlier than this.
+enum LinkState {
+    /// The next connection is opened no earlier than `not_before`.
     Closed {
         not_before: Option<Instant>,
     },
-    /// All who ask meanwhile wait for the same attempt.
-    Connecting(Shared<BoxFuture<'static, RedisResult<Arc<Open>>>>),
-    Open(Arc<Open>),
+    /// All callers wait for the same attempt.
+    Connecting(Shared<BoxFuture<'static, RedisResult<Arc<LiveConnection>>>>),
+    Open(Arc<LiveConnection>),
 }
 
 /// An open connection.
-pub(super) struct Open {
+pub(super) struct LiveConnection {
     pub(super) connection: MultiplexedConnection,
-    /// What the server can do, once somebody has asked.
+    /// Whether the server can wait for the disk, once that is known.
     pub(super) waits_for_disk: OnceLock<bool>,
     began: Instant,
     closed: CancellationToken,
-    doubted: Notify,
+    check_requested: Notify,
 }
 
-impl Open {
-    /// Waits for an answer, but no longer than the connection is open: one that comes from a silent peer never comes.
-    pub(super) async fn bound<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+impl LiveConnection {
+    /// Waits for an answer while the connection is open: a silent peer never sends one.
+    pub(super) async fn while_open<T>(&self, answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
         tokio::select! {
             biased;
             answer = answer => answer,
@@ -64,30 +64,30 @@ impl Open {
     }
 
     /// Has the connection checked at once.
-    pub(super) fn doubt(&self) {
-        self.doubted.notify_one();
+    pub(super) fn check_now(&self) {
+        self.check_requested.notify_one();
     }
 }
 
 impl Link {
     pub(super) fn new(connector: Connector, reconnected: Box<dyn Fn() + Send + Sync>) -> Self {
-        let state = Mutex::new(State::Closed { not_before: None });
-        Self { connector, reconnected, had_one: AtomicBool::new(false), state }
+        let state = Mutex::new(LinkState::Closed { not_before: None });
+        Self { connector, reconnected, was_connected: AtomicBool::new(false), state }
     }
 
-    /// The connection there is, or a new one, and whether it is new.
-    pub(super) async fn open(self: &Arc<Self>) -> RedisResult<(Arc<Open>, bool)> {
+    /// The current connection, or a new one, and whether it is new.
+    pub(super) async fn open(self: &Arc<Self>) -> RedisResult<(Arc<LiveConnection>, bool)> {
         let connecting = {
             let mut state = self.lock();
             match &*state {
-                State::Open(open) => return Ok((Arc::clone(open), false)),
-                State::Connecting(connecting) => connecting.clone(),
-                State::Closed { not_before } => {
+                LinkState::Open(open) => return Ok((Arc::clone(open), false)),
+                LinkState::Connecting(connecting) => connecting.clone(),
+                LinkState::Closed { not_before } => {
                     // A task of its own, so that a caller's deadline does not end the attempt again and again.
                     let attempt = tokio::spawn(Arc::clone(self).connect(*not_before));
                     let attempt = async move { attempt.await.unwrap_or_else(|_| Err(closed())) };
                     let connecting = attempt.boxed().shared();
-                    *state = State::Connecting(connecting.clone());
+                    *state = LinkState::Connecting(connecting.clone());
                     connecting
                 }
             }
@@ -96,51 +96,51 @@ impl Link {
     }
 
     /// Closes this connection, unless a newer one has taken its place.
-    pub(super) fn close(&self, open: &Arc<Open>, why: &RedisError) {
+    pub(super) fn close(&self, open: &Arc<LiveConnection>, why: &RedisError) {
         open.closed.cancel();
         let mut state = self.lock();
-        if matches!(&*state, State::Open(current) if Arc::ptr_eq(current, open)) {
-            *state = State::Closed { not_before: Some(open.began + CONNECT_EVERY) };
+        if matches!(&*state, LinkState::Open(current) if Arc::ptr_eq(current, open)) {
+            *state = LinkState::Closed { not_before: Some(open.began + CONNECT_EVERY) };
             drop(state);
-            tracing::warn!(error.message = %why, "a connection to Redis is of no more use: it is replaced");
+            tracing::warn!(error.message = %why, "a connection to Redis is unusable: it is replaced");
         }
     }
 
-    /// Closes whatever connection there is.
+    /// Closes the current connection, if there is one.
     pub(super) fn disconnect(&self) {
         let mut state = self.lock();
-        if let State::Open(open) = &*state {
+        if let LinkState::Open(open) = &*state {
             open.closed.cancel();
-            *state = State::Closed { not_before: None };
+            *state = LinkState::Closed { not_before: None };
         }
     }
 
-    async fn connect(self: Arc<Self>, not_before: Option<Instant>) -> RedisResult<Arc<Open>> {
+    async fn connect(self: Arc<Self>, not_before: Option<Instant>) -> RedisResult<Arc<LiveConnection>> {
         // If this task is cut short, by the end of its runtime, the next caller tries again.
-        let mut attempt = Attempt { link: &self, next: State::Closed { not_before: None } };
+        let mut attempt = Attempt { link: &self, next: LinkState::Closed { not_before: None } };
         if let Some(not_before) = not_before {
             sleep_until(not_before).await;
         }
         let began = Instant::now();
-        attempt.next = State::Closed { not_before: Some(began + CONNECT_EVERY) };
+        attempt.next = LinkState::Closed { not_before: Some(began + CONNECT_EVERY) };
         let connection = self.connector.connect().await?.connection;
-        let open = Arc::new(Open {
+        let open = Arc::new(LiveConnection {
             connection,
             waits_for_disk: OnceLock::new(),
             began,
             closed: CancellationToken::new(),
-            doubted: Notify::new(),
+            check_requested: Notify::new(),
         });
-        tokio::spawn(watch(Arc::downgrade(&self), Arc::clone(&open)));
-        attempt.next = State::Open(Arc::clone(&open));
+        tokio::spawn(check_until_closed(Arc::downgrade(&self), Arc::clone(&open)));
+        attempt.next = LinkState::Open(Arc::clone(&open));
         drop(attempt);
-        if self.had_one.swap(true, Ordering::Relaxed) {
+        if self.was_connected.swap(true, Ordering::Relaxed) {
             (self.reconnected)();
         }
         Ok(open)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -151,29 +151,29 @@ impl Drop for Link {
     }
 }
 
-/// An attempt to connect. However it ends, the link is in the state that it leaves.
+/// An attempt to connect. When it ends, for whatever reason, the link has the state `next`.
 struct Attempt<'a> {
     link: &'a Link,
-    next: State,
+    next: LinkState,
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        let next = std::mem::replace(&mut self.next, State::Closed { not_before: None });
+        let next = std::mem::replace(&mut self.next, LinkState::Closed { not_before: None });
         *self.link.lock() = next;
     }
 }
 
 /// Checks a connection until it is closed.
-async fn watch(link: Weak<Link>, open: Arc<Open>) {
+async fn check_until_closed(link: Weak<Link>, open: Arc<LiveConnection>) {
     let mut connection = open.connection.clone();
     loop {
         tokio::select! {
             () = open.closed.cancelled() => return,
-            () = open.doubted.notified() => {}
+            () = open.check_requested.notified() => {}
             () = sleep(CHECK_EVERY) => {}
         }
-        let check = timeout(CHECK_TIMEOUT, open.bound(confirm_primary(&mut connection)));
+        let check = timeout(CHECK_TIMEOUT, open.while_open(confirm_primary(&mut connection)));
         if let Err(error) = check.await.unwrap_or_else(|_| Err(timed_out())) {
             if let Some(link) = link.upgrade() {
                 link.close(&open, &error);
@@ -183,7 +183,7 @@ async fn watch(link: Weak<Link>, open: Arc<Open>) {
     }
 }
 
-/// What a caller sees whose connection was closed while it waited.
+/// The error of a caller whose connection was closed while it waited.
 fn closed() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()
 }

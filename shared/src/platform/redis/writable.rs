@@ -1,4 +1,4 @@
-//! Whether Redis takes writes, and how much room it has.
+//! Whether Redis takes writes, and how much memory it has left.
 
 use redis::Value;
 
@@ -6,10 +6,10 @@ use super::{Redis, RedisFailure, info_field};
 
 /// Memory counts as nearly full from this share of its limit, in percent.
 const NEARLY_FULL: u64 = 90;
-/// The probe's key lives for this long.
+/// The life of the probe's key in milliseconds.
 const PROBE_MS: u64 = 1000;
 
-/// What Redis says of its memory. All zero if it does not say, as under an access list without `INFO`.
+/// The memory of Redis. All zero if Redis does not report it, as under an access list without `INFO`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RedisMemory {
     /// Bytes used.
@@ -21,19 +21,19 @@ pub struct RedisMemory {
 }
 
 impl RedisMemory {
-    /// Whether memory runs out: nine tenths of the limit or more are used.
+    /// Whether at least nine tenths of the limit are used.
     pub fn is_nearly_full(&self) -> bool {
         self.limit > 0 && u128::from(self.used) * 100 >= u128::from(self.limit) * u128::from(NEARLY_FULL)
     }
 }
 
 impl Redis {
-    /// Has Redis take a cheap write, and says how its memory stands.
+    /// Makes a cheap write, and returns the state of the memory.
     ///
     /// Fails if Redis does not answer, or answers but refuses writes: because it is full, a replica, or cannot write to
     /// its disk (`OOM`, `READONLY`, `MISCONF`).
     pub async fn check_writable(&self) -> Result<RedisMemory, RedisFailure> {
-        // Begins as the cache's keys do, so that a user who may write to the cache may write this, and is no order's.
+        // The prefix of the cache's keys, so that a user with the right to write to the cache can write this; no order has it.
         self.check_writable_beside("cache:").await
     }
 
@@ -44,9 +44,9 @@ impl Redis {
         pipeline.cmd("SET").arg(format!("{prefix}probe")).arg(1).arg("PX").arg(PROBE_MS);
         pipeline.cmd("INFO").arg("memory");
         pipeline.cmd("INFO").arg("stats");
-        let answers = self.run_each(&pipeline).await?;
+        let answers = self.run_pipeline_each(&pipeline).await?;
         match answers.first() {
-            // What the user may not write there says nothing about the server.
+            // That this user has no right to write there says nothing about the server.
             Some(Value::ServerError(error)) if error.code() != "NOPERM" => {
                 return Err(redis::RedisError::from(error.clone()).into());
             }

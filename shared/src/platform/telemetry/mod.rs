@@ -1,7 +1,7 @@
-//! Logs, metrics and traces of a process.
+//! Logs, metrics and traces of a process: how they are written and exported. What is recorded stands where it happens.
 
 mod json;
-mod lines;
+mod log_writer;
 mod otlp;
 mod spans;
 mod trace;
@@ -9,19 +9,18 @@ mod trace;
 use std::io::{self, IsTerminal};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{
     EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::platform::config::{ConfigError, Env};
 
-pub use lines::Flush;
-use lines::Lines;
 pub use otlp::flush_traces;
 pub use spans::{handler_span, record_status, request_span};
 pub use trace::{NotATraceParent, TraceParent, current_traceparent, within_trace};
 
-/// How a process tells what it does.
+/// How a process logs and traces.
 #[derive(Clone, Debug)]
 pub struct TelemetryConfig {
     /// Readable text for people instead of JSON lines for machines.
@@ -59,43 +58,44 @@ impl TelemetryConfig {
     }
 }
 
-/// Starts logging to standard output and, where a collector is set, exporting traces. Must be called inside the runtime.
-/// What it gives belongs at the end of the process.
-pub fn init(config: &TelemetryConfig) -> io::Result<Flush> {
+/// Starts logging to standard output and, if a collector is set, exporting traces. Must be called inside the runtime. The last
+/// lines are written when the returned guard is dropped.
+#[must_use = "the last lines of the log are written when this is dropped"]
+pub fn init(config: &TelemetryConfig) -> Option<WorkerGuard> {
     let filter = EnvFilter::new(&config.filter);
     let exported = config.endpoint.as_deref().map(|endpoint| otlp::tracer(endpoint, config.service));
     let (tracer, failure) = match exported.transpose() {
         Ok(tracer) => (tracer, None),
         Err(error) => (None, Some(error)),
     };
-    // Of all spans only those made for it are exported, whatever the filter says of logs.
+    // Only the spans of requests and handlers are exported, whatever the filter for logs is.
     let exporting = tracer.map(|tracer| {
         let ours = filter_fn(|metadata| metadata.target() == "trace");
         tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours)
     });
     let registry = tracing_subscriber::registry().with(exporting);
-    let mut flush = Flush::default();
-    if config.pretty {
-        // Colours are for eyes: not in a file.
+    let guard = if config.pretty {
+        // No colours in a file.
         let ansi = std::io::stdout().is_terminal();
         registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_filter(filter)).init();
+        None
     } else {
-        let lines = Lines::start(Box::new(io::stdout()))?;
-        flush = Flush(Some(lines.clone()));
-        let json = tracing_subscriber::fmt::layer().with_writer(lines).event_format(json::Json);
+        let (writer, guard) = log_writer::start(io::stdout());
+        let json = tracing_subscriber::fmt::layer().with_writer(writer).event_format(json::Json);
         registry.with(json.with_filter(filter)).init();
-    }
+        Some(guard)
+    };
     if let Some(error) = failure {
         tracing::error!(error = %error, "traces cannot be exported");
     }
-    Ok(flush)
+    guard
 }
 
 /// Upper bounds of duration histograms in seconds: from a cache hit to the request time-out.
 const DURATION_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Installs the process-wide metrics recorder and returns what renders it.
+/// Installs the process-wide metrics recorder and returns the handle that renders it.
 pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &DURATION_BUCKETS)?

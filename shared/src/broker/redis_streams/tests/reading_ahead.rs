@@ -17,7 +17,7 @@ async fn with_some_read_ahead(bench: &RedisBench) -> (RedisStreamsSource, Vec<De
     bench.publish(300).await;
     let first = source.receive(50, Duration::from_secs(5)).await.expect("received");
     assert_eq!(first.len(), 50);
-    eventually("two batches are read ahead", async || source.shared.ledger().all().len() == 150).await;
+    eventually("two batches are read ahead", async || source.state.in_flight().all().len() == 150).await;
     (source, first)
 }
 
@@ -64,9 +64,9 @@ async fn what_is_read_ahead_goes_to_others_when_its_consumer_closes_or_dies() {
 async fn an_interrupted_receive_ends_the_reading_ahead_and_loses_nothing() {
     let bench = RedisBench::start().await;
     let (source, taken) = with_some_read_ahead(&bench).await;
-    source.reader.lock().await.interrupted = true;
+    source.receiving.lock().await.interrupted = true;
     let next = source.receive(50, Duration::from_secs(5)).await.expect("received");
-    assert_eq!(source.shared.ledger().all().len(), 150, "no more is read for it");
+    assert_eq!(source.state.in_flight().all().len(), 150, "no more is read for it");
     let mut seen = [keys(&taken), keys(&next), keys(&take(&source, 200).await)].concat();
     seen.sort_unstable();
     assert_eq!(seen, (1..=300).collect::<Vec<_>>());

@@ -1,15 +1,15 @@
-//! What operators see of the outbox. All replicas tell the gauges, which are read at each scrape; only the holder of the lease
-//! counts.
+//! The metrics of the outbox. All replicas set the gauges, whose values are read at each scrape; only the holder of the lease
+//! increments the counters.
 
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use shared::{broker::EventSystem, platform::service::UNKNOWN};
 
-use super::{Lag, OutboxBacklog, publish::Sent};
+use super::{backlog::OutboxBacklog, lag::Lag};
 
-/// Says what each metric means; called once at start.
-pub(super) fn describe() {
+/// Registers the descriptions; called once at start.
+pub(super) fn describe_metrics() {
     describe_gauge!("outbox_unpublished", "events committed and not yet published; estimated beyond 1,000");
     describe_gauge!(
         "outbox_oldest_unpublished_seconds",
@@ -27,7 +27,7 @@ pub(super) fn describe() {
     );
     describe_gauge!("relay_lease_held", "1 on the replica that relays");
     describe_counter!("relay_published_total", "events that the broker confirmed");
-    describe_counter!("relay_batches_total", "batches sent, however they went");
+    describe_counter!("relay_batches_total", "batches sent to the broker, with any result");
     describe_counter!("relay_retries_total", "events not confirmed, which are sent again");
     describe_counter!("relay_rejected_total", "events refused for good, which are dead letters now");
     describe_counter!(
@@ -50,37 +50,37 @@ pub(super) fn describe() {
     );
 }
 
-/// What one batch came to.
-pub(super) fn sent(system: EventSystem, sent: &Sent) {
+/// Counts the events of one batch by their result.
+pub(super) fn count_batch(system: EventSystem, confirmed: u64, rejected: u64, unconfirmed: u64) {
     let broker = system.as_str();
     counter!("relay_batches_total", "broker" => broker).increment(1);
-    counter!("relay_published_total", "broker" => broker).increment(sent.confirmed);
-    if sent.rejected > 0 {
-        counter!("relay_rejected_total", "broker" => broker).increment(sent.rejected);
+    counter!("relay_published_total", "broker" => broker).increment(confirmed);
+    if rejected > 0 {
+        counter!("relay_rejected_total", "broker" => broker).increment(rejected);
     }
-    if !sent.unconfirmed.is_empty() {
-        counter!("relay_retries_total", "broker" => broker).increment(sent.unconfirmed.len() as u64);
+    if unconfirmed > 0 {
+        counter!("relay_retries_total", "broker" => broker).increment(unconfirmed);
     }
 }
 
-/// How long the broker took for one batch.
-pub(super) fn publish_took(system: EventSystem, took: Duration) {
+/// Records how long the broker took for one batch.
+pub(super) fn record_publish_duration(system: EventSystem, took: Duration) {
     histogram!("relay_publish_duration_seconds", "broker" => system.as_str()).record(took.as_secs_f64());
 }
 
-/// How old the events of one batch were when they were confirmed.
-pub(super) fn lag(system: EventSystem, ages_seconds: impl Iterator<Item = f64>) {
+/// Records how old the events of one batch were when they were confirmed.
+pub(super) fn record_lag(system: EventSystem, ages_seconds: impl Iterator<Item = f64>) {
     let lag = histogram!("relay_lag_seconds", "broker" => system.as_str());
     ages_seconds.for_each(|age| lag.record(age));
 }
 
-/// Events published again by the reconciler.
-pub(super) fn repaired(system: EventSystem, events: u64) {
+/// Counts events that the reconciler published again.
+pub(super) fn count_repaired(system: EventSystem, events: u64) {
     counter!("events_repaired_total", "broker" => system.as_str()).increment(events);
 }
 
-/// What waits; `None` if it cannot be read.
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and nobody counts beyond 2^52 events")]
+/// Sets the gauges of the backlog; `None` if it cannot be read.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and there are fewer than 2^52 events")]
 pub(crate) fn set_backlog_gauges(backlog: Option<OutboxBacklog>) {
     let unpublished = backlog.map_or(UNKNOWN, |backlog| backlog.unpublished as f64);
     gauge!("outbox_unpublished").set(unpublished);
@@ -88,14 +88,14 @@ pub(crate) fn set_backlog_gauges(backlog: Option<OutboxBacklog>) {
     gauge!("outbox_oldest_unpublished_seconds").set(oldest);
 }
 
-/// How far the history is behind the log; `None` if it cannot be read.
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and nobody counts beyond 2^52 events")]
+/// Sets the gauges of the history's lag; `None` if it cannot be read.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and there are fewer than 2^52 events")]
 pub(crate) fn set_lag_gauges(lag: Option<Lag>) {
     gauge!("history_unrecorded_events").set(lag.map_or(UNKNOWN, |lag| lag.events as f64));
     gauge!("history_oldest_unrecorded_seconds").set(lag.map_or(UNKNOWN, |lag| lag.oldest_seconds));
 }
 
-/// Whether this replica relays.
+/// Sets whether this replica relays.
 pub(crate) fn set_lease_gauge(lease_held: bool) {
     gauge!("relay_lease_held").set(if lease_held { 1.0 } else { 0.0 });
 }

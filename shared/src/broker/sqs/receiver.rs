@@ -1,4 +1,4 @@
-//! Receiving: calls that run on when a `receive` is over, so that nothing they bring is lost.
+//! Receiving: the calls continue when a `receive` ends, so that no message that they bring is lost.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,46 +19,46 @@ use super::{
 };
 use crate::broker::{BrokerError, Delivery};
 
-/// How much longer than it waits for messages a call may take before its connection counts as dead.
-const POLL_GRACE: Duration = Duration::from_secs(4);
+/// How much longer than it waits for messages a call can take before its connection counts as dead.
+const CALL_GRACE: Duration = Duration::from_secs(4);
 
-/// What the callers, the receiving calls and the heartbeat share.
+/// Receives messages; shared by the source, the receiving calls and the heartbeat.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SqsReceiver {
     pub(super) queue: Queue,
     pub(super) options: SqsOptions,
     pub(super) closed: CancellationToken,
-    /// Something has changed for whoever receives.
-    pub(super) arrived: Notify,
-    state: Mutex<State>,
+    /// A call has ended.
+    pub(super) call_ended: Notify,
+    messages: Mutex<Messages>,
 }
 
-/// What is here.
+/// The messages of this process.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct Messages {
     /// Received and not yet handed out.
     pub(super) buffer: VecDeque<Delivery>,
     /// Received and not settled, by receipt.
-    pub(super) held: HashMap<String, Held>,
-    /// Calls under way.
-    pub(super) polls: usize,
-    /// The last call came back full: there is more where that came from.
-    pub(super) busy: bool,
+    pub(super) held: HashMap<String, HeldMessage>,
+    /// How many calls are in progress.
+    pub(super) calls: usize,
+    /// Whether the last call returned a full batch, so that more messages probably wait.
+    pub(super) more: bool,
     /// Why the last call failed.
     pub(super) failure: Option<BrokerError>,
 }
 
-/// A message in this process's hands.
+/// A message that is received and not settled.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    /// When it came.
+pub(super) struct HeldMessage {
+    /// When the call that brought it began.
     pub(super) received: Instant,
-    /// Until when it stays invisible to others.
+    /// Until when it is invisible to other consumers.
     pub(super) until: Instant,
 }
 
-impl State {
-    /// Hands out up to `max`. What has waited here for so long that others may have it is left to them.
+impl Messages {
+    /// Hands out up to `max` messages. A message that waited here until others can have received it is left to them.
     pub(super) fn hand_out(&mut self, max: usize, now: Instant) -> Vec<Delivery> {
         let mut batch = Vec::new();
         while batch.len() < max
@@ -74,58 +74,58 @@ impl State {
     }
 }
 
-impl Shared {
+impl SqsReceiver {
     pub(super) fn new(queue: Queue, options: SqsOptions) -> Self {
         Self {
             queue,
             options,
             closed: CancellationToken::new(),
-            arrived: Notify::new(),
-            state: Mutex::default(),
+            call_ended: Notify::new(),
+            messages: Mutex::default(),
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn messages(&self) -> MutexGuard<'_, Messages> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One `ReceiveMessage`, whose messages go into the buffer. Ends early when the source is closed.
-    pub(super) async fn poll(&self, wait: Duration) {
+    /// Calls `ReceiveMessage` once and buffers the messages. Ends early if the source is closed.
+    pub(super) async fn receive_once(&self, wait: Duration) {
         let start = Instant::now();
         let answer = tokio::select! {
             biased;
             () = self.closed.cancelled() => Ok(Vec::new()),
-            answer = self.call(wait) => answer,
+            answer = self.call_receive(wait) => answer,
         };
-        let mut state = self.state();
-        state.polls = state.polls.saturating_sub(1);
+        let mut buffered = self.messages();
+        buffered.calls = buffered.calls.saturating_sub(1);
         match answer {
             Ok(messages) => {
-                state.busy = messages.len() == BATCH;
-                // From the call's end at the latest: SQS counts from when it picked the message.
+                buffered.more = messages.len() == BATCH;
+                // SQS counts from when it picked the message, which is no later than the end of the call.
                 let until = start + self.options.visibility;
                 let until = until.max(Instant::now() + self.options.visibility / 2);
                 for message in messages {
                     let delivery = delivery(message);
-                    state.held.insert(delivery.receipt.clone(), Held { received: start, until });
-                    state.buffer.push_back(delivery);
+                    buffered.held.insert(delivery.receipt.clone(), HeldMessage { received: start, until });
+                    buffered.buffer.push_back(delivery);
                 }
             }
             Err(error) => {
-                state.busy = false;
-                state.failure = Some(error);
+                buffered.more = false;
+                buffered.failure = Some(error);
             }
         }
-        drop(state);
-        self.arrived.notify_one();
+        drop(buffered);
+        self.call_ended.notify_one();
     }
 
-    async fn call(&self, wait: Duration) -> Result<Vec<Message>, BrokerError> {
+    async fn call_receive(&self, wait: Duration) -> Result<Vec<Message>, BrokerError> {
         let ask =
             [MessageSystemAttributeName::ApproximateReceiveCount, MessageSystemAttributeName::SentTimestamp];
         // SQS itself waits for at most 20 s.
         let wait = wait.min(Duration::from_secs(20));
-        let answer = self.queue.call(wait + POLL_GRACE, |client| {
+        let answer = self.queue.call(wait + CALL_GRACE, |client| {
             client
                 .receive_message()
                 .queue_url(&self.queue.url)

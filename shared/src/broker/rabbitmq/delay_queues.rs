@@ -1,4 +1,4 @@
-//! Sending messages to wait for their next attempt.
+//! Publishing to the delay queues, in which messages wait for their next attempt.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,17 +7,16 @@ use lapin::{Acker, BasicProperties};
 use tokio::sync::Mutex;
 
 use super::{
-    RabbitMqOptions, SYSTEM,
+    RPC_TIMEOUT, RabbitMqOptions, SYSTEM,
     delay::Delay,
     publisher::{Outgoing, publish_all},
-    source::PATIENCE,
     supervisor::Supervisor,
     topology,
 };
 use crate::broker::BrokerError;
 
 /// A copy on its way to a delay queue.
-pub(super) struct Waiting {
+pub(super) struct DelayedCopy {
     pub(super) acker: Acker,
     pub(super) delay: Delay,
     pub(super) body: Bytes,
@@ -26,20 +25,21 @@ pub(super) struct Waiting {
 
 /// Publishes to the delay queues, one batch at a time.
 #[derive(Debug)]
-pub(super) struct WaitingRoom {
+pub(super) struct DelayQueues {
     options: RabbitMqOptions,
-    known: Mutex<Delays>,
+    known: Mutex<KnownQueues>,
 }
 
 /// The delay queues that this process knows to exist.
 #[derive(Debug, Default)]
-struct Delays {
+struct KnownQueues {
+    /// The session that `declared` is about.
     session: u64,
     declared: BTreeSet<Delay>,
     used: BTreeSet<Delay>,
 }
 
-impl WaitingRoom {
+impl DelayQueues {
     pub(super) fn new(options: RabbitMqOptions) -> Self {
         Self { options, known: Mutex::default() }
     }
@@ -49,33 +49,37 @@ impl WaitingRoom {
         self.known.lock().await.used.iter().copied().collect()
     }
 
-    /// Sends copies to wait; for each whether it is safe with the broker.
-    pub(super) async fn send(&self, supervisor: &Supervisor, copies: &[Waiting]) -> Vec<bool> {
-        match self.try_send(supervisor, copies).await {
+    /// Publishes copies to their delay queues; returns for each whether the broker has stored it.
+    pub(super) async fn publish(&self, supervisor: &Supervisor, copies: &[DelayedCopy]) -> Vec<bool> {
+        match self.try_publish(supervisor, copies).await {
             Ok(answers) => answers,
             Err(error) => {
-                tracing::warn!(error.message = %error, "RabbitMQ: events could not be sent to wait");
+                tracing::warn!(error.message = %error, "RabbitMQ: events could not be published to their delay queues");
                 vec![false; copies.len()]
             }
         }
     }
 
-    async fn try_send(&self, supervisor: &Supervisor, copies: &[Waiting]) -> Result<Vec<bool>, BrokerError> {
-        let mut delays = self.known.lock().await;
+    async fn try_publish(
+        &self,
+        supervisor: &Supervisor,
+        copies: &[DelayedCopy],
+    ) -> Result<Vec<bool>, BrokerError> {
+        let mut known = self.known.lock().await;
         let Some(session) = supervisor.session(Duration::ZERO).await? else {
             return Err(BrokerError::unavailable(SYSTEM, "the source is closed"));
         };
-        if delays.session != session.number {
-            delays.session = session.number;
-            delays.declared.clear();
+        if known.session != session.number {
+            known.session = session.number;
+            known.declared.clear();
         }
         for copy in copies {
-            if !delays.declared.contains(&copy.delay) {
+            if !known.declared.contains(&copy.delay) {
                 let declare = topology::declare_delay(&session.publishing, &self.options, copy.delay);
-                let declared = session.run(PATIENCE, declare).await?;
+                let declared = session.run_limited(RPC_TIMEOUT, declare).await?;
                 declared.map_err(|error| super::set_up_error(&error)).inspect_err(|_| session.give_up())?;
-                delays.declared.insert(copy.delay);
-                delays.used.insert(copy.delay);
+                known.declared.insert(copy.delay);
+                known.used.insert(copy.delay);
             }
         }
         let messages = copies.iter().map(|copy| Outgoing {
@@ -85,7 +89,7 @@ impl WaitingRoom {
             properties: copy.properties.clone(),
         });
         let publish = publish_all(&session.publishing, messages.collect());
-        let answers = session.run(PATIENCE, publish).await?;
+        let answers = session.run_limited(RPC_TIMEOUT, publish).await?;
         if answers.iter().any(Result::is_err) {
             // The queue may have been deleted: the next session declares it again.
             session.give_up();
