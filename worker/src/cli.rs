@@ -11,33 +11,33 @@ use crate::dead_letters::Filter;
 #[derive(Debug, Parser)]
 #[command(name = "worker", version, about)]
 pub struct Cli {
-    /// What to do; `run` where nothing is said.
+    /// What to do; `run` if it is omitted.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What the worker can do.
+/// The commands of the worker.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Consume events until SIGTERM or Ctrl-C (the default)
     Run,
-    /// See and manage events that were set aside
+    /// See and manage dead letters
     #[command(subcommand, visible_alias = "dlq")]
     DeadLetters(DeadLetters),
     /// Publish retained events again, in their order and under their own ids
     ///
-    /// Harmless beside a running system: effects are idempotent, and old events never create cache entries. Events are
+    /// Safe while the system is running: effects are idempotent, and old events never create cache entries. Events are
     /// retained for seven days.
     Replay(Replay),
-    /// Write the cache entry of every order, as it is now; never replaces a newer entry
+    /// Write the current cache entry of every order; never replaces a newer entry
     RebuildCache,
     /// Compare orders, event log, history and cache, and print every difference
     ///
-    /// What other handlers did with the events is not compared. A cache that cannot be read is said to be not compared, and
-    /// is a failure. A table that is locked is waited for at most 10 s.
+    /// The effects of other handlers are not compared. If the cache cannot be read, the output says so, and the command fails.
+    /// The command waits for a locked table for at most 10 s.
     ///
-    /// Works beside a running system: a difference counts only where it is still there a few seconds later. Ends with
-    /// exit code 1 where differences remain. A digest does not depend on the order of rows, so two runs, or the log and
+    /// Works while the system is running: a difference counts only if it is still there a few seconds later. Ends with
+    /// exit code 1 if differences remain. A digest does not depend on the order of rows, so two runs, or the log and
     /// the history, can be compared by it.
     Verify(Verify),
 }
@@ -55,10 +55,10 @@ pub enum DeadLetters {
     Purge(Purge),
 }
 
-/// Which dead letters.
+/// A filter for dead letters.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Which {
-    /// Only those of the part that gave up: `history`, `cache`, `parse`, `consumer` or `publish`
+    /// Only those of this part: `history`, `cache`, `parse`, `consumer` or `publish`
     #[arg(long, value_name = "PART")]
     pub source: Option<String>,
     /// Only events of this type: `OrderCreated`, `OrderUpdated` or `OrderDeleted`
@@ -67,22 +67,22 @@ pub struct Which {
     /// Only those of this order
     #[arg(long, value_name = "ID", value_parser = order_id)]
     pub order: Option<OrderId>,
-    /// Only those set aside at or after this time (RFC 3339, or a date in UTC)
+    /// Only those that failed at or after this time (RFC 3339, or a date in UTC)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<OffsetDateTime>,
-    /// Only those set aside before this time
+    /// Only those that failed before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<OffsetDateTime>,
 }
 
 impl Which {
-    /// Whether it narrows nothing.
+    /// Whether it selects all dead letters.
     pub fn is_everything(&self) -> bool {
         let Self { source, event_type, order, since, until } = self;
         source.is_none() && event_type.is_none() && order.is_none() && since.is_none() && until.is_none()
     }
 
-    /// The filter, for these numbers where there are any.
+    /// The filter, for these numbers if there are any.
     pub fn filter(&self, ids: &[i64], open: bool) -> Filter {
         Filter {
             ids: (!ids.is_empty()).then(|| ids.to_vec()),
@@ -99,16 +99,16 @@ impl Which {
 /// `worker dead-letters list`
 #[derive(Debug, Args)]
 pub struct List {
-    /// Which ones.
+    /// The filter.
     #[command(flatten)]
     pub which: Which,
-    /// Also those that were sent again
+    /// Also those that were published again
     #[arg(long)]
     pub redriven: bool,
-    /// So many at most
+    /// The largest number of rows
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
-    /// One JSON object a line, with the body
+    /// One JSON object per line, with the body
     #[arg(long)]
     pub json: bool,
 }
@@ -126,15 +126,15 @@ pub struct Show {
 /// `worker dead-letters redrive`
 #[derive(Debug, Args)]
 pub struct Redrive {
-    /// Numbers in the list; these are sent again even where they were before
+    /// Numbers in the list; these are published again even if they were before
     pub ids: Vec<i64>,
-    /// Which ones, of those not sent again yet.
+    /// A filter for those that were not published again yet.
     #[command(flatten)]
     pub which: Which,
-    /// All that were not sent again yet
+    /// All that were not published again yet
     #[arg(long, conflicts_with = "ids")]
     pub all: bool,
-    /// At most so many a second: `100/s`, or `100`
+    /// The largest number per second: `100/s`, or `100`
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub rate: Option<u32>,
 }
@@ -144,13 +144,13 @@ pub struct Redrive {
 pub struct Purge {
     /// Numbers in the list
     pub ids: Vec<i64>,
-    /// Which ones.
+    /// The filter.
     #[command(flatten)]
     pub which: Which,
     /// All of them
     #[arg(long, conflicts_with = "ids")]
     pub all: bool,
-    /// Remove them; without this, only say how many there are
+    /// Remove them; without this, only print how many there are
     #[arg(long)]
     pub yes: bool,
 }
@@ -161,20 +161,20 @@ pub struct Replay {
     /// Which events.
     #[command(flatten)]
     pub which: ReplayWhich,
-    /// Give the events to this handler alone, here and without the broker: `history`, `cache`, or one of your own. For a
-    /// handler whose effects were lost or that is new; the reconciler and `verify` know only the history
+    /// Pass the events only to this handler, in this process and without the broker: `history`, `cache`, or one of your own.
+    /// For a handler that is new or whose effects were lost; the reconciler and `verify` know only the history
     #[arg(long, value_name = "NAME")]
     pub handler: Option<String>,
 }
 
-/// Which events are sent again.
+/// Which events are published again.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct ReplayWhich {
-    /// Everything recorded at or after this time (RFC 3339, or a date in UTC)
+    /// All events recorded at or after this time (RFC 3339, or a date in UTC)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub from: Option<OffsetDateTime>,
-    /// Everything of this order
+    /// All events of this order
     #[arg(long, value_name = "ID", value_parser = order_id)]
     pub order: Option<OrderId>,
 }
@@ -182,8 +182,8 @@ pub struct ReplayWhich {
 /// `worker verify`
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Mend what can be mended: publish missing events from the log, correct the history by the log, and remove or
-    /// correct wrong cache entries
+    /// Repair differences: publish missing events from the log, correct the history from the log, and remove or correct
+    /// wrong cache entries
     #[arg(long)]
     pub repair: bool,
 }
@@ -205,6 +205,6 @@ fn rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     match number.parse() {
         Ok(rate) if rate > 0 => Ok(rate),
-        _ => Err("must be a number of events a second, such as 100/s".to_owned()),
+        _ => Err("must be a number of events per second, such as 100/s".to_owned()),
     }
 }

@@ -12,7 +12,7 @@ use shared::{
     },
 };
 
-/// Everything the worker is told by its environment.
+/// The settings of the worker, from its environment.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
     /// PostgreSQL: the history, the dead letters, and for commands the orders and their log.
@@ -25,33 +25,33 @@ pub struct WorkerConfig {
     pub cache_ttl: Duration,
     /// Where events come from.
     pub broker: BrokerConfig,
-    /// This process among its kind: host, process id, and a random part.
+    /// The name of this consumer: host, process id, and a random part.
     pub consumer: String,
-    /// Batches in flight at a time.
+    /// How many batches are in flight at the same time.
     pub concurrency: usize,
-    /// Events in a batch, at most.
+    /// How many events a batch has at most.
     pub batch_size: usize,
-    /// Attempts at an event before it is set aside.
+    /// After how many attempts an event becomes a dead letter.
     pub max_attempts: u32,
-    /// The operators' address: health and metrics.
+    /// The address of health checks and metrics.
     pub metrics: SocketAddr,
     /// Logs.
     pub telemetry: TelemetryConfig,
 }
 
 impl WorkerConfig {
-    /// Reads and checks all of it.
+    /// Reads and checks all settings.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         Ok(Self {
             database_url: env.required_url("DATABASE_URL", UrlKind::Postgres)?,
-            database_max_connections: small(env, "DATABASE_MAX_CONNECTIONS", 16, 1000)?,
+            database_max_connections: small_number(env, "DATABASE_MAX_CONNECTIONS", 16, 1000)?,
             redis_url: env.required_url("REDIS_URL", UrlKind::Redis)?,
             cache_ttl: Duration::from_secs(env.number_or("CACHE_TTL_SECONDS", 3600, 1..=31_536_000)?),
             broker: BrokerConfig::from_env(env)?,
             consumer: consumer_name(env),
-            concurrency: small(env, "WORKER_CONCURRENCY", 4, 256)?,
-            batch_size: small(env, "WORKER_BATCH_SIZE", 250, 1000)?,
-            max_attempts: small(env, "EVENT_MAX_ATTEMPTS", 5, 1000)?,
+            concurrency: small_number(env, "WORKER_CONCURRENCY", 4, 256)?,
+            batch_size: small_number(env, "WORKER_BATCH_SIZE", 250, 1000)?,
+            max_attempts: small_number(env, "EVENT_MAX_ATTEMPTS", 5, 1000)?,
             metrics: env.parsed_or("METRICS_ADDR", SocketAddr::from(([127, 0, 0, 1], 9091)))?,
             telemetry: TelemetryConfig::from_env(env)?.named("orders-worker"),
         })
@@ -59,7 +59,12 @@ impl WorkerConfig {
 }
 
 /// A number from 1 to `most`.
-fn small<T: TryFrom<u64>>(env: &Env, name: &'static str, default: u64, most: u64) -> Result<T, ConfigError> {
+fn small_number<T: TryFrom<u64>>(
+    env: &Env,
+    name: &'static str,
+    default: u64,
+    most: u64,
+) -> Result<T, ConfigError> {
     let number = env.number_or(name, default, 1..=most)?;
     T::try_from(number).map_err(|_| ConfigError::new(name, format!("{number} is too large")))
 }

@@ -1,19 +1,19 @@
-//! Errors as text, for reasons that are stored and lines that are logged.
+//! Errors as text, for stored reasons and for log lines.
 
 use std::{error::Error, fmt::Write as _};
 
-/// The longest reason that is kept: what tells most stands in front.
-const LONGEST: usize = 2000;
+/// The longest text that is stored, in characters. The most important part comes first.
+const MAX_LENGTH: usize = 2000;
 
-/// An error with all its causes in one line. A cause that the error before it has named already is not said again.
+/// An error with all its causes in one line. A cause that the text before it already contains is not repeated.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = one_line(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = one_line(error);
-        if !text.ends_with(&said) {
+        let message = one_line(error);
+        if !text.ends_with(&message) {
             // Writing to a string cannot fail.
-            let _written = write!(text, ": {said}");
+            let _written = write!(text, ": {message}");
         }
         cause = error.source();
     }
@@ -24,9 +24,9 @@ fn one_line(error: &dyn Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Text as a PostgreSQL column takes it: without NUL, and bounded.
+/// Text that a PostgreSQL column accepts: without NUL, and not longer than 2,000 characters.
 pub(crate) fn storable(text: &str) -> String {
-    text.chars().filter(|character| *character != '\0').take(LONGEST).collect()
+    text.chars().filter(|character| *character != '\0').take(MAX_LENGTH).collect()
 }
 
 #[cfg(test)]
@@ -34,17 +34,17 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("{says}")]
-    struct Said {
-        says: &'static str,
-        source: Option<Box<Said>>,
+    #[error("{text}")]
+    struct Message {
+        text: &'static str,
+        source: Option<Box<Message>>,
     }
 
     #[test]
-    fn an_error_is_one_line_that_says_nothing_twice() {
-        let last = Said { says: "no route:\n  to host", source: None };
-        let inner = Said { says: "refused: no route: to host", source: Some(last.into()) };
-        let outer = Said { says: "cannot read", source: Some(inner.into()) };
+    fn an_error_is_one_line_without_repetition() {
+        let last = Message { text: "no route:\n  to host", source: None };
+        let inner = Message { text: "refused: no route: to host", source: Some(last.into()) };
+        let outer = Message { text: "cannot read", source: Some(inner.into()) };
         assert_eq!(chain(&outer), "cannot read: refused: no route: to host");
     }
 }

@@ -1,4 +1,4 @@
-//! The worker's health, on its operators' port.
+//! The worker's health checks, on the operators' port.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,16 +24,16 @@ use tokio::sync::OnceCell;
 
 use crate::{consumer::HeldBatches, errors::chain, rights::RIGHTS};
 
-/// A dependency that does not answer in this time is not ready.
-const LIMIT: Duration = Duration::from_secs(2);
-/// A batch that is held for this long is worth a word, in seconds: shorter ones are hiccups.
+/// A dependency that does not answer within this time is not ready.
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
+/// A batch that is held for this many seconds is reported.
 const HELD_SECONDS: u64 = 2;
-/// How often somebody looks who holds the batches up, while any are held.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often table locks are looked for while batches are held.
+const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the worker needs in order to work.
+/// Checks the dependencies of the worker.
 pub struct Health {
-    /// PostgreSQL, on a pool that events do not use.
+    /// PostgreSQL, on a pool that the handlers do not use.
     pub db: DbPool,
     /// Whether the database is what this build needs.
     pub schema: SchemaCheck,
@@ -41,30 +41,30 @@ pub struct Health {
     pub cache: Cache,
     /// The broker, once it is connected.
     pub source: Arc<OnceCell<Arc<dyn EventSource>>>,
-    /// What cannot be handled now.
+    /// The batches that wait for a dependency.
     pub held: HeldBatches,
 }
 
 impl Health {
-    /// What is not ready, and why; empty when all is well.
-    pub async fn faults(&self) -> Vec<String> {
+    /// What is not ready, and why; empty if everything is ready.
+    pub async fn problems(&self) -> Vec<String> {
         let checks: [(&str, futures_util::future::BoxFuture<'_, Result<(), String>>); 4] = [
-            ("database", Box::pin(self.database())),
-            ("redis", Box::pin(self.redis())),
-            ("events", Box::pin(self.events())),
-            ("held", Box::pin(async { self.nothing_held() })),
+            ("database", Box::pin(self.check_database())),
+            ("redis", Box::pin(self.check_redis())),
+            ("events", Box::pin(self.check_broker())),
+            ("held", Box::pin(async { self.check_held_batches() })),
         ];
         let checked = checks.map(|(name, check)| async move {
-            match tokio::time::timeout(LIMIT, check).await {
+            match tokio::time::timeout(CHECK_LIMIT, check).await {
                 Ok(Ok(())) => None,
-                Ok(Err(fault)) => Some(format!("{name}: {fault}")),
-                Err(_) => Some(format!("{name}: no answer within {LIMIT:?}")),
+                Ok(Err(problem)) => Some(format!("{name}: {problem}")),
+                Err(_) => Some(format!("{name}: no answer within {CHECK_LIMIT:?}")),
             }
         });
         join_all(checked).await.into_iter().flatten().collect()
     }
 
-    async fn database(&self) -> Result<(), String> {
+    async fn check_database(&self) -> Result<(), String> {
         let probe = |mut db: DbConnection| async move {
             sqlx::query_scalar!(
                 r#"SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS "read_only!""#
@@ -80,36 +80,36 @@ impl Health {
         if read_only {
             return Err("PostgreSQL refuses writes: the server is read-only".to_owned());
         }
-        match self.table_lock().await {
+        match self.find_table_lock().await {
             Ok(None) => Ok(()),
             Ok(Some(lock)) => Err(lock.to_string()),
             Err(error) => Err(chain(&error)),
         }
     }
 
-    async fn table_lock(&self) -> Result<Option<TableLock>, DbError> {
+    async fn find_table_lock(&self) -> Result<Option<TableLock>, DbError> {
         oldest_table_lock(&self.db, RIGHTS).await
     }
 
-    async fn redis(&self) -> Result<(), String> {
+    async fn check_redis(&self) -> Result<(), String> {
         self.cache.check_writable().await.map(|_| ()).map_err(|error| chain(&error))
     }
 
-    async fn events(&self) -> Result<(), String> {
+    async fn check_broker(&self) -> Result<(), String> {
         match self.source.get() {
             Some(source) => source.check().await.map_err(|error| chain(&error)),
             None => Err("not connected yet".to_owned()),
         }
     }
 
-    fn nothing_held(&self) -> Result<(), String> {
+    fn check_held_batches(&self) -> Result<(), String> {
         let held: Vec<String> = self
             .held
             .summaries()
             .into_iter()
             .filter(|held| held.seconds >= HELD_SECONDS)
             .map(|held| {
-                // Perhaps rights were taken away.
+                // The role may have lost rights.
                 self.schema.forget();
                 let batches = if held.batches == 1 { "batch waits" } else { "batches wait" };
                 format!(
@@ -128,36 +128,36 @@ pub fn router(health: Arc<Health>) -> Router {
         "/health/ready",
         get(move || {
             let health = Arc::clone(&health);
-            async move { ready(&health.faults().await) }
+            async move { readiness(&health.problems().await) }
         }),
     )
 }
 
-fn ready(faults: &[String]) -> Response {
-    if faults.is_empty() {
+fn readiness(problems: &[String]) -> Response {
+    if problems.is_empty() {
         return Json(json!({ "status": "ready" })).into_response();
     }
-    service::unavailable("/health/ready", &format!("not ready: {}", faults.join("; ")))
+    service::unavailable("/health/ready", &format!("not ready: {}", problems.join("; ")))
 }
 
-/// While batches are held, logs who locks a table that they need, until shutdown: the error of a batch only says that
-/// PostgreSQL did not do it in time.
+/// Until shutdown, logs which session locks a table that held batches need: the error of a batch only says that PostgreSQL
+/// did not answer in time.
 pub async fn log_table_locks(health: Arc<Health>, shutdown: Shutdown) {
-    let mut known = None;
+    let mut logged = None;
     loop {
         tokio::select! {
             () = shutdown.begun() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LOCK_CHECK_INTERVAL) => {}
         }
         if health.held.summaries().is_empty() {
-            known = None;
+            logged = None;
             continue;
         }
-        if let Ok(Ok(Some(lock))) = tokio::time::timeout(LIMIT, health.table_lock()).await
-            && known != Some((lock.pid, lock.table.clone()))
+        if let Ok(Ok(Some(lock))) = tokio::time::timeout(CHECK_LIMIT, health.find_table_lock()).await
+            && logged != Some((lock.pid, lock.table.clone()))
         {
             tracing::warn!(lock.table, lock.mode, lock.pid, "held batches wait for a lock: {lock}");
-            known = Some((lock.pid, lock.table));
+            logged = Some((lock.pid, lock.table));
         }
     }
 }

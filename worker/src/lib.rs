@@ -1,5 +1,5 @@
-//! The worker: takes events from the broker, keeps the history complete and the cache right, and gives operators
-//! what they need when something is not (dead letters, replay, verification).
+//! The worker: consumes events from the broker, keeps the history complete and the cache correct, and has the commands for
+//! operators (dead letters, replay, verification).
 
 pub mod cache_debts;
 pub mod cli;

@@ -12,7 +12,7 @@ use worker::{
     errors, run,
 };
 
-/// Allocation is a good part of what an event costs, and the system's allocator serves several threads badly.
+/// Allocation is a large part of the cost of an event, and the system's allocator is slow with several threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -27,24 +27,24 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    execute(command, config, threads).unwrap_or_else(|error| {
+    execute_command(command, config, threads).unwrap_or_else(|error| {
         eprintln!("{}", printable(&errors::chain(error.as_ref()), false));
         ExitCode::FAILURE
     })
 }
 
-fn execute(command: Command, config: WorkerConfig, threads: usize) -> anyhow::Result<ExitCode> {
+fn execute_command(command: Command, config: WorkerConfig, threads: usize) -> anyhow::Result<ExitCode> {
     runtime::new(threads).context("cannot start the threads")?.block_on(async {
         match command {
-            Command::Run => consume(config).await.map(|()| ExitCode::SUCCESS),
+            Command::Run => run_with_telemetry(config).await.map(|()| ExitCode::SUCCESS),
             command => commands::execute(command, &config).await,
         }
     })
 }
 
-async fn consume(config: WorkerConfig) -> anyhow::Result<()> {
-    let _last_lines = telemetry::init(&config.telemetry);
-    let ended = run::run(config).await;
+async fn run_with_telemetry(config: WorkerConfig) -> anyhow::Result<()> {
+    let _log_guard = telemetry::init(&config.telemetry);
+    let ended = run::run_worker(config).await;
     telemetry::flush_traces().await;
     ended
 }

@@ -1,8 +1,8 @@
-//! What the worker's database role must be allowed to do.
+//! The rights that the worker's database role needs.
 
 use shared::platform::schema::Right;
 
-/// Without any of these some event cannot be handled.
+/// If one of these is missing, some events cannot be handled.
 pub const RIGHTS: &[Right] = &[
     ("order_history", &["SELECT", "INSERT"]),
     ("dead_letters", &["SELECT", "INSERT", "UPDATE"]),

@@ -1,4 +1,4 @@
-//! `worker run`: everything put together, from connecting to the last batch.
+//! `worker run`: from connecting to the last batch.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,6 +8,7 @@ use shared::{
     cache::Cache,
     domain::clock::Clock,
     platform::{
+        backoff::Backoff,
         db::{self, PoolSettings},
         schema::SchemaCheck,
         service,
@@ -20,20 +21,20 @@ use tokio::sync::OnceCell;
 use crate::{
     cache_debts::CacheDebts,
     config::WorkerConfig,
-    consumer::{Backoff, Consumer, ConsumerSettings, HeldBatches, set_backlog_gauges},
+    consumer::{Consumer, ConsumerSettings, HeldBatches, set_backlog_gauges},
     errors::chain,
     handlers,
     health::{self, Health},
     rights::RIGHTS,
 };
 
-/// No client waits for the worker's cache writes, so they get more time than the API gives its own.
+/// The deadline of cache writes. No client waits for them, so it is longer than that of the API.
 const CACHE_DEADLINE: Duration = Duration::from_millis(500);
-/// For the questions of health, apart from what events need.
+/// The connections of the health checks, which do not use those of the handlers.
 const HEALTH_CONNECTIONS: u32 = 2;
 
-/// Consumes until a signal. Fails only where the set-up is wrong; what is merely down is waited for.
-pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
+/// Consumes events until a signal. Fails only if the set-up is wrong; it waits for a dependency that is down.
+pub async fn run_worker(config: WorkerConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals()?;
     let metrics = telemetry::install_metrics().context("cannot install metrics")?;
@@ -65,9 +66,9 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     shutdown.spawn(service::upkeep(metrics, shutdown.clone()));
     tracing::info!(%address, consumer = config.consumer, events = %config.broker.system(), "worker starts");
 
-    let connected = connect(&config.broker, &config.consumer, &shutdown).await?;
+    let connected = connect_to_broker(&config.broker, &config.consumer, &shutdown).await?;
     if let Some(connected) = connected {
-        // Set once: nobody else does.
+        // The cell is set only here.
         let _first = source.set(Arc::clone(&connected));
         shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).run(shutdown.clone()));
         let handlers = handlers::all(&db, &cache, config.cache_ttl, &shutdown);
@@ -78,19 +79,21 @@ pub async fn run(config: WorkerConfig) -> anyhow::Result<()> {
             ..ConsumerSettings::default()
         };
         let consumer = Consumer::new(connected, handlers, db, Clock::System, settings, shutdown.clone())
-            .listing_in(held);
-        // Among the threads that its answers come to, and not on the main one, which would have to be woken each time.
-        tokio::spawn(async move { consumer.run().await }).await.context("the consumer ended unexpectedly")?;
+            .with_held_batches(held);
+        // On the worker threads and not on the main thread, which would have to be woken for each answer.
+        tokio::spawn(async move { consumer.consume_until_shutdown().await })
+            .await
+            .context("the consumer ended unexpectedly")?;
     }
     if !shutdown.drained(DRAIN_DEADLINE).await {
-        tracing::warn!("ending although some tasks still run");
+        tracing::warn!("worker ends although some tasks still run");
     }
     tracing::info!("worker ends");
     Ok(())
 }
 
-/// Connects however long the broker is down. `None` where the shutdown comes first.
-async fn connect(
+/// Connects, however long the broker is down. `None` if shutdown begins first.
+async fn connect_to_broker(
     config: &BrokerConfig,
     consumer: &str,
     shutdown: &Shutdown,

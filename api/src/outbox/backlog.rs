@@ -1,11 +1,11 @@
-//! How much waits in the outbox.
+//! How many events wait in the outbox.
 
 use shared::platform::db::{DbConnection, DbError, DbPool};
 
 /// Up to this many events are counted; beyond it the count is estimated.
 const COUNTED: i32 = 1000;
 
-/// What is committed and not yet published.
+/// The events that are committed and not published yet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutboxBacklog {
     /// How many events: exact up to 1,000, beyond that estimated by the distance of the ids, which is too high by
@@ -15,7 +15,7 @@ pub struct OutboxBacklog {
     pub oldest_seconds: Option<f64>,
 }
 
-/// How much waits in the outbox. Costs a few index probes, also with millions waiting.
+/// Counts the events that wait in the outbox. Costs a few index probes, even if millions wait.
 pub async fn backlog(pool: &DbPool) -> Result<OutboxBacklog, DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query!(

@@ -1,26 +1,26 @@
-//! How far the history is behind the log, from the database alone: it shows also what frozen workers cannot tell.
+//! How far the history is behind the log. Only the database is asked, so it also works while the workers are frozen.
 
 use std::time::Duration;
 
 use shared::platform::db::{DbConnection, DbError, DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
-/// How many events one statement looks at.
+/// How many events one statement reads.
 const SLICE: i32 = 20_000;
-/// How many events one measurement looks at; the next one goes on from there.
-const MOST: i64 = 200_000;
+/// How many events one measurement reads; the next one continues there.
+const MAX_EVENTS: i64 = 200_000;
 /// Beyond this many the rest is estimated.
 const COUNTED: i64 = 1000;
-/// Transactions that wrote to the log are over after this time, so nothing can appear any more among the events that are older.
-/// One that stayed open for longer is left to the reconciler.
+/// After this time the transactions that wrote to the log have ended, so no event can appear any more among older ones. A
+/// transaction that stays open for longer is left to the reconciler.
 const SETTLED: Duration = Duration::from_secs(5);
-/// A measurement is given again for this long,
-const FRESH: Duration = Duration::from_secs(1);
-/// and for this long for each event that it looked at. That takes PostgreSQL about 5 µs, so measuring costs at most a twentieth of one
-/// core.
-const REST: Duration = Duration::from_micros(100);
+/// A measurement is reused for this long,
+const REUSE: Duration = Duration::from_secs(1);
+/// and for this long per event that it read. Reading an event takes PostgreSQL about 5 µs, so measuring costs at most a
+/// twentieth of one core.
+const REUSE_PER_EVENT: Duration = Duration::from_micros(100);
 
-/// What is in the log and not in the history. Events that are dead letters and were not sent again do not count.
+/// The events that are in the log and not in the history. Dead letters that were not published again do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Lag {
     /// How many events: exact up to 1,000, beyond that estimated by the distance of the ids.
@@ -29,29 +29,29 @@ pub struct Lag {
     pub oldest_seconds: f64,
 }
 
-/// Measures the lag, each event of a healthy system a few times.
+/// Measures the lag. In a healthy system it reads each event only a few times.
 #[derive(Debug)]
 pub struct HistoryLag {
     db: DbPool,
-    state: Mutex<State>,
+    state: Mutex<LagState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Nothing up to this id is missing.
+struct LagState {
+    /// No event up to this id is missing.
     complete: i64,
-    last: Option<Measured>,
+    last: Option<Measurement>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Measured {
+struct Measurement {
     lag: Lag,
-    /// Until when it is given again.
+    /// Until when it is reused.
     until: Instant,
 }
 
 impl HistoryLag {
-    /// Has measured nothing yet.
+    /// A lag that was not measured yet.
     pub fn new(db: impl Into<DbPool>) -> Self {
         Self { db: db.into(), state: Mutex::default() }
     }
@@ -65,14 +65,14 @@ impl HistoryLag {
             return Ok(last.lag);
         }
         state.last = None;
-        let (lag, seen) = self.look(&mut state.complete).await?;
-        let until = Instant::now() + FRESH.max(REST * seen);
-        state.last = Some(Measured { lag, until });
+        let (lag, seen) = self.count_missing(&mut state.complete).await?;
+        let until = Instant::now() + REUSE.max(REUSE_PER_EVENT * seen);
+        state.last = Some(Measurement { lag, until });
         Ok(lag)
     }
 
-    /// Looks at all events after those that are known to be complete, moves that mark, and answers how many it saw.
-    async fn look(&self, complete: &mut i64) -> Result<(Lag, u32), DbError> {
+    /// Counts the missing events after `complete`, moves `complete` forward, and returns how many events it read.
+    async fn count_missing(&self, complete: &mut i64) -> Result<(Lag, u32), DbError> {
         let bounds = |mut db: DbConnection| async move {
             sqlx::query!(
                 r#"SELECT reconciled, coalesce((SELECT max(id) FROM outbox), 0) AS "newest!",
@@ -84,7 +84,7 @@ impl HistoryLag {
             .await
         };
         let bounds = self.db.read_with_retry(bounds).await?;
-        // After a restore the ids may begin again further down.
+        // After a restore the ids may be lower.
         if *complete > bounds.newest {
             *complete = 0;
         }
@@ -113,7 +113,7 @@ impl HistoryLag {
             }
             (at, seen, missing, age) =
                 (slice.last, seen + slice.seen, missing + slice.missing, age.max(slice.age));
-            if slice.seen < i64::from(SLICE) || seen >= MOST {
+            if slice.seen < i64::from(SLICE) || seen >= MAX_EVENTS {
                 break;
             }
             if missing > COUNTED {

@@ -1,4 +1,4 @@
-//! Whose turn it is to relay: a row with owner, epoch and expiry, judged by the database's clock alone.
+//! Which replica relays: a row with owner, epoch and expiry. Only the database's clock decides whether it has expired.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::OutboxError;
 
-/// One replica's claim on the lease.
+/// The lease, as one replica sees it.
 ///
-/// The holder counts its time from before it asked, so it stops believing in its lease before the database would
-/// give it to another. A holder that was paused in the middle may still send what it had begun to send, but
-/// cannot move the cursor: every change of the row asks for its owner and epoch.
+/// The holder counts from before its request, so for the holder the lease expires before the database can give it to
+/// another replica. A holder that was paused can still publish the batch that it had begun, but cannot move the position:
+/// every change of the row requires its owner and epoch.
 #[derive(Debug)]
 pub struct Lease {
     pool: DbPool,
@@ -28,7 +28,7 @@ struct Tenure {
 }
 
 impl Lease {
-    /// A claim that has not been made yet; `lifetime` is how long it lasts without renewal.
+    /// A lease that is not held yet; `lifetime` is how long it lasts without renewal.
     pub fn new(pool: impl Into<DbPool>, lifetime: Duration) -> Self {
         Self { pool: pool.into(), owner: Uuid::now_v7(), lifetime, tenure: watch::Sender::new(None) }
     }
@@ -38,19 +38,19 @@ impl Lease {
         self.lifetime
     }
 
-    /// Who claims it: a name of this relay's own.
+    /// The unique name of this relay.
     pub const fn owner(&self) -> Uuid {
         self.owner
     }
 
-    /// The epoch of the lease while it is held and has not run out.
-    pub fn held(&self) -> Option<i64> {
+    /// The epoch of the lease, if this replica holds it and it has not expired.
+    pub fn held_epoch(&self) -> Option<i64> {
         self.tenure.borrow().filter(|tenure| tenure.until > Instant::now()).map(|tenure| tenure.epoch)
     }
 
-    /// Takes the lease where nobody holds it, or its holder let it run out. `None`: another one holds it.
+    /// Takes the lease if no replica holds it, or if it has expired. `None` if another replica holds it.
     pub async fn acquire(&self) -> Result<Option<i64>, DbError> {
-        let asked = Instant::now();
+        let asked_at = Instant::now();
         let statement = sqlx::query_scalar!(
             "UPDATE relay
              SET owner = $1, epoch = epoch + 1, updated_at = clock_timestamp(),
@@ -64,14 +64,14 @@ impl Lease {
             self.pool.run_once(|mut db| async move { statement.fetch_optional(&mut *db).await }).await?;
         if let Some(epoch) = epoch {
             tracing::info!(relay.owner = %self.owner, relay.epoch = epoch, "this replica relays events now");
-            self.tenure.send_replace(Some(Tenure { epoch, until: asked + self.lifetime }));
+            self.tenure.send_replace(Some(Tenure { epoch, until: asked_at + self.lifetime }));
         }
         Ok(epoch)
     }
 
-    /// Prolongs the lease from now on. `LeaseLost`: another replica has taken it.
+    /// Renews the lease. Fails with `LeaseLost` if another replica has taken it.
     pub async fn renew(&self, epoch: i64) -> Result<(), OutboxError> {
-        let asked = Instant::now();
+        let asked_at = Instant::now();
         let statement = sqlx::query!(
             "UPDATE relay
              SET expires_at = clock_timestamp() + make_interval(secs => $3), updated_at = clock_timestamp()
@@ -81,19 +81,19 @@ impl Lease {
             self.lifetime.as_secs_f64()
         );
         let renewed = self.pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
-        self.prolonged(epoch, asked, renewed.rows_affected())
+        self.record_renewal(epoch, asked_at, renewed.rows_affected())
     }
 
-    /// Notes what a change of the row under `epoch`, asked for at `asked`, came to: it prolonged the lease, or
-    /// showed that it is lost.
-    pub(super) fn prolonged(&self, epoch: i64, asked: Instant, rows: u64) -> Result<(), OutboxError> {
+    /// Records the result of a change of the row under `epoch` that was requested at `asked_at`: it renewed the lease, or
+    /// showed that the lease is lost.
+    pub(super) fn record_renewal(&self, epoch: i64, asked_at: Instant, rows: u64) -> Result<(), OutboxError> {
         if rows == 0 {
             self.forget(epoch);
             return Err(OutboxError::LeaseLost);
         }
         self.tenure.send_if_modified(|tenure| match tenure {
             Some(tenure) if tenure.epoch == epoch => {
-                tenure.until = tenure.until.max(asked + self.lifetime);
+                tenure.until = tenure.until.max(asked_at + self.lifetime);
                 true
             }
             _ => false,
@@ -101,7 +101,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Stops believing in the lease of `epoch`; the next step asks for it anew.
+    /// Counts the lease of `epoch` as not held; the next step requests it again.
     pub(super) fn forget(&self, epoch: i64) {
         let forgotten = self.tenure.send_if_modified(|tenure| {
             let ours = tenure.is_some_and(|tenure| tenure.epoch == epoch);
@@ -115,8 +115,8 @@ impl Lease {
         }
     }
 
-    /// Resolves when the lease of `epoch` runs out or is lost.
-    pub(super) async fn lost(&self, epoch: i64) {
+    /// Resolves when the lease of `epoch` expires or is lost.
+    pub(super) async fn wait_until_lost(&self, epoch: i64) {
         let mut tenures = self.tenure.subscribe();
         loop {
             let until = match *tenures.borrow_and_update() {
@@ -130,7 +130,7 @@ impl Lease {
         }
     }
 
-    /// Gives the lease back, so that another replica takes over at once.
+    /// Releases the lease, so that another replica takes over at once.
     pub async fn release(&self) -> Result<(), DbError> {
         let Some(Tenure { epoch, .. }) = self.tenure.send_replace(None) else { return Ok(()) };
         let statement = sqlx::query!(
@@ -140,7 +140,7 @@ impl Lease {
             epoch
         );
         self.pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
-        tracing::info!(relay.owner = %self.owner, relay.epoch = epoch, "this replica gave the relay's lease back");
+        tracing::info!(relay.owner = %self.owner, relay.epoch = epoch, "this replica released the relay's lease");
         Ok(())
     }
 }

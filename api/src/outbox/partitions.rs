@@ -1,24 +1,24 @@
-//! The log's days: partitions made ahead, and dropped after the retention.
+//! The daily partitions of the log: created ahead, and dropped after the retention.
 
 use shared::platform::db::{DbConnection, DbError, DbPool};
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 use super::LARGE_WORK;
 
-/// Under which replicas take turns at this; any number that nothing else of this database uses.
+/// The lock that replicas take for this work; any number that is not used elsewhere in this database.
 const ADVISORY_LOCK: i64 = 0x6f75_7462_6f78_0001;
-/// How long making a partition waits for readers of the default partition. There are days left to try again.
+/// How long creating a partition waits for readers of the default partition. There are days left to try again.
 const CREATE_LOCK_TIMEOUT: &str = "2s";
-/// How long dropping one waits for writers, who must wait behind it meanwhile. It may as well happen later.
+/// How long dropping a partition waits for writers, which wait behind it meanwhile. It can as well happen later.
 const DROP_LOCK_TIMEOUT: &str = "200ms";
 
 /// Which days are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionSettings {
-    /// Days beyond today whose partitions exist already.
+    /// Days after today for which a partition is created.
     pub ahead: i32,
-    /// Days before today that are kept. A day with events that are not published is kept longer without limit, one
-    /// with events that the history may lack up to twice as long.
+    /// Days before today that are kept. A day with unpublished events is kept without limit; a day with events that the
+    /// history may lack, up to twice as long.
     pub retention: i32,
 }
 
@@ -28,36 +28,38 @@ impl Default for PartitionSettings {
     }
 }
 
-/// What was done.
+/// What one round has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionReport {
-    /// Days whose partition was made.
+    /// Days whose partition was created.
     pub created: Vec<time::Date>,
     /// Days whose partition was dropped.
     pub dropped: Vec<time::Date>,
-    /// Days past the retention that hold something still needed.
+    /// Days past the retention that have events which are still needed.
     pub kept: Vec<time::Date>,
 }
 
-/// Makes the partitions of the coming days, moves what fell into the default partition into its day's own, and drops
-/// the days past the retention. The calendar is the database's, in UTC. Harmless on several replicas at once.
+/// Creates the partitions of the coming days, moves rows of the default partition into the partition of their day, and drops
+/// the days past the retention. Days are those of the database's clock, in UTC. Can run on several replicas at the same time.
 pub async fn maintain_partitions(
     pool: &DbPool,
     settings: PartitionSettings,
 ) -> Result<PartitionReport, DbError> {
     let mut report = PartitionReport::default();
-    for day in missing_days(pool, settings).await? {
-        if pool.run_with_longer_limit(LARGE_WORK, |mut db| async move { create(&mut db, day).await }).await? {
+    for day in list_missing_days(pool, settings).await? {
+        if pool
+            .run_with_longer_limit(LARGE_WORK, |mut db| async move { create_partition(&mut db, day).await })
+            .await?
+        {
             report.created.push(day);
         }
     }
     let retention = settings.retention;
-    for day in past_days(pool, retention).await? {
+    for day in list_past_days(pool, retention).await? {
         match pool
-            .run_with_longer_limit(
-                LARGE_WORK,
-                |mut db| async move { drop_day(&mut db, day, retention).await },
-            )
+            .run_with_longer_limit(LARGE_WORK, |mut db| async move {
+                drop_partition(&mut db, day, retention).await
+            })
             .await?
         {
             Some(true) => report.dropped.push(day),
@@ -65,31 +67,35 @@ pub async fn maintain_partitions(
             None => report.kept.push(day),
         }
     }
-    clear_default(pool, retention).await?;
+    clear_default_partition(pool, retention).await?;
     if report != PartitionReport::default() {
         tracing::info!(
             created = ?report.created,
             dropped = ?report.dropped,
             kept = ?report.kept,
-            "looked after the outbox's partitions"
+            "maintained the outbox's partitions"
         );
     }
     Ok(report)
 }
 
-/// Makes a day's partition. `false` if another replica was quicker.
-async fn create(db: &mut PgConnection, day: time::Date) -> sqlx::Result<bool> {
-    let mut transaction = begin(db, CREATE_LOCK_TIMEOUT).await?;
+/// Creates a day's partition. `false` if another replica was faster.
+async fn create_partition(db: &mut PgConnection, day: time::Date) -> sqlx::Result<bool> {
+    let mut transaction = begin_exclusive(db, CREATE_LOCK_TIMEOUT).await?;
     let created =
         sqlx::query_scalar!("SELECT outbox_create_partition($1)", day).fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(created == Some(true))
 }
 
-/// Drops a day's partition. `false` if another replica was quicker, `None` if the day is still needed.
-async fn drop_day(db: &mut PgConnection, day: time::Date, retention: i32) -> sqlx::Result<Option<bool>> {
-    let mut transaction = begin(db, DROP_LOCK_TIMEOUT).await?;
-    if still_needed(&mut transaction, day, retention).await? {
+/// Drops a day's partition. `false` if another replica was faster, `None` if the day is still needed.
+async fn drop_partition(
+    db: &mut PgConnection,
+    day: time::Date,
+    retention: i32,
+) -> sqlx::Result<Option<bool>> {
+    let mut transaction = begin_exclusive(db, DROP_LOCK_TIMEOUT).await?;
+    if is_still_needed(&mut transaction, day, retention).await? {
         transaction.commit().await?;
         return Ok(None);
     }
@@ -99,9 +105,13 @@ async fn drop_day(db: &mut PgConnection, day: time::Date, retention: i32) -> sql
     Ok(Some(dropped == Some(true)))
 }
 
-async fn begin<'c>(db: &'c mut PgConnection, lock_timeout: &str) -> sqlx::Result<Transaction<'c, Postgres>> {
+/// Begins a transaction that holds the lock of this work.
+async fn begin_exclusive<'c>(
+    db: &'c mut PgConnection,
+    lock_timeout: &str,
+) -> sqlx::Result<Transaction<'c, Postgres>> {
     let mut transaction = db.begin().await?;
-    // In this order, so that another replica's work is waited for longer than the locks of this one.
+    // In this order: `lock_timeout` must not limit the wait for another replica.
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *transaction).await?;
     sqlx::query("SELECT set_config('lock_timeout', $1, true)")
         .bind(lock_timeout)
@@ -110,8 +120,8 @@ async fn begin<'c>(db: &'c mut PgConnection, lock_timeout: &str) -> sqlx::Result
     Ok(transaction)
 }
 
-/// The days from today on, and those of stray rows, that have no partition.
-async fn missing_days(pool: &DbPool, settings: PartitionSettings) -> Result<Vec<time::Date>, DbError> {
+/// The days from today on, and the days of rows in the default partition, that have no partition.
+async fn list_missing_days(pool: &DbPool, settings: PartitionSettings) -> Result<Vec<time::Date>, DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query_scalar!(
             r#"WITH today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS day),
@@ -133,7 +143,7 @@ async fn missing_days(pool: &DbPool, settings: PartitionSettings) -> Result<Vec<
 }
 
 /// The days past the retention that still have a partition, oldest first.
-async fn past_days(pool: &DbPool, retention: i32) -> Result<Vec<time::Date>, DbError> {
+async fn list_past_days(pool: &DbPool, retention: i32) -> Result<Vec<time::Date>, DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query_scalar!(
             r#"SELECT day AS "day!" FROM (
@@ -150,9 +160,9 @@ async fn past_days(pool: &DbPool, retention: i32) -> Result<Vec<time::Date>, DbE
     pool.read_with_retry(work).await
 }
 
-/// Whether a day holds events that are not published, or, for as long again as the retention, events that the
-/// reconciler has not found in the history.
-async fn still_needed(
+/// Whether a day has events that are not published, or, for twice the retention, events that the reconciler has not found in
+/// the history.
+async fn is_still_needed(
     connection: &mut PgConnection,
     day: time::Date,
     retention: i32,
@@ -177,8 +187,8 @@ async fn still_needed(
     Ok(row.unpublished || row.unverified && row.recent)
 }
 
-/// Removes stray rows past the retention, which have no partition to be dropped with.
-async fn clear_default(pool: &DbPool, retention: i32) -> Result<(), DbError> {
+/// Deletes rows past the retention from the default partition, which is never dropped.
+async fn clear_default_partition(pool: &DbPool, retention: i32) -> Result<(), DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query!(
             "DELETE FROM outbox_default o USING relay r

@@ -1,4 +1,4 @@
-//! Sending a batch and sorting what became of it.
+//! Publishes a batch and classifies the outcomes.
 
 use std::sync::Arc;
 
@@ -9,76 +9,76 @@ use shared::{
 };
 use tokio::time::Instant;
 
-use super::{cursor::Logged, metrics};
+use super::{metrics, position::OutboxRow};
 
-/// Sends events and sets aside those that the broker refuses for good.
+/// Publishes events, and stores those that the broker rejects as dead letters.
 #[derive(Clone, Debug)]
 pub(super) struct Publisher {
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) pool: DbPool,
 }
 
-/// What became of a batch.
+/// The result of publishing a batch.
 #[derive(Debug, Default)]
-pub(super) struct Sent {
-    /// Stored by the broker.
+pub(super) struct PublishResult {
+    /// How many events the broker has stored.
     pub(super) confirmed: u64,
-    /// In `dead_letters` now.
+    /// How many events are in `dead_letters` now.
     pub(super) rejected: u64,
-    /// To be sent again, in the order of the log.
-    pub(super) unconfirmed: Vec<Logged>,
-    /// Why the first of those is not confirmed.
-    pub(super) trouble: Option<BrokerError>,
+    /// The events that must be published again, in the order of the log.
+    pub(super) unconfirmed: Vec<OutboxRow>,
+    /// Why the first of these is not confirmed.
+    pub(super) first_error: Option<BrokerError>,
 }
 
 impl Publisher {
-    /// Sends a batch in the order given.
-    pub(super) async fn send(&self, batch: Vec<Logged>) -> Result<Sent, DbError> {
+    /// Publishes a batch in the given order.
+    pub(super) async fn publish_batch(&self, batch: Vec<OutboxRow>) -> Result<PublishResult, DbError> {
         let started = Instant::now();
         let outcomes = self.sink.publish(&envelopes(&batch)).await;
-        self.sort(batch, outcomes, started).await
+        self.classify(batch, outcomes, started).await
     }
 
-    /// The same for what the broker has had before, and has lost.
-    pub(super) async fn send_again(&self, batch: Vec<Logged>) -> Result<Sent, DbError> {
+    /// Publishes a batch that the broker had before and has lost.
+    pub(super) async fn republish_batch(&self, batch: Vec<OutboxRow>) -> Result<PublishResult, DbError> {
         let started = Instant::now();
         let outcomes = self.sink.republish(&envelopes(&batch)).await;
-        self.sort(batch, outcomes, started).await
+        self.classify(batch, outcomes, started).await
     }
 
-    async fn sort(
+    async fn classify(
         &self,
-        batch: Vec<Logged>,
+        batch: Vec<OutboxRow>,
         outcomes: Vec<PublishOutcome>,
         started: Instant,
-    ) -> Result<Sent, DbError> {
+    ) -> Result<PublishResult, DbError> {
         metrics::record_publish_duration(self.sink.system(), started.elapsed());
 
-        let mut sent = Sent::default();
-        // A sink that answers for fewer events than it was given has not confirmed the others.
+        let mut result = PublishResult::default();
+        // An event without an outcome is not confirmed.
         let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for (event, outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
-                Some(PublishOutcome::Confirmed) => sent.confirmed += 1,
+                Some(PublishOutcome::Confirmed) => result.confirmed += 1,
                 Some(PublishOutcome::Rejected(reason)) => {
-                    self.set_aside(&event, &reason).await?;
-                    sent.rejected += 1;
+                    self.dead_letter(&event, &reason).await?;
+                    result.rejected += 1;
                 }
                 Some(PublishOutcome::Retry(error)) => {
-                    sent.trouble.get_or_insert(error);
-                    sent.unconfirmed.push(event);
+                    result.first_error.get_or_insert(error);
+                    result.unconfirmed.push(event);
                 }
-                None => sent.unconfirmed.push(event),
+                None => result.unconfirmed.push(event),
             }
         }
-        let unconfirmed = sent.unconfirmed.len() as u64;
-        metrics::count_batch(self.sink.system(), sent.confirmed, sent.rejected, unconfirmed);
-        Ok(sent)
+        let unconfirmed = result.unconfirmed.len() as u64;
+        metrics::count_batch(self.sink.system(), result.confirmed, result.rejected, unconfirmed);
+        Ok(result)
     }
 
-    /// Notes an event that the broker refuses for good, so that the log can go on without it.
-    async fn set_aside(&self, event: &Logged, reason: &str) -> Result<(), DbError> {
-        let Logged { envelope, .. } = event;
+    /// Stores an event that the broker rejects, so that the relay can continue without it.
+    async fn dead_letter(&self, event: &OutboxRow, reason: &str) -> Result<(), DbError> {
+        let OutboxRow { envelope, .. } = event;
         let broker = self.sink.system().as_str();
         let statement = sqlx::query!(
             "INSERT INTO dead_letters (event_id, event_type, order_id, version, body, source, reason, attempts, broker)
@@ -102,12 +102,12 @@ impl Publisher {
             version = envelope.sequence,
             broker,
             reason,
-            "the broker refused an event for good: it is a dead letter now"
+            "the broker rejected an event: it is a dead letter now"
         );
         Ok(())
     }
 }
 
-fn envelopes(batch: &[Logged]) -> Vec<Envelope> {
+fn envelopes(batch: &[OutboxRow]) -> Vec<Envelope> {
     batch.iter().map(|event| event.envelope.clone()).collect()
 }

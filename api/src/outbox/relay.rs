@@ -1,4 +1,4 @@
-//! One step of the relay: a batch from the log to the broker.
+//! One step of the relay: publishes a batch of the log.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,18 +6,17 @@ use shared::{broker::EventSink, platform::db::DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    Lease, OutboxError, RelayStatus,
-    cursor::{Cursor, Logged},
-    metrics,
-    publish::{Publisher, Sent},
+    Lease, OutboxError, RelayStatus, metrics,
+    position::{LogPosition, OutboxRow},
+    publish::{PublishResult, Publisher},
 };
 
 /// How the relay works.
 #[derive(Clone, Copy, Debug)]
 pub struct RelaySettings {
-    /// How many events go out at a time.
+    /// How many events a batch has at most.
     pub batch: usize,
-    /// How long the lease lasts without renewal: a killed relay is replaced after this time and a little.
+    /// How long the lease lasts without renewal: a killed relay is replaced soon after this time.
     pub lease: Duration,
 }
 
@@ -27,23 +26,23 @@ impl Default for RelaySettings {
     }
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayStep {
     /// Another replica relays.
     Standby,
     /// There was nothing to publish.
     Idle,
-    /// A batch went out, and the cursor stands behind it.
+    /// A batch was published, and the position is after it.
     Published {
         /// How many events the broker confirmed.
         confirmed: u64,
-        /// How many it refused for good.
+        /// How many it rejected.
         rejected: u64,
-        /// Whether there is more to publish already.
+        /// Whether more events wait already.
         more: bool,
     },
-    /// The broker did not confirm some events: the next step sends them again, before all others.
+    /// The broker did not confirm some events: the next step publishes them again, before all others.
     Unconfirmed {
         /// How many.
         events: usize,
@@ -58,18 +57,18 @@ pub struct Relay {
     pub(super) lease: Arc<Lease>,
     status: RelayStatus,
     batch: usize,
-    /// Held for a whole step, so that steps never overlap. Empty until the lease is held.
-    work: Mutex<Option<Work>>,
+    /// Held for a whole step, so that steps never overlap. `None` until the lease is held.
+    progress: Mutex<Option<Progress>>,
 }
 
-/// What one tenure of the lease is at.
+/// The progress of one holder of the lease.
 #[derive(Debug)]
-struct Work {
-    cursor: Cursor,
-    /// What the broker has not confirmed yet; goes before everything else.
-    unconfirmed: Vec<Logged>,
-    /// The page after the last one published, read while that was on its way.
-    ahead: Option<Vec<Logged>>,
+struct Progress {
+    position: LogPosition,
+    /// Events that the broker has not confirmed yet; they are published first.
+    unconfirmed: Vec<OutboxRow>,
+    /// The page after the last published one, read while that was being published.
+    ahead: Option<Vec<OutboxRow>>,
 }
 
 impl Relay {
@@ -83,43 +82,43 @@ impl Relay {
             publisher: Publisher { sink, pool: pool.clone() },
             pool,
             batch: settings.batch.max(1),
-            work: Mutex::new(None),
+            progress: Mutex::new(None),
         }
     }
 
-    /// The claim on the lease.
+    /// The lease of this relay.
     pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    /// What it is at, for health and metrics.
+    /// Its status, for health and metrics.
     pub fn status(&self) -> &RelayStatus {
         &self.status
     }
 
-    /// Publishes the next batch where it is this replica's turn.
+    /// Publishes the next batch, if this replica holds the lease.
     ///
-    /// After an error nothing of this process is believed: the next step reads the cursor anew, and at worst
-    /// publishes a batch again.
+    /// After an error the state of this process may be wrong: the next step reads the position from the database, and in the
+    /// worst case publishes a batch again.
     pub async fn relay_once(&self) -> Result<RelayStep, OutboxError> {
-        let mut work = self.work.lock().await;
-        let step = self.step(&mut work).await;
+        let mut progress = self.progress.lock().await;
+        let step = self.publish_next(&mut progress).await;
         match &step {
             Err(error) if !matches!(error, OutboxError::LeaseLost) => {
-                self.status.set_trouble(Some(error.to_string()));
+                self.status.set_last_error(Some(error.to_string()));
             }
-            // It has noted the broker's error itself.
+            // The error of the broker is set already.
             Ok(RelayStep::Unconfirmed { .. }) => {}
-            _ => self.status.set_trouble(None),
+            _ => self.status.set_last_error(None),
         }
         match step {
             Err(OutboxError::LeaseLost) => {
-                *work = None;
+                *progress = None;
                 Ok(RelayStep::Standby)
             }
             Err(error) => {
-                if let Some(Work { cursor, .. }) = work.take() {
-                    self.lease.forget(cursor.epoch);
+                if let Some(Progress { position, .. }) = progress.take() {
+                    self.lease.forget(position.epoch);
                 }
                 Err(error)
             }
@@ -127,119 +126,118 @@ impl Relay {
         }
     }
 
-    async fn step(&self, work: &mut Option<Work>) -> Result<RelayStep, OutboxError> {
-        let epoch = match self.lease.held() {
+    async fn publish_next(&self, progress: &mut Option<Progress>) -> Result<RelayStep, OutboxError> {
+        let epoch = match self.lease.held_epoch() {
             Some(epoch) => epoch,
             None => match self.lease.acquire().await? {
                 Some(epoch) => epoch,
                 None => return Err(OutboxError::LeaseLost),
             },
         };
-        let work = match work {
-            Some(work) if work.cursor.epoch == epoch => work,
+        let progress = match progress {
+            Some(progress) if progress.position.epoch == epoch => progress,
             _ => {
-                let cursor = Cursor::load(&self.pool, &self.lease, epoch).await?;
-                work.insert(Work { cursor, unconfirmed: Vec::new(), ahead: None })
+                let position = LogPosition::load(&self.pool, &self.lease, epoch).await?;
+                progress.insert(Progress { position, unconfirmed: Vec::new(), ahead: None })
             }
         };
 
-        let batch = if work.unconfirmed.is_empty() {
-            self.next_page(work).await?
+        let batch = if progress.unconfirmed.is_empty() {
+            self.next_page(progress).await?
         } else {
-            std::mem::take(&mut work.unconfirmed)
+            std::mem::take(&mut progress.unconfirmed)
         };
         let Some(last) = batch.last().map(|event| event.id) else { return Ok(RelayStep::Idle) };
 
-        // Only a full page can have another one behind it, and it is read while this one is on its way.
-        let full = batch.len() == self.batch && work.ahead.is_none();
+        // Only a full page can have another one after it, which is read while this one is being published.
+        let reads_ahead = batch.len() == self.batch && progress.ahead.is_none();
         let started = Instant::now();
-        let recorded: Vec<_> = batch.iter().map(|event| (event.id, event.age_seconds())).collect();
-        let (sent, ahead) = tokio::join!(self.send(epoch, batch), async {
-            if full {
-                work.cursor.page(&self.pool, Some(last), self.page_size()).await.map(Some)
+        let ages: Vec<_> = batch.iter().map(|event| (event.id, event.age_seconds())).collect();
+        let (published, ahead) = tokio::join!(self.publish(epoch, batch), async {
+            if reads_ahead {
+                progress.position.read_page(&self.pool, Some(last), self.page_size()).await.map(Some)
             } else {
                 Ok(None)
             }
         });
-        let sent = sent?;
+        let published = published?;
         if let Some(ahead) = ahead? {
-            work.ahead = Some(ahead);
+            progress.ahead = Some(ahead);
         }
-        self.settle(work, sent, &recorded, started).await
+        self.record_result(progress, published, &ages, started).await
     }
 
-    /// The page to publish now; empty where there is nothing. The end of a window is only seen by an empty page
-    /// after a full one, and then the next window is looked at.
-    async fn next_page(&self, work: &mut Work) -> Result<Vec<Logged>, OutboxError> {
-        if let Some(ahead) = work.ahead.take()
+    /// The page to publish now; empty if there are no events. Only an empty page after a full one shows the end of a window;
+    /// then the next window is opened.
+    async fn next_page(&self, progress: &mut Progress) -> Result<Vec<OutboxRow>, OutboxError> {
+        if let Some(ahead) = progress.ahead.take()
             && !ahead.is_empty()
         {
             return Ok(ahead);
         }
-        let page = work.cursor.page(&self.pool, None, self.page_size()).await?;
-        if page.is_empty() && work.cursor.in_window() {
-            work.cursor.finish();
-            work.cursor.save(&self.pool, &self.lease).await?;
-            return Ok(work.cursor.page(&self.pool, None, self.page_size()).await?);
+        let page = progress.position.read_page(&self.pool, None, self.page_size()).await?;
+        if page.is_empty() && progress.position.in_window() {
+            progress.position.close_window();
+            progress.position.save(&self.pool, &self.lease).await?;
+            return Ok(progress.position.read_page(&self.pool, None, self.page_size()).await?);
         }
         Ok(page)
     }
 
-    /// Sends a batch unless the lease runs out first.
-    async fn send(&self, epoch: i64, batch: Vec<Logged>) -> Result<Sent, OutboxError> {
+    /// Publishes a batch, unless the lease expires first.
+    async fn publish(&self, epoch: i64, batch: Vec<OutboxRow>) -> Result<PublishResult, OutboxError> {
         tokio::select! {
             biased;
-            () = self.lease.lost(epoch) => Err(OutboxError::LeaseLost),
-            sent = self.publisher.send(batch) => Ok(sent?),
+            () = self.lease.wait_until_lost(epoch) => Err(OutboxError::LeaseLost),
+            result = self.publisher.publish_batch(batch) => Ok(result?),
         }
     }
 
-    /// Moves the cursor behind what is confirmed, and no further. `recorded` has the id of each event of the batch
-    /// and how old it was when the batch was sent.
-    async fn settle(
+    /// Moves the position after the confirmed events, and no further. `ages` has the id of each event of the batch and how
+    /// many seconds old it was when it was published.
+    async fn record_result(
         &self,
-        work: &mut Work,
-        sent: Sent,
-        recorded: &[(i64, f64)],
+        progress: &mut Progress,
+        result: PublishResult,
+        ages: &[(i64, f64)],
         started: Instant,
     ) -> Result<RelayStep, OutboxError> {
-        let Sent { confirmed, rejected, unconfirmed, trouble } = sent;
+        let PublishResult { confirmed, rejected, unconfirmed, first_error } = result;
         let took = started.elapsed();
         let waiting: Vec<_> = unconfirmed.iter().map(|event| event.id).collect();
         metrics::record_lag(
             self.publisher.sink.system(),
-            recorded
-                .iter()
+            ages.iter()
                 .filter(|(id, _)| waiting.binary_search(id).is_err())
                 .map(|(_, age)| age + took.as_secs_f64()),
         );
 
         let step = if let Some(first) = waiting.first() {
-            work.cursor.pass(first - 1);
-            let error = trouble.map(|error| error.to_string()).unwrap_or_default();
+            progress.position.advance_to(first - 1);
+            let error = first_error.map(|error| error.to_string()).unwrap_or_default();
             tracing::warn!(
-                relay.epoch = work.cursor.epoch,
-                batch.events = recorded.len(),
+                relay.epoch = progress.position.epoch,
+                batch.events = ages.len(),
                 batch.unconfirmed = waiting.len(),
                 error,
-                "the broker did not confirm all events: they are sent again"
+                "the broker did not confirm all events: they are published again"
             );
-            self.status.set_trouble(Some(format!("the broker does not confirm events: {error}")));
-            work.unconfirmed = unconfirmed;
+            self.status.set_last_error(Some(format!("the broker does not confirm events: {error}")));
+            progress.unconfirmed = unconfirmed;
             RelayStep::Unconfirmed { events: waiting.len() }
         } else {
-            work.cursor.pass(recorded.last().map_or(0, |(id, _)| *id));
-            let more = work.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty());
+            progress.position.advance_to(ages.last().map_or(0, |(id, _)| *id));
+            let more = progress.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty());
             if !more {
-                work.ahead = None;
-                work.cursor.finish();
+                progress.ahead = None;
+                progress.position.close_window();
             }
             RelayStep::Published { confirmed, rejected, more }
         };
-        work.cursor.save(&self.pool, &self.lease).await?;
+        progress.position.save(&self.pool, &self.lease).await?;
         tracing::debug!(
-            relay.epoch = work.cursor.epoch,
-            batch.events = recorded.len(),
+            relay.epoch = progress.position.epoch,
+            batch.events = ages.len(),
             batch.confirmed = confirmed,
             batch.rejected = rejected,
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -252,10 +250,10 @@ impl Relay {
         i32::try_from(self.batch).unwrap_or(i32::MAX)
     }
 
-    /// Gives the lease back after the step in progress, so that another replica takes over at once.
+    /// Releases the lease after the step in progress, so that another replica takes over at once.
     pub async fn release(&self) -> Result<(), OutboxError> {
-        let mut work = self.work.lock().await;
-        *work = None;
+        let mut progress = self.progress.lock().await;
+        *progress = None;
         Ok(self.lease.release().await?)
     }
 }

@@ -49,7 +49,7 @@ async fn a_broker_flushed_under_load_ends_with_a_complete_history() {
     let relay = Relay::new(log.db.clone(), sink, RelaySettings { lease, ..RelaySettings::default() });
     // In place of a minute, so that the test takes seconds.
     let second = Duration::from_secs(1);
-    let settings = ReconcilerSettings { after: second, patience: second, ..ReconcilerSettings::default() };
+    let settings = ReconcilerSettings { after: second, pause: second, ..ReconcilerSettings::default() };
     let reconciler = Reconciler::new(&relay, settings);
     let stop = Arc::new(AtomicBool::new(false));
     let consumer = tokio::spawn(consume(Arc::clone(&source), log.db.clone(), Arc::clone(&stop)));

@@ -10,9 +10,9 @@ use sqlx::Connection as _;
 /// Judges events at once, and is patient enough that no test sees one event published again twice.
 const SETTINGS: ReconcilerSettings = ReconcilerSettings {
     after: Duration::ZERO,
-    patience: Duration::from_hours(1),
+    pause: Duration::from_hours(1),
     scan: 10_000,
-    sweep: 1000,
+    rescan: 1000,
     recent: 10_000,
     repairs: 1000,
     probes: 5,
@@ -104,7 +104,7 @@ async fn an_event_is_left_alone_for_a_while_after_it_was_published_again() {
     assert_eq!(repair(&reconciler).await, 9);
     assert_eq!(repair(&reconciler).await, 0);
 
-    let impatient = world.reconciler(ReconcilerSettings { patience: Duration::ZERO, ..SETTINGS });
+    let impatient = world.reconciler(ReconcilerSettings { pause: Duration::ZERO, ..SETTINGS });
     assert_eq!(repair(&impatient).await, 9);
     assert_eq!(repair(&impatient).await, 9);
 }
@@ -242,7 +242,7 @@ async fn everything_retained_is_looked_at_again_in_time_by_whichever_relay_has_t
     let world = World::new().await;
     world.publish(1..=100).await;
     world.consume().await;
-    let settings = ReconcilerSettings { sweep: 10, recent: 0, ..SETTINGS };
+    let settings = ReconcilerSettings { rescan: 10, recent: 0, ..SETTINGS };
     repair(&world.reconciler(settings)).await;
     world.log.run("DELETE FROM order_history WHERE order_id IN (5, 55, 95)").await;
 

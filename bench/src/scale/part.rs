@@ -77,6 +77,6 @@ pub async fn consume() -> anyhow::Result<()> {
         max_attempts: config.max_attempts,
         ..ConsumerSettings::default()
     };
-    Consumer::new(source, handlers, db, Clock::System, settings, shutdown).run().await;
+    Consumer::new(source, handlers, db, Clock::System, settings, shutdown).consume_until_shutdown().await;
     Ok(())
 }

@@ -4,7 +4,6 @@
 //! decided in [`connect_sink`] and [`connect_source`], the one `match` on `EVENT_SYSTEM`. What every backend must do is
 //! written down as one conformance suite (`contract.rs`), which all of them pass on the real broker.
 
-mod backoff;
 mod config;
 mod connect;
 #[cfg(test)]

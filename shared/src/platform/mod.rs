@@ -1,7 +1,8 @@
-//! What every program of this system is made of, whatever it does: settings, connections, telemetry, shutdown.
+//! What every program of this system needs: settings, connections, telemetry, shutdown.
 //!
-//! Nothing here knows an order.
+//! Nothing here knows orders or events.
 
+pub mod backoff;
 pub mod batching;
 mod bounded_listener;
 pub mod config;

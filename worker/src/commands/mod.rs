@@ -69,7 +69,7 @@ fn has_code(error: &(dyn std::error::Error + 'static), code: &str) -> bool {
 
 async fn run_command(command: Command, db: &DbPool, config: &WorkerConfig) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run => run::run(config.clone()).await?,
+        Command::Run => run::run_worker(config.clone()).await?,
         Command::DeadLetters(DeadLetters::List(list)) => dead_letters::list::list(db, &list).await?,
         Command::DeadLetters(DeadLetters::Show(show)) => dead_letters::show::show(db, &show).await?,
         Command::DeadLetters(DeadLetters::Redrive(redrive)) => {

@@ -6,10 +6,9 @@ use anyhow::{Context as _, bail};
 use shared::{
     broker::{BrokerConfig, EventSink, PublishOutcome, connect_sink},
     domain::event::Envelope,
+    platform::backoff::Backoff,
 };
 use tokio::time::Instant;
-
-use crate::consumer::Backoff;
 
 /// Events in one go, as the relay does it.
 const BATCH: u32 = 500;

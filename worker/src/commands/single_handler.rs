@@ -8,13 +8,12 @@ use shared::{
         clock::Clock,
         event::{Envelope, Event},
     },
-    platform::{db::DbPool, shutdown::Shutdown},
+    platform::{backoff::Backoff, db::DbPool, shutdown::Shutdown},
 };
 
 use super::cache;
 use crate::{
     config::WorkerConfig,
-    consumer::Backoff,
     errors::chain,
     handlers::{self, EventHandler, HandlerError, HandlerEvent},
 };

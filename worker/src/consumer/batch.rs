@@ -1,4 +1,4 @@
-//! One batch from its receipt to its settlement.
+//! One batch, from its receipt to its settlement.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,94 +11,75 @@ use shared::{
 use time::OffsetDateTime;
 
 use super::{
-    Consumer,
-    guard::{Failure, Verdict},
-    observe::{self, Ended, Meters, Outcome},
+    consume::Consumer,
+    outcome::{BatchSummary, Failure, Outcome},
+    telemetry::{self, EventRecord, EventStatus, Finished, Meters},
 };
 use crate::{dead_letters::NewDeadLetter, errors::chain, handlers::HandlerEvent, store::dead_letters};
 
-/// So many times its attempts, and an event is set aside without another: each time the process ended before there was
-/// an outcome, and the event itself may be why.
-const FATAL: u32 = 3;
-
-/// What became of a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Events received.
-    pub received: usize,
-    /// Acknowledged with their effects durable.
-    pub handled: usize,
-    /// To come again.
-    pub retried: usize,
-    /// Set aside and acknowledged.
-    pub dead_lettered: usize,
-    /// Left for another worker, because this one stops.
-    pub handed_back: usize,
-}
+/// An event that was delivered more than this many times its maximum of attempts becomes a dead letter without another
+/// attempt: each time the process ended before there was an outcome, and the event itself may be the reason.
+const ATTEMPTS_FACTOR: u32 = 3;
 
 /// A delivery on its way through the handlers.
 struct Item {
     delivery: Delivery,
-    /// `None` where it could not be read.
+    /// `None` if the body cannot be read.
     event: Option<Arc<Event>>,
-    verdict: Verdict,
+    outcome: Outcome,
 }
 
 impl Consumer {
-    /// Sees a batch through.
-    pub(super) async fn process(&self, deliveries: Vec<Delivery>) -> Summary {
-        let mut summary = Summary { received: deliveries.len(), ..Summary::default() };
+    /// Handles a batch and settles it.
+    pub(super) async fn process_batch(&self, deliveries: Vec<Delivery>) -> BatchSummary {
+        let mut summary = BatchSummary { received: deliveries.len(), ..BatchSummary::default() };
         if deliveries.is_empty() {
             return summary;
         }
         let started = Instant::now();
         let received_at = self.clock.now();
         let meters = Meters::of(self.source.system());
-        observe::received(self.source.system(), &deliveries);
-        let mut items: Vec<Item> = deliveries.into_iter().map(read).collect();
-        self.handle(&mut items, received_at).await;
+        telemetry::record_received(self.source.system(), &deliveries);
+        let mut items: Vec<Item> = deliveries.into_iter().map(parse_delivery).collect();
+        self.call_handlers(&mut items, received_at).await;
 
-        let ended = Ended { took: started.elapsed(), at: self.clock.now() };
+        let finished = self.finished_since(started);
         let mut settlements = Vec::with_capacity(items.len());
         let mut dead = Vec::new();
         for item in items {
             let attempt = item.delivery.attempt;
-            let outcome = match &item.verdict {
-                Verdict::Done => {
-                    summary.handled += 1;
-                    Outcome::Handled
-                }
-                Verdict::Abandoned => {
-                    summary.handed_back += 1;
-                    Outcome::HandedBack
-                }
-                Verdict::Failed(failure) if failure.permanent || attempt >= self.settings.max_attempts => {
+            let status = match &item.outcome {
+                Outcome::Done => EventStatus::Handled,
+                Outcome::Interrupted => EventStatus::HandedBack,
+                Outcome::Failed(failure) if failure.permanent || attempt >= self.settings.max_attempts => {
                     dead.push((item.delivery, item.event, failure.clone()));
                     continue;
                 }
-                Verdict::Failed(_) => {
-                    summary.retried += 1;
-                    Outcome::Retried
-                }
+                Outcome::Failed(_) => EventStatus::Retried,
             };
-            self.tell(&item.delivery, item.event.as_deref(), &item.verdict, outcome, ended, &meters);
-            match outcome {
-                Outcome::Handled => settlements.push(item.delivery.ack()),
-                Outcome::Retried => {
-                    let after = self.settings.retry.delay(attempt);
-                    settlements.push(item.delivery.retry(after));
+            let event = item.event.as_deref();
+            self.record_event(&item.delivery, event, item.outcome.failure(), status, finished, &meters);
+            match status {
+                EventStatus::Handled => {
+                    summary.handled += 1;
+                    settlements.push(item.delivery.ack());
                 }
-                Outcome::HandedBack | Outcome::DeadLettered => {}
+                EventStatus::Retried => {
+                    summary.retried += 1;
+                    settlements.push(item.delivery.retry(self.settings.retry.delay(attempt)));
+                }
+                EventStatus::HandedBack | EventStatus::DeadLettered => summary.handed_back += 1,
             }
         }
-        // First what is decided: setting aside may have to wait for PostgreSQL.
+        // These first: storing dead letters may have to wait for PostgreSQL.
         self.settle(settlements).await;
         for (delivery, event, failure) in dead {
-            let set_aside = self.set_aside(&delivery, event.as_deref(), &failure).await;
-            let outcome = if set_aside { Outcome::DeadLettered } else { Outcome::HandedBack };
-            let ended = Ended { took: started.elapsed(), at: self.clock.now() };
-            self.tell(&delivery, event.as_deref(), &Verdict::Failed(failure), outcome, ended, &meters);
-            if set_aside {
+            let event = event.as_deref();
+            let is_stored = self.store_dead_letter(&delivery, event, &failure).await;
+            let status = if is_stored { EventStatus::DeadLettered } else { EventStatus::HandedBack };
+            let finished = self.finished_since(started);
+            self.record_event(&delivery, event, Some(&failure), status, finished, &meters);
+            if is_stored {
                 summary.dead_lettered += 1;
                 self.settle(vec![delivery.ack()]).await;
             } else {
@@ -108,31 +89,32 @@ impl Consumer {
         summary
     }
 
-    /// Every event to every handler, the handlers side by side; an event's verdict is the worst of theirs.
-    async fn handle(&self, items: &mut [Item], received_at: OffsetDateTime) {
-        let fatal = self.settings.max_attempts.saturating_mul(FATAL);
-        let mut given = Vec::with_capacity(items.len());
+    /// Passes every event to every handler, all handlers at the same time. The worst outcome of an event decides.
+    async fn call_handlers(&self, items: &mut [Item], received_at: OffsetDateTime) {
+        let most_attempts = self.settings.max_attempts.saturating_mul(ATTEMPTS_FACTOR);
+        let mut handled = Vec::with_capacity(items.len());
         let mut events = Vec::with_capacity(items.len());
         for item in items.iter_mut() {
             let attempt = item.delivery.attempt;
             let Some(event) = &item.event else { continue };
-            if attempt > fatal {
-                item.verdict = failed("consumer", format!("{attempt} attempts ended without an outcome"));
+            if attempt > most_attempts {
+                let reason = format!("{attempt} attempts ended without an outcome");
+                item.outcome = Outcome::Failed(Failure::permanent("consumer", reason));
                 continue;
             }
             events.push(HandlerEvent { event: Arc::clone(event), attempt, received_at });
-            given.push(item);
+            handled.push(item);
         }
-        let verdicts = join_all(self.handlers.iter().map(|handler| self.give(handler, &events))).await;
-        for verdicts in verdicts {
-            for (item, verdict) in given.iter_mut().zip(verdicts) {
-                item.verdict = std::mem::replace(&mut item.verdict, Verdict::Done).worse(verdict);
+        let outcomes = join_all(self.handlers.iter().map(|handler| self.dispatch(handler, &events))).await;
+        for outcomes in outcomes {
+            for (item, outcome) in handled.iter_mut().zip(outcomes) {
+                item.outcome = std::mem::replace(&mut item.outcome, Outcome::Done).worse(outcome);
             }
         }
     }
 
-    /// Commits a dead letter, however long PostgreSQL is down. `false` where the process stops first.
-    async fn set_aside(&self, delivery: &Delivery, event: Option<&Event>, failure: &Failure) -> bool {
+    /// Commits a dead letter, however long PostgreSQL is down. `false` if shutdown begins first.
+    async fn store_dead_letter(&self, delivery: &Delivery, event: Option<&Event>, failure: &Failure) -> bool {
         let system = self.source.system();
         let letter = NewDeadLetter {
             event,
@@ -145,16 +127,16 @@ impl Consumer {
         let mut tries = 0;
         let mut held = None;
         loop {
-            match self.insert(&letter).await {
+            match self.insert_dead_letter(&letter).await {
                 Ok(()) => {
-                    observe::batch_went_through("dead_letters", tries);
-                    observe::dead_lettered(system, failure.source);
+                    telemetry::log_released_batch("dead_letters", tries);
+                    telemetry::count_dead_letter(system, failure.source);
                     return true;
                 }
-                // Whatever the reason, there is nowhere else to put it: it is kept until it can be.
+                // Whatever the reason is, there is no other place for the event: it is held until it can be stored.
                 Err(error) => {
                     tries += 1;
-                    self.hold(&mut held, "dead_letters", chain(&error), tries);
+                    self.hold_batch(&mut held, "dead_letters", chain(&error), tries);
                     if !self.pause(self.settings.hold.delay(tries)).await {
                         return false;
                     }
@@ -163,7 +145,7 @@ impl Consumer {
         }
     }
 
-    async fn insert(&self, letter: &NewDeadLetter<'_>) -> Result<(), DbError> {
+    async fn insert_dead_letter(&self, letter: &NewDeadLetter<'_>) -> Result<(), DbError> {
         self.db.run_once(|mut db| async move { dead_letters::insert(&mut db, letter).await }).await
     }
 
@@ -171,45 +153,34 @@ impl Consumer {
         if settlements.is_empty() {
             return;
         }
-        // What is not settled comes again and changes nothing.
+        // An event that is not settled comes again and changes nothing.
         if let Err(error) = self.source.settle(settlements).await {
-            observe::settle_failed(self.source.system(), &error);
+            telemetry::record_settle_failure(self.source.system(), &error);
         }
     }
 
-    fn tell(
+    fn finished_since(&self, started: Instant) -> Finished {
+        Finished { took: started.elapsed(), at: self.clock.now() }
+    }
+
+    fn record_event(
         &self,
         delivery: &Delivery,
         event: Option<&Event>,
-        verdict: &Verdict,
-        outcome: Outcome,
-        ended: Ended,
+        failure: Option<&Failure>,
+        status: EventStatus,
+        finished: Finished,
         meters: &Meters,
     ) {
-        let failure = match verdict {
-            Verdict::Failed(failure) => Some(failure),
-            Verdict::Done | Verdict::Abandoned => None,
-        };
-        observe::Finished {
-            system: self.source.system(),
-            event,
-            attempt: delivery.attempt,
-            outcome,
-            failure: failure.map(|failure| (failure.source, failure.reason.as_str())),
-            ended,
-        }
-        .tell(meters);
+        let system = self.source.system();
+        EventRecord { system, event, attempt: delivery.attempt, status, failure, finished }.record(meters);
     }
 }
 
-fn read(delivery: Delivery) -> Item {
-    let (event, verdict) = match Event::read(&delivery.body) {
-        Ok(event) => (Some(Arc::new(event)), Verdict::Done),
-        Err(error) => (None, failed("parse", chain(&error))),
+fn parse_delivery(delivery: Delivery) -> Item {
+    let (event, outcome) = match Event::read(&delivery.body) {
+        Ok(event) => (Some(Arc::new(event)), Outcome::Done),
+        Err(error) => (None, Outcome::Failed(Failure::permanent("parse", chain(&error)))),
     };
-    Item { delivery, event, verdict }
-}
-
-fn failed(source: &'static str, reason: String) -> Verdict {
-    Verdict::Failed(Failure { source, reason, permanent: true })
+    Item { delivery, event, outcome }
 }

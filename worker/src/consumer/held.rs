@@ -1,4 +1,4 @@
-//! Batches that wait for a dependency: for whom, since when, and why.
+//! The batches that wait for a dependency: of which part, since when, and why.
 
 use std::{
     collections::BTreeMap,
@@ -10,35 +10,35 @@ use metrics::{counter, gauge};
 
 /// The batches that this process holds while a dependency is down. Clones share one list.
 #[derive(Clone, Debug, Default)]
-pub struct HeldBatches(Arc<Mutex<Inner>>);
+pub struct HeldBatches(Arc<Mutex<HeldList>>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    next: u64,
-    batches: BTreeMap<u64, Waiting>,
+struct HeldList {
+    next_id: u64,
+    batches: BTreeMap<u64, HeldEntry>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct HeldEntry {
     part: &'static str,
     since: Instant,
     error: String,
 }
 
-/// What one part waits for.
+/// The held batches of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldSummary {
     /// A handler's name, or `dead_letters`.
     pub part: &'static str,
-    /// How many batches it holds.
+    /// How many batches are held.
     pub batches: usize,
-    /// For how many seconds the first of them has waited.
+    /// For how many seconds the oldest of them has been held.
     pub seconds: u64,
-    /// Why that one failed last.
+    /// The last error of the oldest.
     pub error: String,
 }
 
-/// A batch that is held until this is dropped.
+/// A batch that is listed as held until this is dropped.
 #[derive(Debug)]
 pub(super) struct HeldBatch {
     held: HeldBatches,
@@ -46,22 +46,22 @@ pub(super) struct HeldBatch {
 }
 
 impl HeldBatches {
-    /// Holds a batch, and counts it.
-    pub(super) fn hold(&self, part: &'static str, error: String) -> HeldBatch {
+    /// Lists a batch as held, and counts it.
+    pub(super) fn add(&self, part: &'static str, error: String) -> HeldBatch {
         counter!("worker_held_total", "part" => part).increment(1);
-        let mut inner = self.inner();
-        let id = inner.next;
-        inner.next += 1;
-        inner.batches.insert(id, Waiting { part, since: Instant::now(), error });
-        set_gauge(&inner, part);
+        let mut list = self.list();
+        let id = list.next_id;
+        list.next_id += 1;
+        list.batches.insert(id, HeldEntry { part, since: Instant::now(), error });
+        set_gauge(&list, part);
         HeldBatch { held: self.clone(), id }
     }
 
-    /// What each part waits for; empty if nothing is held.
+    /// The held batches by part; empty if none are held.
     pub fn summaries(&self) -> Vec<HeldSummary> {
         let mut summaries: Vec<HeldSummary> = Vec::new();
-        // In the order in which they were held, so the first of a part is the oldest.
-        for Waiting { part, since, error } in self.inner().batches.values() {
+        // The map is ordered by time, so the first of a part is the oldest.
+        for HeldEntry { part, since, error } in self.list().batches.values() {
             match summaries.iter_mut().find(|summary| summary.part == *part) {
                 Some(summary) => summary.batches += 1,
                 None => summaries.push(HeldSummary {
@@ -75,31 +75,31 @@ impl HeldBatches {
         summaries
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn list(&self) -> MutexGuard<'_, HeldList> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HeldBatch {
-    /// It was tried again in vain.
+    /// Records why the batch failed again.
     pub(super) fn set_error(&self, error: String) {
-        if let Some(waiting) = self.held.inner().batches.get_mut(&self.id) {
-            waiting.error = error;
+        if let Some(batch) = self.held.list().batches.get_mut(&self.id) {
+            batch.error = error;
         }
     }
 }
 
 impl Drop for HeldBatch {
     fn drop(&mut self) {
-        let mut inner = self.held.inner();
-        if let Some(Waiting { part, .. }) = inner.batches.remove(&self.id) {
-            set_gauge(&inner, part);
+        let mut list = self.held.list();
+        if let Some(HeldEntry { part, .. }) = list.batches.remove(&self.id) {
+            set_gauge(&list, part);
         }
     }
 }
 
-fn set_gauge(inner: &Inner, part: &'static str) {
-    let batches = inner.batches.values().filter(|waiting| waiting.part == part).count();
+fn set_gauge(list: &HeldList, part: &'static str) {
+    let batches = list.batches.values().filter(|held| held.part == part).count();
     #[expect(clippy::cast_precision_loss, reason = "a handful of batches")]
     gauge!("worker_held_batches", "part" => part).set(batches as f64);
 }
@@ -111,9 +111,9 @@ mod tests {
     #[test]
     fn batches_are_summed_by_part_with_the_error_of_the_oldest() {
         let held = HeldBatches::default();
-        let first = held.hold("history", "refused".to_owned());
-        let second = held.hold("history", "refused".to_owned());
-        let letter = held.hold("dead_letters", "silent".to_owned());
+        let first = held.add("history", "refused".to_owned());
+        let second = held.add("history", "refused".to_owned());
+        let letter = held.add("dead_letters", "silent".to_owned());
         first.set_error("locked".to_owned());
         let summary =
             |part, batches, error: &str| HeldSummary { part, batches, seconds: 0, error: error.to_owned() };

@@ -23,7 +23,7 @@ fn events(ids: std::ops::RangeInclusive<i64>) -> Vec<Event> {
 }
 
 /// Ten events of which the one of order 4 has this fault, and the history.
-async fn one_of_ten(fault: Fault) -> (World, Arc<Faulty>, worker::consumer::Summary) {
+async fn one_of_ten(fault: Fault) -> (World, Arc<Faulty>, worker::consumer::BatchSummary) {
     let world = World::new().await;
     world.publish(&events(1..=10)).await;
     let faulty = Faulty::new([(4, fault)]);

@@ -51,7 +51,7 @@ async fn survives(failed_calls: usize, outage: impl AsyncFn(&Proxy), end: impl A
     };
     let handlers = vec![Arc::clone(&history) as Arc<dyn EventHandler>];
     let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
 
     let events: Vec<_> = (1..=300).map(|id| event(id, 1)).collect();
     world.publish(&events[..100]).await;
@@ -104,7 +104,7 @@ async fn an_event_that_cannot_be_set_aside_waits_until_it_can() {
     let consumer = world.consumer_on(db, vec![faulty], shutdown.clone()).await;
     let source = world.source().await;
     world.publish(&[event(1, 1), event(2, 1)]).await;
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     testbed::eventually("its neighbour is acknowledged", async || {
         source.backlog().await.is_ok_and(|backlog| backlog.messages == 1)
     })
@@ -130,7 +130,7 @@ async fn a_stop_during_an_outage_hands_the_batch_to_another_worker() {
     let handlers = vec![Arc::clone(&held) as Arc<dyn EventHandler>];
     let consumer = world.consumer_on(db, handlers, shutdown.clone()).await;
     world.publish(&[event(1, 1), event(2, 1)]).await;
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     testbed::eventually("a batch is held", async || held.outages.load(Ordering::SeqCst) >= 1).await;
     shutdown.begin();
     tokio::time::timeout(Duration::from_secs(10), running)

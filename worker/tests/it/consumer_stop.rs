@@ -22,7 +22,7 @@ async fn a_stop_finishes_what_is_in_flight() {
     let mut handlers = world.handlers();
     handlers.push(Arc::clone(&gate) as Arc<dyn EventHandler>);
     let consumer = world.consumer_on(world.db.clone(), handlers, shutdown.clone()).await;
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     testbed::eventually("all are in flight", async || gate.waiting.load(Ordering::SeqCst) == 50).await;
     shutdown.begin();
     gate.open.add_permits(1000);
@@ -43,7 +43,7 @@ async fn a_stop_hands_back_what_does_not_finish() {
     let mut settings = crate::support::impatient();
     settings.handler_deadline = Duration::from_mins(1);
     let consumer = world.consumer_with(settings, world.db.clone(), handlers, shutdown.clone()).await;
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     testbed::eventually("all are in flight", async || gate.waiting.load(Ordering::SeqCst) == 50).await;
     shutdown.begin();
     tokio::time::timeout(Duration::from_secs(12), running)
@@ -76,7 +76,7 @@ async fn consumers_share_the_load_and_double_nothing() {
             )
             .await;
         shares.push(share);
-        running.push(tokio::spawn(async move { consumer.run().await }));
+        running.push(tokio::spawn(async move { consumer.consume_until_shutdown().await }));
     }
     world.publish(&(1..=3000).map(|id| event(id, 1)).collect::<Vec<_>>()).await;
     let source = world.source().await;

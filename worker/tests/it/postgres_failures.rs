@@ -62,7 +62,7 @@ async fn after_postgresql_fell_silent_all_of_the_worker_goes_on_within_seconds()
         ..impatient()
     };
     let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     tokio::spawn(CacheDebts::new(db.clone(), world.cache.clone()).run(shutdown.clone()));
     let health = Health {
         db: db.clone(),
@@ -71,7 +71,8 @@ async fn after_postgresql_fell_silent_all_of_the_worker_goes_on_within_seconds()
         source: Arc::new(OnceCell::new()),
         held: HeldBatches::default(),
     };
-    let database_is_well = async || !health.faults().await.iter().any(|fault| fault.starts_with("database"));
+    let database_is_well =
+        async || !health.problems().await.iter().any(|problem| problem.starts_with("database"));
     let debts = "SELECT count(*) FROM cache_debts";
 
     for round in 0..3_i64 {
@@ -123,7 +124,7 @@ async fn statements_that_the_worker_has_given_up_do_not_pile_up_behind_a_lock() 
     };
     let shutdown = Shutdown::new();
     let consumer = world.consumer_with(settings, world.db.clone(), handlers, shutdown.clone()).await;
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     let mut lock = world.db.begin().await.unwrap();
     sqlx::query("LOCK TABLE order_history IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     world.publish(&[event(1, 1)]).await;

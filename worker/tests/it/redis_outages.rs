@@ -42,7 +42,7 @@ async fn survives(url: String, after: &str, fail: impl AsyncFnOnce()) {
         impatient(),
         shutdown.clone(),
     );
-    let running = tokio::spawn(async move { consumer.run().await });
+    let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     let events: Vec<_> = (1..=300).map(|id| event(id, 1)).collect();
     publish_to(sink.as_ref(), &events[..100]).await;
     eventually("the first events are recorded", async || world.recorded().await.len() == 100).await;

@@ -83,7 +83,7 @@ impl Health {
         let oldest = backlog.map(|backlog| backlog.oldest_seconds.unwrap_or(0.0));
         let waiting = backlog.is_none_or(|backlog| backlog.unpublished > 0);
         let ServiceHealth { mut status, mut detail, .. } = broker;
-        if let Some(trouble) = self.relay.trouble()
+        if let Some(trouble) = self.relay.last_error()
             && waiting
         {
             status = status.max(Status::Degraded);

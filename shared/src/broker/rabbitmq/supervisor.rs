@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RPC_TIMEOUT, RabbitMqOptions, SYSTEM, broker_error, set_up_error, topology};
 use crate::{
-    broker::{BrokerError, backoff::Backoff, metered, passing},
-    platform::config::parse_amqp,
+    broker::{BrokerError, metered, passing},
+    platform::{backoff::Backoff, config::parse_amqp},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts to connect.
+const RECONNECT: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The interval of heartbeats in seconds, unless the URL sets another. A silent connection counts as dead here after two
 /// intervals, and at the broker after two to three: only then are the messages on it delivered again.
@@ -182,11 +184,11 @@ struct ConnectionTask {
 
 impl ConnectionTask {
     async fn keep_connected(mut self, state: watch::Sender<ConnectionState>) {
-        let mut backoff = Backoff::default();
+        let mut attempts = 0_u32;
         loop {
             let current = state.borrow().clone();
             if let ConnectionState::Up(session) = current {
-                backoff.reset();
+                attempts = 0;
                 let lost = self.wait_until_unusable(&session).await;
                 session.lost.cancel();
                 let _down =
@@ -200,10 +202,11 @@ impl ConnectionTask {
                     let _closed = closing.await;
                 }
             }
+            attempts = attempts.saturating_add(1);
             tokio::select! {
                 biased;
                 () = self.closed.cancelled() => return,
-                () = tokio::time::sleep(backoff.next_pause()) => {}
+                () = tokio::time::sleep(RECONNECT.delay(attempts)) => {}
             }
             let closed = self.closed.clone();
             let attempt = tokio::select! {

@@ -11,12 +11,12 @@ use shared::{
     broker::{BrokerConfig, EventSink, EventSource, PublishOutcome, connect_sink, connect_source},
     cache::Cache,
     domain::{clock::Clock, event::Event, order::OrderId},
-    platform::{db::DbPool, shutdown::Shutdown},
+    platform::{backoff::Backoff, db::DbPool, shutdown::Shutdown},
 };
 use sqlx::PgPool;
 use testbed::{Database, RedisDb};
 use worker::{
-    consumer::{Backoff, Consumer, ConsumerSettings, Summary},
+    consumer::{BatchSummary, Consumer, ConsumerSettings},
     handlers::{EventHandler, cache::CacheHandler, history::HistoryHandler},
 };
 
@@ -127,8 +127,8 @@ pub(crate) fn impatient() -> ConsumerSettings {
 }
 
 /// Steps until so many events have come to their end, and says how.
-pub(crate) async fn consume(consumer: &Consumer, events: usize) -> Summary {
-    let mut sum = Summary::default();
+pub(crate) async fn consume(consumer: &Consumer, events: usize) -> BatchSummary {
+    let mut sum = BatchSummary::default();
     testbed::eventually("all events are consumed", async || {
         let step = consumer.consume_once().await.expect("the broker is up");
         sum.received += step.received;

@@ -1,4 +1,4 @@
-//! What the consumer says of its work: metrics, and one canonical line for each event.
+//! The metrics and log lines of the consumer, among them one line for each event.
 
 use std::time::Duration;
 
@@ -11,18 +11,19 @@ use shared::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::outcome::Failure;
 use crate::errors::chain;
 
-/// What became of one event.
+/// What became of one event, as metrics and log lines call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum EventStatus {
     Handled,
     Retried,
     DeadLettered,
     HandedBack,
 }
 
-impl Outcome {
+impl EventStatus {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Handled => "handled",
@@ -33,26 +34,25 @@ impl Outcome {
     }
 }
 
-/// An event at its end.
-pub(super) struct Finished<'a> {
+/// A processed event.
+pub(super) struct EventRecord<'a> {
     pub(super) system: EventSystem,
     pub(super) event: Option<&'a Event>,
     pub(super) attempt: u32,
-    pub(super) outcome: Outcome,
-    /// Which part failed, and why.
-    pub(super) failure: Option<(&'static str, &'a str)>,
-    pub(super) ended: Ended,
+    pub(super) status: EventStatus,
+    pub(super) failure: Option<&'a Failure>,
+    pub(super) finished: Finished,
 }
 
-/// When a batch, or an event that was set aside, had its outcome: looked up once for all of them.
+/// When a batch, or a dead letter, was finished.
 #[derive(Clone, Copy)]
-pub(super) struct Ended {
-    /// How long after it was received.
+pub(super) struct Finished {
+    /// The time since it was received.
     pub(super) took: Duration,
     pub(super) at: OffsetDateTime,
 }
 
-/// Where events of a batch are counted: looked up once for all of them.
+/// The metrics of a batch's events, looked up once for all of them.
 pub(super) struct Meters {
     handled: Counter,
     lag: Histogram,
@@ -61,31 +61,31 @@ pub(super) struct Meters {
 impl Meters {
     pub(super) fn of(system: EventSystem) -> Self {
         let lag = histogram!("worker_event_lag_seconds", "broker" => system.as_str());
-        Self { handled: ended(system, Outcome::Handled), lag }
+        Self { handled: events_counter(system, EventStatus::Handled), lag }
     }
 }
 
-fn ended(system: EventSystem, outcome: Outcome) -> Counter {
-    counter!("worker_events_total", "broker" => system.as_str(), "outcome" => outcome.as_str())
+fn events_counter(system: EventSystem, status: EventStatus) -> Counter {
+    counter!("worker_events_total", "broker" => system.as_str(), "outcome" => status.as_str())
 }
 
-impl Finished<'_> {
-    /// Counts it and writes its line.
-    pub(super) fn tell(&self, meters: &Meters) {
+impl EventRecord<'_> {
+    /// Counts the event and logs its line.
+    pub(super) fn record(&self, meters: &Meters) {
         let broker = self.system.as_str();
-        let outcome = self.outcome.as_str();
-        let lag = self.event.map(|event| Duration::try_from(self.ended.at - event.time).unwrap_or_default());
-        if self.outcome == Outcome::Handled {
+        let outcome = self.status.as_str();
+        let lag =
+            self.event.map(|event| Duration::try_from(self.finished.at - event.time).unwrap_or_default());
+        if self.status == EventStatus::Handled {
             meters.handled.increment(1);
             if let Some(lag) = lag {
                 meters.lag.record(lag);
             }
         } else {
-            ended(self.system, self.outcome).increment(1);
+            events_counter(self.system, self.status).increment(1);
         }
-        let (source, reason) = self.failure.unzip();
-        // Why a body cannot be read may quote from it, which belongs into the dead letter only.
-        let reason = reason.filter(|_| self.event.is_some());
+        // The reason why a body cannot be read may quote from it, which belongs only in the dead letter.
+        let reason = self.failure.filter(|_| self.event.is_some()).map(|failure| failure.reason.as_str());
         let mut id = Uuid::encode_buffer();
         tracing::info!(
             event.id = self.event.map(|event| &*event.id.hyphenated().encode_lower(&mut id)),
@@ -94,9 +94,9 @@ impl Finished<'_> {
             version = self.event.map(|event| event.data.version),
             attempt = self.attempt,
             outcome,
-            failed.source = source,
+            failed.source = self.failure.map(|failure| failure.source),
             failed.reason = reason,
-            duration_ms = millis(self.ended.took),
+            duration_ms = millis(self.finished.took),
             lag_ms = lag.map(millis),
             broker,
             traceparent = self.event.and_then(|event| event.traceparent.as_deref()),
@@ -109,8 +109,8 @@ fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// A batch came in.
-pub(super) fn received(system: EventSystem, batch: &[Delivery]) {
+/// Counts the events of a received batch.
+pub(super) fn record_received(system: EventSystem, batch: &[Delivery]) {
     let broker = system.as_str();
     let redelivered = batch.iter().filter(|delivery| delivery.attempt > 1).count();
     counter!("worker_events_received_total", "broker" => broker).increment(batch.len() as u64);
@@ -119,48 +119,47 @@ pub(super) fn received(system: EventSystem, batch: &[Delivery]) {
     histogram!("worker_batch_events", "broker" => broker).record(batch.len() as f64);
 }
 
-/// A handler was called once with a batch.
-pub(super) fn handler_called(handler: &'static str, system: EventSystem, took: Duration) {
+/// Records the duration of one call of a handler.
+pub(super) fn record_handler_call(handler: &'static str, system: EventSystem, took: Duration) {
     histogram!("worker_handler_duration_seconds", "handler" => handler, "broker" => system.as_str())
         .record(took);
 }
 
-/// An event is in the table.
-pub(super) fn dead_lettered(system: EventSystem, source: &'static str) {
+/// Counts a stored dead letter.
+pub(super) fn count_dead_letter(system: EventSystem, source: &'static str) {
     counter!("worker_dead_letters_total", "broker" => system.as_str(), "source" => source).increment(1);
 }
 
-/// A batch is held, for the `tries`th time in vain.
-pub(super) fn batch_is_held(part: &'static str, error: &str, tries: u32) {
-    // Once, and then ever more rarely: an outage may be long.
+/// Logs that a batch is held after this many failed tries.
+pub(super) fn log_held_batch(part: &'static str, error: &str, tries: u32) {
+    // After 1, 2, 4, 8, … tries: an outage can be long.
     if tries.is_power_of_two() {
         tracing::warn!(part, error, tries, "holding a batch until a dependency is available again");
     }
 }
 
-/// A batch that was held went through.
-pub(super) fn batch_went_through(part: &'static str, tries: u32) {
+/// Logs that a batch succeeded after it was held.
+pub(super) fn log_released_batch(part: &'static str, tries: u32) {
     if tries > 0 {
-        tracing::info!(part, tries, "a held batch went through");
+        tracing::info!(part, tries, "a held batch succeeded");
     }
 }
 
-/// Nothing could be received, for the `failures`th time in a row.
-pub(super) fn source_failed(system: EventSystem, error: &BrokerError, failures: u32) {
+/// Records that receiving failed this many times in a row.
+pub(super) fn record_source_failure(system: EventSystem, error: &BrokerError, failures: u32) {
     counter!("worker_source_failures_total", "broker" => system.as_str()).increment(1);
     if failures.is_power_of_two() {
         tracing::warn!(broker = %system, error = chain(error), failures, "cannot receive events");
     }
 }
 
-/// Settlements were lost.
-pub(super) fn settle_failed(system: EventSystem, error: &BrokerError) {
+/// Records that settlements failed.
+pub(super) fn record_settle_failure(system: EventSystem, error: &BrokerError) {
     counter!("worker_settle_failures_total", "broker" => system.as_str()).increment(1);
-    tracing::warn!(broker = %system, error = chain(error), "could not settle events; they will come again");
+    tracing::warn!(broker = %system, error = chain(error), "could not settle events; they come again");
 }
 
-/// Reads what waits in the broker into gauges; without an answer, or before the broker is connected, they are
-/// [`UNKNOWN`].
+/// Sets the gauges of the broker's backlog. Without an answer, or before the broker is connected, they are [`UNKNOWN`].
 pub async fn set_backlog_gauges(system: EventSystem, source: Option<&dyn EventSource>) {
     let backlog = match source {
         Some(source) => tokio::time::timeout(GAUGE_TIMEOUT, source.backlog()).await.ok().and_then(Result::ok),

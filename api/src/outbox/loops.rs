@@ -1,4 +1,4 @@
-//! The loops around the steps: they wait, count, and stop.
+//! The background loops around the steps: they wait, count and stop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,33 +16,32 @@ use super::{
     maintain_partitions, metrics,
 };
 
-/// The shortest time between two batches that are not full: lets some events gather, so that a busy relay costs the
-/// database tens of statements a second and not thousands.
+/// The shortest time between two batches that are not full: events gather meanwhile, so that a busy relay costs the
+/// database tens of statements per second and not thousands.
 const PACE: Duration = Duration::from_millis(25);
-/// The longest time between two looks at an idle log, for what other replicas commit.
+/// The longest time between two polls of an idle log, for events that other replicas commit.
 const IDLE: Duration = Duration::from_millis(250);
-/// How often a standby asks for the lease.
+/// How often a standby requests the lease.
 const STANDBY: Duration = Duration::from_millis(250);
 /// The longest pause while the broker or the database is down.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// How often partitions are looked after.
+/// How often partitions are maintained.
 const MAINTAIN: Duration = Duration::from_mins(1);
-/// How often the history is compared with the log. An event should be there after a minute; looking six times as often
-/// lets what was lost be repaired within two.
+/// How often the history is compared with the log. An event should be in it after a minute; comparing six times as often
+/// repairs a lost event within two.
 const RECONCILE: Duration = Duration::from_secs(10);
-/// The same while there is something to repair.
+/// How often they are compared while events are being repaired.
 const REPAIRING: Duration = Duration::from_secs(3);
-/// How long the batch in progress may take to finish at shutdown, before the lease is given back without it.
+/// How long shutdown waits for the batch in progress before it releases the lease.
 const LAST_BATCH: Duration = Duration::from_secs(4);
-/// For the batch and the page ahead of it, the lease, the reconciler, and the partitions.
+/// For the batch and the page after it, the lease, the reconciler, and the partitions.
 const CONNECTIONS: u32 = 4;
 
 impl Relay {
-    /// Relays in the background until `shutdown` begins; then finishes its batch and gives the lease back.
+    /// Relays in the background until `shutdown` begins; then finishes its batch and releases the lease.
     ///
-    /// Connects on its own, so that neither a busy API starves the relay nor the relay the API. Commits there do not
-    /// wait for the disk: what a crash of the database takes back is a step of the cursor, and a batch that is
-    /// published again.
+    /// It has its own connections, so that neither a busy API starves the relay nor the relay the API. Its commits do not
+    /// wait for the disk: a crash of the database can only take back a step of the position, and the batch is published again.
     pub fn start(db: &DbPool, sink: Arc<dyn EventSink>, wake: Wake, shutdown: &Shutdown) -> RelayStatus {
         Self::start_with(RelaySettings::default(), db, sink, wake, shutdown)
     }
@@ -65,39 +64,38 @@ impl Relay {
     }
 }
 
-/// Runs the loops; begins anew should one of them panic, because an API without its relay would look well and
-/// publish nothing.
+/// Runs the loops, and restarts them after a panic, because an API without its relay would look healthy and publish nothing.
 async fn supervise(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
     while !shutdown.has_begun() {
-        let loops = tokio::spawn(run(Arc::clone(&relay), wake.clone(), shutdown.clone()));
+        let loops = tokio::spawn(run_loops(Arc::clone(&relay), wake.clone(), shutdown.clone()));
         if let Err(error) = loops.await {
-            tracing::error!(error = %error, "the relay stopped unexpectedly and begins anew");
+            tracing::error!(error = %error, "the relay stopped unexpectedly and is restarted");
             pause(Duration::from_secs(1), &shutdown).await;
         }
     }
     if let Err(error) = relay.release().await {
-        tracing::warn!(error = %error, "the relay's lease could not be given back: it will run out");
+        tracing::warn!(error = %error, "the relay's lease could not be released: it expires");
     }
     relay.pool.close();
 }
 
-async fn run(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
+async fn run_loops(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
     let last_batch = async {
         shutdown.begun().await;
         tokio::time::sleep(LAST_BATCH).await;
     };
-    // The first ends at shutdown and ends the others with it.
+    // The first ends at shutdown, which ends the others.
     tokio::select! {
-        () = publish(&relay, &wake, &shutdown) => {}
+        () = publish_loop(&relay, &wake, &shutdown) => {}
         () = last_batch => tracing::warn!("the relay's last batch is still unanswered: it will be published again"),
-        () = renew(&relay) => {}
-        () = maintain(&relay) => {}
-        () = reconcile(&relay) => {}
+        () = renew_lease_loop(&relay) => {}
+        () = maintain_partitions_loop(&relay) => {}
+        () = reconcile_loop(&relay) => {}
     }
 }
 
-/// Steps, at a pace that follows what there is to do.
-async fn publish(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
+/// Publishes, at a pace that depends on how many events there are.
+async fn publish_loop(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
     let mut poll = PACE;
     let mut backoff = PACE;
     while !shutdown.has_begun() {
@@ -116,7 +114,7 @@ async fn publish(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
             }
             Ok(RelayStep::Standby) => pause(jittered(STANDBY), shutdown).await,
             Ok(RelayStep::Published { more: true, .. } | RelayStep::Unconfirmed { .. }) => {}
-            Err(ref error) => tracing::warn!(error = %error, "the relay could not go on and tries again"),
+            Err(ref error) => tracing::warn!(error = %error, "a step of the relay failed; it is tried again"),
         }
         if matches!(step, Ok(RelayStep::Unconfirmed { .. }) | Err(_)) {
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
@@ -127,11 +125,11 @@ async fn publish(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
     }
 }
 
-/// Prolongs the lease, also while a batch takes long.
-async fn renew(relay: &Relay) {
+/// Renews the lease, also while a batch takes long.
+async fn renew_lease_loop(relay: &Relay) {
     loop {
         tokio::time::sleep(relay.lease().lifetime() / 4).await;
-        if let Some(epoch) = relay.lease().held()
+        if let Some(epoch) = relay.lease().held_epoch()
             && let Err(error) = relay.lease().renew(epoch).await
         {
             tracing::warn!(relay.epoch = epoch, error = %error, "the relay's lease could not be renewed");
@@ -139,19 +137,19 @@ async fn renew(relay: &Relay) {
     }
 }
 
-/// Looks after the partitions while the lease is held.
-async fn maintain(relay: &Relay) {
+/// Maintains the partitions while the lease is held.
+async fn maintain_partitions_loop(relay: &Relay) {
     loop {
         wait_for_lease(relay).await;
         if let Err(error) = maintain_partitions(&relay.pool, PartitionSettings::default()).await {
-            tracing::warn!(error = %error, "the outbox's partitions could not be looked after; the next round will");
+            tracing::warn!(error = %error, "the outbox's partitions could not be maintained; the next round tries again");
         }
         tokio::time::sleep(MAINTAIN).await;
     }
 }
 
 /// Compares the log with the history while the lease is held.
-async fn reconcile(relay: &Relay) {
+async fn reconcile_loop(relay: &Relay) {
     let reconciler = Reconciler::new(relay, ReconcilerSettings::default());
     loop {
         wait_for_lease(relay).await;
@@ -178,7 +176,7 @@ async fn reconcile(relay: &Relay) {
 }
 
 async fn wait_for_lease(relay: &Relay) {
-    while relay.lease().held().is_none() {
+    while relay.lease().held_epoch().is_none() {
         tokio::time::sleep(STANDBY).await;
     }
 }
@@ -190,7 +188,7 @@ async fn pause(time: Duration, shutdown: &Shutdown) {
     }
 }
 
-/// About that long, so that replicas do not ask in step.
+/// Varies a time by a quarter, so that replicas do not poll at the same moments.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::random_range(0.75..1.25))
 }

@@ -1,4 +1,4 @@
-//! Where the relay stands in the log, and what comes next.
+//! The relay's position in the log, and the events after it.
 
 use shared::{
     domain::event::Envelope,
@@ -9,54 +9,55 @@ use uuid::Uuid;
 
 use super::{LARGE_WORK, Lease, OutboxError};
 
-/// Stands for "nothing is published": the whole retained log is published again, whatever its xids say.
-const NOTHING: &str = "1:1:";
+/// The snapshot in which nothing is published: all retained events are published again, whatever their xids are.
+const NOTHING_PUBLISHED: &str = "1:1:";
 
-/// One event of the log.
+/// An event of the log.
 #[derive(Clone, Debug)]
-pub(super) struct Logged {
-    /// Its place in the log.
+pub(super) struct OutboxRow {
+    /// Its position in the log.
     pub(super) id: i64,
-    /// How long ago it was recorded when it was read.
+    /// How long before `read_at` it was recorded.
     age_seconds: f64,
-    read: Instant,
-    /// What is sent.
+    read_at: Instant,
+    /// What is published.
     pub(super) envelope: Envelope,
 }
 
-impl Logged {
+impl OutboxRow {
     /// How long ago it was recorded.
     pub(super) fn age_seconds(&self) -> f64 {
-        self.age_seconds + self.read.elapsed().as_secs_f64()
+        self.age_seconds + self.read_at.elapsed().as_secs_f64()
     }
 }
 
-/// The position in the log of one tenure of the lease.
+/// The position of one holder of the lease.
 #[derive(Debug)]
-pub(super) struct Cursor {
-    /// The tenure; the position is saved only under it.
+pub(super) struct LogPosition {
+    /// The epoch of the lease; the position is saved only under it.
     pub(super) epoch: i64,
     /// Everything visible in this snapshot is published. Snapshots travel as text.
     published: String,
-    /// Up to this id only the window in which everything is published again counts.
+    /// Events up to this id are published again in the first window after a restore, and only there.
     restored: i64,
-    /// What is being published beyond that.
+    /// The events that are being published now.
     window: Option<Window>,
 }
 
+/// The events that are visible in the snapshot `end` and are not published yet.
 #[derive(Debug)]
 struct Window {
     end: String,
-    /// Everything of the window up to this id is published.
+    /// All events of the window up to this id are published.
     last: i64,
     low: i64,
     high: i64,
-    /// Transactions that were open in the snapshot before, as text.
+    /// Transactions that were open in the previous snapshot, as text.
     late: Vec<String>,
 }
 
-impl Cursor {
-    /// Reads where the last holder of the lease stopped, or starts over where that means nothing here.
+impl LogPosition {
+    /// Reads where the last holder of the lease stopped, or starts over if that position is not of this cluster.
     pub(super) async fn load(pool: &DbPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
         let work = |mut db: DbConnection| async move {
             sqlx::query!(
@@ -82,7 +83,7 @@ impl Cursor {
             return Self::start_over(pool, lease, epoch).await;
         }
         let window = match (row.window_end, row.window_last) {
-            // Without a lower end nothing but late events is in the window, and these are found by their transactions.
+            // Without a lower end the window has only late events, which are found by their transactions.
             (Some(end), Some(last)) => Some(Window {
                 end,
                 last,
@@ -95,7 +96,7 @@ impl Cursor {
         Ok(Self { epoch, published: row.published, restored: row.restored, window })
     }
 
-    /// Counts nothing as published. What is open now, or begins later, is found by the next window.
+    /// Counts nothing as published. Transactions that are open now, or begin later, are in the next window.
     async fn start_over(pool: &DbPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
         let work = |mut db: DbConnection| async move {
             sqlx::query!(
@@ -111,33 +112,38 @@ impl Cursor {
                          coalesce((SELECT max(id) FROM outbox), 0) AS "high!""#,
                 lease.owner(),
                 epoch,
-                NOTHING
+                NOTHING_PUBLISHED
             )
             .fetch_optional(&mut *db)
             .await
         };
         let row = pool.run_with_longer_limit(LARGE_WORK, work).await?.ok_or(OutboxError::LeaseLost)?;
         let window = Window { end: row.end, last: row.last, low: row.last, high: row.high, late: Vec::new() };
-        Ok(Self { epoch, published: NOTHING.to_owned(), restored: row.restored, window: Some(window) })
+        Ok(Self {
+            epoch,
+            published: NOTHING_PUBLISHED.to_owned(),
+            restored: row.restored,
+            window: Some(window),
+        })
     }
 
-    /// The next events after those up to `after`, or after the saved position.
+    /// Reads the next events after the id `after`, or after the saved position.
     ///
-    /// Opens a window where there is none. Empty: there is nothing more in the window, or nothing new at all.
-    pub(super) async fn page(
+    /// Opens a window if there is none. Empty if the window has no more events, or if there are no new events.
+    pub(super) async fn read_page(
         &mut self,
         pool: &DbPool,
         after: Option<i64>,
         most: i32,
-    ) -> Result<Vec<Logged>, DbError> {
+    ) -> Result<Vec<OutboxRow>, DbError> {
         if self.window.is_none() {
-            self.open(pool).await?;
+            self.open_window(pool).await?;
         }
         let Some(window) = &self.window else { return Ok(Vec::new()) };
         let published = &self.published;
         let work = |mut db: DbConnection| async move {
             sqlx::query_as!(
-            Row,
+            EventColumns,
             r#"SELECT id AS "id!", event_id AS "event_id!", event_type AS "event_type!", order_id AS "order_id!",
                       version AS "version!", payload AS "payload!",
                       extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
@@ -154,11 +160,11 @@ impl Cursor {
         .fetch_all(&mut *db)
         .await
         };
-        Ok(logged(pool.run_with_longer_limit(LARGE_WORK, work).await?))
+        Ok(to_outbox_rows(pool.run_with_longer_limit(LARGE_WORK, work).await?))
     }
 
-    /// Opens the window between what is published and now, where there is something in it.
-    async fn open(&mut self, pool: &DbPool) -> Result<(), DbError> {
+    /// Opens the window between the published snapshot and now, if it has events.
+    async fn open_window(&mut self, pool: &DbPool) -> Result<(), DbError> {
         let (published, restored) = (&self.published, self.restored);
         let work = |mut db: DbConnection| async move {
             sqlx::query!(
@@ -174,7 +180,7 @@ impl Cursor {
         };
         let row = pool.run_with_longer_limit(LARGE_WORK, work).await?;
         if row.events == 0 {
-            // Not saved: it is found out again, and an idle relay writes nothing.
+            // Not saved, so that an idle relay writes nothing.
             self.published = row.upto;
         } else {
             let (low, high) = (row.low.unwrap_or(i64::MAX), row.high.unwrap_or(0));
@@ -188,23 +194,23 @@ impl Cursor {
         self.window.is_some()
     }
 
-    /// Everything of the window up to `id` is published.
-    pub(super) fn pass(&mut self, id: i64) {
+    /// Records that all events of the window up to `id` are published.
+    pub(super) fn advance_to(&mut self, id: i64) {
         if let Some(window) = &mut self.window {
             window.last = window.last.max(id);
         }
     }
 
-    /// All of the window is published.
-    pub(super) fn finish(&mut self) {
+    /// Records that all events of the window are published.
+    pub(super) fn close_window(&mut self) {
         if let Some(window) = self.window.take() {
             self.published = window.end;
         }
     }
 
-    /// Saves the position under the current epoch, which prolongs the lease too.
+    /// Saves the position under the current epoch, which also renews the lease.
     pub(super) async fn save(&self, pool: &DbPool, lease: &Lease) -> Result<(), OutboxError> {
-        let asked = Instant::now();
+        let asked_at = Instant::now();
         let (end, last) = self.window.as_ref().map(|window| (window.end.as_str(), window.last)).unzip();
         let statement = sqlx::query!(
             "UPDATE relay
@@ -219,15 +225,15 @@ impl Cursor {
             lease.lifetime().as_secs_f64()
         );
         let saved = pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
-        lease.prolonged(self.epoch, asked, saved.rows_affected())
+        lease.record_renewal(self.epoch, asked_at, saved.rows_affected())
     }
 }
 
-/// Some events of the log, in its order.
-pub(super) async fn by_ids(pool: &DbPool, ids: &[i64]) -> Result<Vec<Logged>, DbError> {
+/// Reads the events with these ids, in the order of the log.
+pub(super) async fn read_by_ids(pool: &DbPool, ids: &[i64]) -> Result<Vec<OutboxRow>, DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query_as!(
-            Row,
+            EventColumns,
             r#"SELECT id, event_id, event_type, order_id, version, payload,
                   extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
            FROM outbox WHERE id = ANY ($1) ORDER BY id"#,
@@ -236,11 +242,11 @@ pub(super) async fn by_ids(pool: &DbPool, ids: &[i64]) -> Result<Vec<Logged>, Db
         .fetch_all(&mut *db)
         .await
     };
-    Ok(logged(pool.read_with_retry(work).await?))
+    Ok(to_outbox_rows(pool.read_with_retry(work).await?))
 }
 
-/// An event as it is read.
-struct Row {
+/// The columns of an event.
+struct EventColumns {
     id: i64,
     event_id: Uuid,
     event_type: String,
@@ -250,13 +256,13 @@ struct Row {
     age: f64,
 }
 
-fn logged(rows: Vec<Row>) -> Vec<Logged> {
-    let read = Instant::now();
+fn to_outbox_rows(rows: Vec<EventColumns>) -> Vec<OutboxRow> {
+    let read_at = Instant::now();
     rows.into_iter()
-        .map(|row| Logged {
+        .map(|row| OutboxRow {
             id: row.id,
             age_seconds: row.age,
-            read,
+            read_at,
             envelope: Envelope {
                 id: row.event_id,
                 event_type: row.event_type,

@@ -1,11 +1,11 @@
-//! How long to wait before trying again.
+//! How long to wait before the next attempt.
 
 use std::time::Duration;
 
 use rand::Rng as _;
 
-/// Exponential backoff with full jitter: anything up to a bound that doubles with each attempt, so that those who
-/// failed together do not come back together.
+/// Exponential backoff with full jitter: a random wait up to a bound that doubles with each attempt, so that clients that
+/// failed together do not return together.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     base: Duration,
@@ -13,7 +13,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Up to `base` after the first attempt, never over `cap`.
+    /// Waits up to `base` after the first failed attempt, and never longer than `cap`.
     pub const fn new(base: Duration, cap: Duration) -> Self {
         Self { base, cap }
     }
@@ -24,7 +24,7 @@ impl Backoff {
         self.base.saturating_mul(factor).min(self.cap)
     }
 
-    /// A wait after this many failed attempts.
+    /// A random wait after this many failed attempts.
     pub fn delay(&self, attempts: u32) -> Duration {
         self.bound(attempts).mul_f64(rand::rng().random())
     }
