@@ -66,7 +66,7 @@ LABEL org.opencontainers.image.title="orders-worker" \
       org.opencontainers.image.description="Consumes order events: history and cache" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /programs/worker /usr/local/bin/worker
-# Inside a container the default, loopback, would be reachable by nobody. It is published only if you do so.
+# Inside a container the default, loopback, cannot be reached from outside. It is published only if you do so.
 ENV METRICS_ADDR=0.0.0.0:9091
 EXPOSE 9091
 # Asks the port above; a container with another METRICS_ADDR brings its own check.
@@ -82,7 +82,7 @@ LABEL org.opencontainers.image.title="orders-api" \
       org.opencontainers.image.description="Orders over REST, and the relay of their events" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /programs/api /usr/local/bin/api
-# Inside a container loopback, the default with DEBUG=true, would be reachable by nobody.
+# Inside a container loopback, the default with DEBUG=true, cannot be reached from outside.
 ENV HOST=0.0.0.0 \
     METRICS_ADDR=0.0.0.0:9090
 EXPOSE 8000 9090

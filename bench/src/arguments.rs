@@ -93,7 +93,7 @@ pub struct LoadArgs {
     /// How long, such as 90s or 5m
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub duration: Duration,
-    /// How many requests may be under way at a time
+    /// How many requests can be under way at a time
     #[arg(long, default_value_t = 256)]
     pub connections: usize,
     /// On which system
@@ -110,7 +110,7 @@ pub struct StressArgs {
     /// Seconds of each step
     #[arg(long, default_value_t = 5)]
     pub step: u64,
-    /// How many requests may be under way at a time
+    /// How many requests can be under way at a time
     #[arg(long, default_value_t = 2000)]
     pub connections: usize,
     /// On which system
@@ -124,7 +124,7 @@ pub struct Place {
     /// The address of a running API with DEBUG=true; without it, a system of its own is started
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// Its database, where the history is to be checked
+    /// Its database, to check the history
     #[arg(long, value_name = "URL", requires = "url")]
     pub database_url: Option<String>,
     /// Workers of a system of its own

@@ -47,7 +47,7 @@ pub struct Seeded {
 }
 
 /// Measures these cases, prints the table and writes the reports.
-pub async fn run(cases: &[Case], quick: bool, report: Option<PathBuf>) -> anyhow::Result<()> {
+pub async fn run_bench(cases: &[Case], quick: bool, report: Option<PathBuf>) -> anyhow::Result<()> {
     let plan = if quick { Plan::quick() } else { Plan::full() };
     if cfg!(debug_assertions) {
         println!("  this is a development build: its figures mean nothing");
@@ -72,19 +72,19 @@ pub async fn run(cases: &[Case], quick: bool, report: Option<PathBuf>) -> anyhow
     let folder = report.unwrap_or_else(report::folder);
     let mut outcomes = Vec::new();
     for case in cases {
-        let measured = tokio::time::timeout(CASE_LIMIT, case.run(&bench)).await;
+        let measured = tokio::time::timeout(CASE_LIMIT, case.measure(&bench)).await;
         let measured = measured.unwrap_or_else(|_| Err(anyhow!("it was not done within {CASE_LIMIT:?}")));
         let outcome = measured.unwrap_or_else(|error| Outcome::failed(case.about(), &error));
-        bench.progress.line(&format!("  {}", said(&outcome)));
+        bench.progress.print_line(&format!("  {}", describe(&outcome)));
         for note in &outcome.notes {
-            bench.progress.line(&format!("    {note}"));
+            bench.progress.print_line(&format!("    {note}"));
         }
         outcomes.push(outcome);
         // After each case, so that whatever ends this program takes no result with it.
-        report::write(&folder, &machine, &outcomes)?;
+        report::write_reports(&folder, &machine, &outcomes)?;
     }
     bench.progress.finish();
-    println!("\n{}\n{}", machine.line(), report::table(&outcomes));
+    println!("\n{}\n{}", machine.summary(), report::table(&outcomes));
     println!("Plots and latencies: {}", folder.join("report.html").display());
     bench.servers.stop().await?;
     let failed: Vec<&str> = outcomes
@@ -101,7 +101,7 @@ impl Bench {
     pub async fn seeded(&self) -> anyhow::Result<&Seeded> {
         self.seeded
             .get_or_try_init(|| async {
-                self.progress.tell(format!("seeding {} orders", self.plan.orders));
+                self.progress.set_message(format!("seeding {} orders", self.plan.orders));
                 let system = self.servers.database("seeded").await?;
                 let orders = pool(&system).await?;
                 dataset::insert_orders(&orders, self.plan.orders).await?;
@@ -133,7 +133,7 @@ impl Bench {
 }
 
 /// An outcome in one line.
-fn said(outcome: &Outcome) -> String {
+fn describe(outcome: &Outcome) -> String {
     let row = &outcome.row;
     if let Some(error) = &row.error {
         return format!("{}: failed: {error}", row.case);

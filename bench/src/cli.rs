@@ -21,7 +21,7 @@ enum Command {
     Bench(BenchArgs),
     /// Put open-loop load of a realistic mix on a system, and check its history
     Load(LoadArgs),
-    /// Raise the load until something gives, and see that the system sheds the rest and recovers
+    /// Raise the load until something fails, and see that the system sheds the rest and recovers
     Stress(StressArgs),
     /// The reference of `get`
     #[command(hide = true)]
@@ -50,23 +50,23 @@ enum ScalePart {
 }
 
 /// Does what was asked.
-pub async fn run(cli: Cli) -> anyhow::Result<()> {
+pub async fn run_command(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Bench(arguments) => {
             let cases = cases(&arguments.cases);
             let measured = if cases.is_empty() {
                 Ok(())
             } else {
-                bench::run(&cases, arguments.quick, arguments.report).await
+                bench::run_bench(&cases, arguments.quick, arguments.report).await
             };
             // Whether or not a case failed: it is another measurement.
             if arguments.cases.contains(&Choice::Scale) {
-                scale::run(arguments.quick).await?;
+                scale::compare_workers(arguments.quick).await?;
             }
             measured
         }
-        Command::Load(arguments) => load::run(arguments).await,
-        Command::Stress(arguments) => stress::run(arguments).await,
+        Command::Load(arguments) => load::run_load(arguments).await,
+        Command::Stress(arguments) => stress::run_stress(arguments).await,
         Command::ScalePart(ScalePart::Publish { events }) => scale::part::publish(events).await,
         Command::ScalePart(ScalePart::Consume) => scale::part::consume().await,
         Command::Bare { port, answer } => bare::serve(port, &answer).await,

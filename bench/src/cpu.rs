@@ -1,6 +1,6 @@
 //! Who spends the processors' time: what stands between a figure and its target.
 //!
-//! Read from `/proc`, so on Linux only; elsewhere there is nothing to tell.
+//! Read from `/proc`, so on Linux only; elsewhere nothing is reported.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use crate::report::number;
 use crate::stats::float;
 
-/// Ticks of the clock in `/proc` a second: what Linux tells every program, whatever the kernel counts in.
+/// Ticks of the clock in `/proc` a second: what Linux reports to every program, whatever the kernel counts in.
 const TICKS: f64 = 100.0;
 
 /// The processor time of some programs over the runs of a case.
@@ -31,7 +31,7 @@ impl Costs {
         self.began = self.read();
     }
 
-    /// It ended, with so many pieces of work done.
+    /// It ended after this many pieces of work.
     pub fn end(&mut self, pieces: u64) {
         for (name, ticks) in self.read() {
             let began = self.began.get(name).copied().unwrap_or_default();

@@ -10,7 +10,7 @@ use testbed::{free_port, http, paths};
 use crate::tokens;
 
 /// A busy machine is given time.
-const PATIENCE: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks whether a program is ready: a fraction of what a start takes.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -61,7 +61,7 @@ pub async fn this(arguments: &[&str], port: u16, folder: &Path) -> anyhow::Resul
 }
 
 /// Starts this program itself with a hidden sub-command and an environment, with no readiness to wait for.
-pub fn part(arguments: &[&str], environment: &Environment, folder: &Path) -> anyhow::Result<Process> {
+pub fn start_part(arguments: &[&str], environment: &Environment, folder: &Path) -> anyhow::Result<Process> {
     let me = std::env::current_exe().context("the path of this program is unknown")?;
     with(isolated(me, "part.log", folder).args(arguments), environment).spawn()
 }
@@ -129,14 +129,14 @@ async fn start(launch: &Launch, url: String, ready: &str) -> anyhow::Result<Runn
         if let Some(status) = process.ended()? {
             bail!("{} ended at its start ({status}): {}", process.name(), process.log());
         }
-        if begun.elapsed() > PATIENCE {
-            bail!("{} was not ready within {PATIENCE:?}: {seen}", process.name());
+        if begun.elapsed() > START_TIMEOUT {
+            bail!("{} was not ready within {START_TIMEOUT:?}: {seen}", process.name());
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Resident memory of a process in bytes: from `/proc` where there is one, else from `ps`.
+/// Resident memory of a process in bytes: from `/proc` if there is one, else from `ps`.
 pub fn resident(process: u32) -> anyhow::Result<u64> {
     let kib = if let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/status")) {
         let line =

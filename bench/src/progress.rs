@@ -1,4 +1,4 @@
-//! What is happening, for whoever waits.
+//! Progress of a run on the terminal.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -24,19 +24,19 @@ impl Progress {
     pub fn step(&self, message: String) {
         self.0.inc(1);
         if !std::io::stderr().is_terminal() {
-            // A bar draws nothing there, and whoever reads a log wants to know, too.
+            // A bar draws nothing there, but a log needs the message, too.
             println!("[{}/{}] {message}", self.0.position(), self.0.length().unwrap_or_default());
         }
         self.0.set_message(message);
     }
 
     /// Says more about the step.
-    pub fn tell(&self, message: String) {
+    pub fn set_message(&self, message: String) {
         self.0.set_message(message);
     }
 
     /// A line that stays.
-    pub fn line(&self, line: &str) {
+    pub fn print_line(&self, line: &str) {
         self.0.suspend(|| println!("{line}"));
     }
 

@@ -94,7 +94,7 @@ impl Servers {
         Ok(url)
     }
 
-    /// A copy of a database that nobody is connected to.
+    /// A copy of a database without connections.
     pub async fn copy(&self, from: &str, name: &str) -> anyhow::Result<String> {
         self.create(name, from).await?;
         Ok(self.database_url(name))
@@ -159,7 +159,7 @@ pub async fn pool(url: &str) -> anyhow::Result<PgPool> {
         .with_context(|| format!("cannot connect to {}", url.rsplit_once('@').map_or(url, |(_, host)| host)))
 }
 
-/// On a real disk (`/tmp` may be memory, where fsync costs nothing), and where PostgreSQL's user can get.
+/// On a real disk (`/tmp` may be memory, where fsync costs nothing), and in reach of PostgreSQL's user.
 fn folder() -> anyhow::Result<PathBuf> {
     let parent = [PathBuf::from("/var/tmp"), std::env::temp_dir()]
         .into_iter()

@@ -39,7 +39,7 @@ pub fn size(length: usize) -> f64 {
     float(u64::try_from(length).unwrap_or(u64::MAX))
 }
 
-/// The middle value; of an even number of values, the mean of the two in the middle. Zero where there are none.
+/// The middle value; of an even number of values, the mean of the two in the middle. Zero if there are none.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! `cargo xtask stress`: raises the load until something gives, tells what, and sees that the system sheds what is too
+//! `cargo xtask stress`: raises the load until something fails, reports what, and checks that the system sheds what is too
 //! much, keeps its memory bounded, recovers, and has lost nothing.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ struct Step {
     rate: f64,
     answers: Answers,
     took: Duration,
-    /// The largest resident sizes of the API and of all workers together, where they are known.
+    /// The largest resident sizes of the API and of all workers together, if they are known.
     memory: Option<(u64, u64)>,
 }
 
@@ -51,9 +51,9 @@ struct Stress {
 }
 
 /// Does all of it.
-pub async fn run(arguments: StressArgs) -> anyhow::Result<()> {
+pub async fn run_stress(arguments: StressArgs) -> anyhow::Result<()> {
     more_files()?;
-    let system = System::get(&arguments.place).await?;
+    let system = System::find_or_start(&arguments.place).await?;
     let stress = Stress {
         mix: Arc::new(Mix::new(&system.tokens().await?)),
         address: load::address(&system.url)?,
@@ -68,7 +68,7 @@ pub async fn run(arguments: StressArgs) -> anyhow::Result<()> {
 
 impl Stress {
     async fn phases(&self, first: f64, length: Duration) -> anyhow::Result<()> {
-        println!("raising the load until something gives");
+        println!("raising the load until something fails");
         let mut rate = first;
         let broken = loop {
             let step = self.step(rate, length).await?;
@@ -141,7 +141,7 @@ impl Stress {
             }
         }
         let step = Step { rate, answers: tally.answers(), took: begun.elapsed(), memory };
-        println!("  {}", step.line());
+        println!("  {}", step.summary());
         Ok(step)
     }
 }
@@ -172,7 +172,7 @@ impl Step {
         self.answers.shed() + self.answers.failed() == 0 && self.p99() < WELL_MS
     }
 
-    fn line(&self) -> String {
+    fn summary(&self) -> String {
         let all = self.answers.all();
         let memory = self.memory.map_or_else(String::new, |(api, workers)| {
             format!(", API {} MiB, workers {} MiB", api >> 20, workers >> 20)

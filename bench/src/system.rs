@@ -11,7 +11,7 @@ use crate::tokens;
 
 /// Customers of a load.
 const CUSTOMERS: i64 = 100;
-/// Above any order of another source, so that they meet nobody's data.
+/// Above any order of another source, so that they do not meet other data.
 const FIRST_CUSTOMER: i64 = 900_000_001;
 
 /// A running system.
@@ -33,7 +33,7 @@ struct Own {
 
 impl System {
     /// Starts a system, or takes the one that is told.
-    pub async fn get(place: &Place) -> anyhow::Result<Self> {
+    pub async fn find_or_start(place: &Place) -> anyhow::Result<Self> {
         if let Some(url) = &place.url {
             let url = url.trim_end_matches('/').to_owned();
             return Ok(Self { url, database_url: place.database_url.clone(), own: None });
@@ -55,7 +55,7 @@ impl System {
         Ok(Self { url, database_url: Some(database_url), own: Some(Own { servers, api, workers }) })
     }
 
-    /// Its database, where it is known.
+    /// Its database, if it is known.
     pub fn database_url(&self) -> Option<&str> {
         self.database_url.as_deref()
     }
@@ -78,7 +78,7 @@ impl System {
         Ok(tokens)
     }
 
-    /// Resident bytes of the API and of all workers together, where they are ours.
+    /// Resident bytes of the API and of all workers together, if we started them.
     pub fn resident(&self) -> anyhow::Result<Option<(u64, u64)>> {
         let Some(own) = &self.own else { return Ok(None) };
         let workers = own.workers.iter().map(Running::resident).sum::<anyhow::Result<u64>>()?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-const PATIENCE: Duration = Duration::from_mins(5);
+const WAIT_TIMEOUT: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks until the condition holds; fails, saying what was waited for, when it does not in five minutes.
@@ -14,7 +14,7 @@ pub async fn until(
 ) -> anyhow::Result<()> {
     let begun = Instant::now();
     while !condition().await? {
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > WAIT_TIMEOUT {
             bail!("waited in vain until {what}");
         }
         tokio::time::sleep(PAUSE).await;

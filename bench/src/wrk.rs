@@ -41,7 +41,7 @@ pub struct Run {
 }
 
 impl Requests {
-    /// Adds a token and gives its number.
+    /// Adds a token and returns its number.
     pub fn token(&mut self, jwt: &str) -> usize {
         self.tokens += 1;
         let _infallible = writeln!(self.text, "token {} {jwt}", self.tokens);

@@ -1,4 +1,4 @@
-//! A client as a shop would write it: it repeats what it got no answer to, under the same idempotency key.
+//! A client as a shop would write it: it repeats a request without a response under the same idempotency key.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Client {
 }
 
 /// An API that is being restarted is back well within this.
-const PATIENCE: Duration = Duration::from_mins(1);
+const REPEAT_TIMEOUT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Client {
@@ -42,7 +42,7 @@ impl Client {
     }
 
     /// One request, once.
-    pub async fn once(
+    pub async fn request_once(
         &self,
         method: Method,
         path: &str,
@@ -63,8 +63,8 @@ impl Client {
         Ok((status, body))
     }
 
-    /// A request that is repeated under one key until it is answered by something else than an outage.
-    pub async fn surely(
+    /// A request that is repeated under one key until the response is not about an outage.
+    pub async fn request_until_answered(
         &self,
         method: Method,
         path: &str,
@@ -73,13 +73,15 @@ impl Client {
     ) -> anyhow::Result<(StatusCode, Value)> {
         let start = std::time::Instant::now();
         loop {
-            match self.once(method.clone(), path, body, Some(key)).await {
+            match self.request_once(method.clone(), path, body, Some(key)).await {
                 Ok((status, answer))
                     if !status.is_server_error() && answer["code"] != "idempotency_in_progress" =>
                 {
                     return Ok((status, answer));
                 }
-                other if start.elapsed() > PATIENCE => bail!("{method} {path} was never answered: {other:?}"),
+                other if start.elapsed() > REPEAT_TIMEOUT => {
+                    bail!("{method} {path} never got a response: {other:?}")
+                }
                 // A restart is in progress; the pause keeps the client from spinning meanwhile.
                 _ => tokio::time::sleep(PAUSE).await,
             }
@@ -100,25 +102,35 @@ impl Client {
     /// Creates an order, sends it on its way, and, for every third, cancels and deletes it instead.
     ///
     /// Returns its id and its last version.
-    pub async fn live_an_order(&self, seed: i64) -> anyhow::Result<(i64, i64)> {
+    pub async fn complete_order(&self, seed: i64) -> anyhow::Result<(i64, i64)> {
         let (status, order) = self
-            .surely(Method::POST, "/api/v1/orders", Some(&Self::order(seed)), &format!("create-{seed}"))
+            .request_until_answered(
+                Method::POST,
+                "/api/v1/orders",
+                Some(&Self::order(seed)),
+                &format!("create-{seed}"),
+            )
             .await?;
         anyhow::ensure!(status == StatusCode::CREATED, "create: {status} {order}");
         let id = order["id"].as_i64().context("no id")?;
         let path = format!("/api/v1/orders/{id}");
         let next = if seed % 3 == 0 { "CANCELLED" } else { "SHIPPED" };
         let (status, order) = self
-            .surely(Method::PUT, &path, Some(&json!({"status": next})), &format!("update-{seed}"))
+            .request_until_answered(
+                Method::PUT,
+                &path,
+                Some(&json!({"status": next})),
+                &format!("update-{seed}"),
+            )
             .await?;
         anyhow::ensure!(status == StatusCode::OK && order["version"] == 2, "update: {status} {order}");
         if seed % 3 == 0 {
             let (status, answer) =
-                self.surely(Method::DELETE, &path, None, &format!("delete-{seed}")).await?;
+                self.request_until_answered(Method::DELETE, &path, None, &format!("delete-{seed}")).await?;
             anyhow::ensure!(status == StatusCode::NO_CONTENT, "delete: {status} {answer}");
         } else {
             let (status, order) = self
-                .surely(
+                .request_until_answered(
                     Method::PATCH,
                     &path,
                     Some(&json!({"status": "DELIVERED"})),
@@ -130,10 +142,10 @@ impl Client {
         Ok((id, 3))
     }
 
-    /// Every `clients`-th of so many orders, one after the other.
-    pub async fn live_a_share(self, share: i64, clients: i64, orders: i64) -> anyhow::Result<()> {
+    /// Every `clients`-th of this many orders, one after the other.
+    pub async fn complete_share(self, share: i64, clients: i64, orders: i64) -> anyhow::Result<()> {
         for seed in (0..orders).filter(|seed| seed % clients == share) {
-            self.live_an_order(seed).await?;
+            self.complete_order(seed).await?;
         }
         Ok(())
     }

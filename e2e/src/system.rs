@@ -40,13 +40,13 @@ pub struct Api {
 }
 
 impl Api {
-    /// The sum of all series of a counter; 0 where it has not counted yet.
+    /// The sum of all series of a counter; 0 if it has not counted yet.
     ///
     /// # Panics
     ///
     /// When the metrics cannot be read.
     pub async fn counted(&self, name: &str) -> u64 {
-        let text = http::get(&self.metrics).await.expect("the API tells its metrics").body;
+        let text = http::get(&self.metrics).await.expect("the API serves its metrics").body;
         let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
         let values = series.filter_map(|line| line.rsplit_once(' '));
         values.map(|(_, value)| value.parse::<u64>().expect("a counter")).sum()
@@ -144,7 +144,7 @@ impl System {
     /// # Panics
     ///
     /// When the history is not complete in time.
-    pub async fn settle(&self, patience: Duration) -> Verdict {
-        verify::settle(self, patience).await
+    pub async fn wait_until_consistent(&self, patience: Duration) -> Verdict {
+        verify::wait_until_consistent(self, patience).await
     }
 }

@@ -1,4 +1,4 @@
-//! The check at the end of every end-to-end test: orders, log, history and cache tell the same story.
+//! The check at the end of every end-to-end test: orders, log, history and cache agree.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const CHECKS: [(&str, &str); 5] = [
         "SELECT count(*) FROM orders WHERE version <> (SELECT count(*) FROM outbox WHERE order_id = orders.id)",
     ),
     (
-        "an event tells of an order that neither exists nor was deleted",
+        "an event names an order that neither exists nor was deleted",
         "SELECT count(*) FROM outbox WHERE NOT EXISTS (SELECT 1 FROM orders WHERE id = order_id)
          AND NOT EXISTS (SELECT 1 FROM outbox deleted WHERE deleted.order_id = outbox.order_id AND event_type = 'OrderDeleted')",
     ),
@@ -45,7 +45,7 @@ const CHECKS: [(&str, &str); 5] = [
     ),
 ];
 
-pub(crate) async fn settle(system: &System, patience: Duration) -> Verdict {
+pub(crate) async fn wait_until_consistent(system: &System, patience: Duration) -> Verdict {
     let pool = system.database.connect().await;
     testbed::eventually_within(patience, "every event is in the history", async || {
         let missing = count(&pool, CHECKS[0].1).await;

@@ -34,7 +34,7 @@ pub async fn postgres() -> Database {
     made.unwrap_or_else(|error| panic!("no database for this test: {error:#}"))
 }
 
-/// What [`postgres`] gives, on a server of one's choice.
+/// The same as [`postgres`], on the server at this URL.
 pub async fn migrated_database(admin_url: &str) -> anyhow::Result<Database> {
     let template = template(admin_url).await?;
     create(admin_url, Some(&template)).await
@@ -92,7 +92,7 @@ impl Drop for Database {
     }
 }
 
-/// Creates a database of its own, as a copy of the template where there is one.
+/// Creates a database of its own, as a copy of the template if there is one.
 async fn create(admin_url: &str, template: Option<&str>) -> anyhow::Result<Database> {
     let name = format!("test_{}", Uuid::now_v7().simple());
     let mut admin = connect(admin_url).await?;
@@ -105,7 +105,7 @@ async fn create(admin_url: &str, template: Option<&str>) -> anyhow::Result<Datab
     Ok(Database { url: with_database(admin_url, &name)?, admin_url: admin_url.to_owned(), name })
 }
 
-/// The name of the migrated template, which is made first where it is missing.
+/// The name of the migrated template, which is created first if it is missing.
 async fn template(admin_url: &str) -> anyhow::Result<String> {
     let migrator = migrator().await?;
     let mut admin = connect(admin_url).await?;

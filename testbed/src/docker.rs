@@ -1,4 +1,4 @@
-//! The servers as Docker containers, where somebody prefers that: `TESTBED=docker`.
+//! The servers as Docker containers, if `TESTBED=docker` asks for them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 use crate::watchdog;
 
 /// Images may have to be fetched first.
-const PATIENCE: Duration = Duration::from_mins(10);
+const START_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A running container. It is removed with this value, or by the watchdog; a named volume keeps its data.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub fn is_wanted() -> bool {
     crate::setting("TESTBED").is_some_and(|value| value == "docker")
 }
 
-/// PostgreSQL with a database `orders`, whose data is kept where a volume is named.
+/// PostgreSQL with a database `orders`, whose data is kept if a volume is named.
 pub async fn postgres(volume: Option<&str>) -> anyhow::Result<Container> {
     let image = GenericImage::new("postgres", "17-alpine")
         // Once by the server that sets the database up, which takes no connections, and once for good.
@@ -60,7 +60,7 @@ pub async fn postgres(volume: Option<&str>) -> anyhow::Result<Container> {
     Ok(Container { url, second_url: None, inner: container })
 }
 
-/// Redis, whose data is kept where a volume is named.
+/// Redis, whose data is kept if a volume is named.
 pub async fn redis(volume: Option<&str>) -> anyhow::Result<Container> {
     let append_only = if volume.is_some() { "yes" } else { "no" };
     let image = GenericImage::new("redis", "7-alpine")
@@ -124,7 +124,7 @@ async fn start(
             binding.host_ip = Some("127.0.0.1".to_owned());
         }
     });
-    let container = image.with_startup_timeout(PATIENCE).start().await.with_context(|| {
+    let container = image.with_startup_timeout(START_TIMEOUT).start().await.with_context(|| {
         format!("{title} could not be started as a container: TESTBED=docker needs a Docker daemon that runs")
     })?;
     watchdog::remove_container_at_end(container.id())?;

@@ -13,7 +13,7 @@ pub trait Outcome {
     /// What the caller gets once the condition holds.
     type Value;
 
-    /// The value where the condition holds, else what was seen instead.
+    /// The value if the condition holds, else what was seen instead.
     fn outcome(self) -> Result<Self::Value, String>;
 }
 
@@ -41,7 +41,7 @@ impl<T, E: std::fmt::Debug> Outcome for Result<T, E> {
     }
 }
 
-/// Waits up to 30 s until `condition` holds, and gives its value.
+/// Waits up to 30 s until `condition` holds, and returns its value.
 ///
 /// # Panics
 ///

@@ -1,6 +1,6 @@
 //! Real servers for tests and for `cargo xtask`: nothing in this workspace is tested against a mock of a server.
 //!
-//! For tests, each call gives something of the test's own, so that all tests run in parallel:
+//! For tests, each call returns something of the test's own, so that all tests run in parallel:
 //!
 //! - [`postgres`], [`empty_postgres`]: a database; [`redis()`]: a logical database; [`rabbitmq()`]: a virtual host;
 //!   [`sqs()`]: a namespace of queues. They live on the servers that `cargo xtask test` starts, or on those that
@@ -45,7 +45,7 @@ pub use rabbitmq::{Vhost, rabbitmq};
 pub use redis_db::{RedisDb, connect_redis, redis};
 pub use sqs::{SqsNamespace, create_queue, sqs};
 
-/// The value of a variable that `cargo xtask test` sets, or the one sentence that tells how to get it.
+/// The value of a variable that `cargo xtask test` sets, or a panic that says how to set it.
 fn required(variable: &str) -> String {
     setting(variable).unwrap_or_else(|| {
         panic!("{variable} is not set: these tests need real servers, run them by `cargo xtask test`")
@@ -58,7 +58,7 @@ pub fn setting(variable: &str) -> Option<String> {
 }
 
 /// Runs the clean-up of a value that is dropped, best effort. On a thread with a runtime of its own, because the
-/// test's may be the one that drops the value; waited for, because the process of a test ends right after it.
+/// test's can be the one that drops the value; waited for, because the process of a test ends right after it.
 fn clean_up(work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
     let worker = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

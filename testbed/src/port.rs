@@ -34,7 +34,7 @@ pub fn is_free(port: u16) -> bool {
         .all(|host| TcpListener::bind(SocketAddr::from((host, port))).is_ok())
 }
 
-/// The port a server used last time where it is still free, else another one.
+/// The port that a server used last time if it is still free, else another one.
 pub fn prefer(last: Option<u16>) -> u16 {
     last.filter(|port| is_free(*port)).unwrap_or_else(free_port)
 }

@@ -10,7 +10,7 @@ use crate::process::{Launch, Process};
 use crate::{http, paths, port};
 
 /// A start takes a second; a slow and busy machine is given time.
-const PATIENCE: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The number of threads for a program that shares this machine with the servers it uses: the value of
 /// `TOKIO_WORKER_THREADS` if it is set, else half of the cores, at least one. More threads only take turns with the servers
@@ -67,7 +67,7 @@ impl Program {
         self.ready(url).await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
     }
 
-    /// [`Self::wait_ready`] that tells instead of panicking.
+    /// [`Self::wait_ready`] that returns an error instead of panicking.
     pub async fn ready(&mut self, url: &str) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
@@ -76,12 +76,12 @@ impl Program {
             }
             let seen = match http::get(url).await {
                 Ok(response) if response.is_success() => return Ok(()),
-                Ok(response) => format!("{url} answers {}", response.status),
+                Ok(response) => format!("{url} returns {}", response.status),
                 Err(error) => error.to_string(),
             };
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > START_TIMEOUT {
                 bail!(
-                    "{} was not ready within {PATIENCE:?}: {seen}; {}",
+                    "{} was not ready within {START_TIMEOUT:?}: {seen}; {}",
                     self.process.name(),
                     self.process.last_line()
                 );
@@ -99,7 +99,7 @@ impl Program {
         self.stop().await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// [`Self::terminate`] that tells instead of panicking.
+    /// [`Self::terminate`] that returns an error instead of panicking.
     pub async fn stop(self) -> anyhow::Result<ExitStatus> {
         self.process.terminate().await
     }
@@ -191,7 +191,7 @@ impl ProgramBuilder {
         self.start().unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// [`Self::spawn`] that tells instead of panicking.
+    /// [`Self::spawn`] that returns an error instead of panicking.
     pub fn start(self) -> anyhow::Result<Program> {
         Ok(Program { process: self.launch.spawn()? })
     }

@@ -30,7 +30,7 @@ struct Weather {
     silences: u64,
 }
 
-/// Whether somebody listens, with a sender that tells when it is so.
+/// Whether the proxy listens, and a sender that reports it.
 type Listening = (bool, tokio::sync::oneshot::Sender<()>);
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Proxy {
     ///
     /// # Panics
     ///
-    /// When no port is to be had.
+    /// If no port is free.
     pub async fn start(target: impl Into<String>) -> Self {
         let (target, targets) = watch::channel(target.into());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port for the proxy");

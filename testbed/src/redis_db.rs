@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 const COUNTER: &str = "testbed:next";
 /// In database 0: the databases that tests have written to, and may therefore empty.
 const USED: &str = "testbed:used";
-/// A server of `cargo xtask` has 4096 databases, one that somebody runs for himself mostly 16.
+/// A server of `cargo xtask` has 4096 databases, others mostly have 16.
 const PLENTY: u32 = 1024;
 /// After this time a lock is that of a test process that was killed.
 const LOCK_SECONDS: u64 = 600;
@@ -122,11 +122,11 @@ async fn flush(url: &str) -> anyhow::Result<()> {
     let mut inside = connect_redis(url).await?;
     redis::cmd("FLUSHDB").exec_async(&mut inside).await?;
     let keys: u64 = redis::cmd("DBSIZE").query_async(&mut inside).await?;
-    ensure!(keys == 0, "somebody else writes to {url}");
+    ensure!(keys == 0, "another program writes to {url}");
     Ok(())
 }
 
-/// A connection for tests, tools and the bench. It waits up to a minute for an answer, where the client's default is half a
+/// A connection for tests, tools and the bench. It waits up to a minute for an answer, while the client's default is half a
 /// second: to remove a stream of a million entries takes Redis longer, and everything does on a busy machine.
 pub async fn connect_redis(url: &str) -> anyhow::Result<MultiplexedConnection> {
     let client = redis::Client::open(url).context("REDIS_URL is not a Redis address")?;

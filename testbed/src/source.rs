@@ -55,7 +55,7 @@ impl Service {
         }
     }
 
-    /// Stops it in good order, where it was started here.
+    /// Stops it in good order if it was started here.
     pub async fn stop(self) -> anyhow::Result<()> {
         match self.how {
             How::Given => Ok(()),
@@ -65,7 +65,7 @@ impl Service {
         }
     }
 
-    /// Ends it at once, where it was started here and nobody keeps its data.
+    /// Ends it at once if it was started here with temporary data.
     pub async fn discard(self) -> anyhow::Result<()> {
         match self.how {
             How::Container(container) => container.stop().await,

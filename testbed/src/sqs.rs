@@ -41,12 +41,12 @@ impl SqsNamespace {
         &self.endpoint
     }
 
-    /// A name for a queue, which may end with `.fifo`. The queue itself is made by whoever tests it.
+    /// A name for a queue, which can end with `.fifo`. The test creates the queue itself.
     pub fn queue_name(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
     }
 
-    /// Makes a queue of its own, with a dead-letter queue behind it, and gives its URL, for `SQS_QUEUE_URL`.
+    /// Makes a queue of its own, with a dead-letter queue behind it, and returns its URL, for `SQS_QUEUE_URL`.
     ///
     /// # Panics
     ///
@@ -57,7 +57,7 @@ impl SqsNamespace {
             .unwrap_or_else(|error| panic!("no SQS queue for this test: {error:#}"))
     }
 
-    /// Makes a queue with nothing behind it, as an operator would by mistake, and gives its URL.
+    /// Makes a queue with nothing behind it, as an operator would by mistake, and returns its URL.
     ///
     /// # Panics
     ///
@@ -80,7 +80,7 @@ impl SqsNamespace {
             .unwrap_or_else(|error| panic!("the queue cannot be deleted: {error:#}"));
     }
 
-    /// About how many messages of a queue are in nobody's hands.
+    /// About how many messages of a queue no consumer has received.
     ///
     /// # Panics
     ///
@@ -113,8 +113,8 @@ impl SqsNamespace {
     }
 }
 
-/// Makes a queue and its dead-letter queue where there are none, and gives the URL of the first. Both are FIFO queues
-/// where the name says so.
+/// Makes a queue and its dead-letter queue if they are missing, and returns the URL of the first. Both are FIFO queues
+/// if the name ends with `.fifo`.
 pub async fn create_queue(endpoint: &str, name: &str) -> anyhow::Result<String> {
     let (stem, kind) = name.strip_suffix(".fifo").map_or((name, ""), |stem| (stem, ".fifo"));
     let dead_letters = format!("{stem}-dlq{kind}");
@@ -147,7 +147,7 @@ async fn create(
 
 /// One call of SQS's query protocol.
 async fn call(endpoint: &str, query: &str) -> anyhow::Result<String> {
-    // LocalStack checks no signature, but takes the region from where one stands.
+    // LocalStack checks no signature, but takes the region from it.
     let authorization = format!(
         "AWS4-HMAC-SHA256 Credential=test/20250101/{REGION}/sqs/aws4_request, SignedHeaders=host, Signature=none"
     );

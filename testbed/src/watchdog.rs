@@ -1,4 +1,4 @@
-//! Ends our child processes when we die, however we die.
+//! Ends our child processes when this process ends, in whatever way.
 //!
 //! A process that is killed with SIGKILL cannot stop its children, and a test or a `cargo xtask up` that leaves a
 //! PostgreSQL behind spoils the next one. So the first child gets a small shell beside it that reads from a pipe
@@ -51,26 +51,26 @@ pub fn start(shared: File) -> anyhow::Result<()> {
 
 /// Has this process group ended by `signal` (as `kill -s` names it) when we die.
 pub(crate) fn register(group: u32, signal: &str) -> anyhow::Result<()> {
-    tell(&format!("+ {group} {signal}\n"))
+    send_line(&format!("+ {group} {signal}\n"))
 }
 
-/// The process group has ended, and its number may soon be somebody else's.
+/// The process group has ended, and its number can be reused.
 pub(crate) fn forget(group: u32) {
-    // Where the watchdog is gone there is nothing to tell it.
-    let _gone = tell(&format!("- {group}\n"));
+    // If the watchdog is gone, there is nothing to send.
+    let _gone = send_line(&format!("- {group}\n"));
 }
 
 /// Has this folder removed after we and our children have ended.
 pub fn remove_at_end(folder: &Path) -> anyhow::Result<()> {
-    tell(&format!("d {}\n", folder.display()))
+    send_line(&format!("d {}\n", folder.display()))
 }
 
 /// Has this Docker container removed after we have ended.
 pub(crate) fn remove_container_at_end(id: &str) -> anyhow::Result<()> {
-    tell(&format!("c {id}\n"))
+    send_line(&format!("c {id}\n"))
 }
 
-fn tell(line: &str) -> anyhow::Result<()> {
+fn send_line(line: &str) -> anyhow::Result<()> {
     let mut pipe = PIPE.lock().unwrap_or_else(PoisonError::into_inner);
     let stdin = match pipe.as_mut() {
         Some(stdin) => stdin,

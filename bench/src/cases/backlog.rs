@@ -34,7 +34,7 @@ struct Backlog {
     events: u64,
 }
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let (large, small) = bench.plan.backlog;
     bench.progress.step(format!("backlog: writing {large} events"));
     let large = Backlog::write(bench, "backlog_large", large).await?;
@@ -64,7 +64,7 @@ impl Backlog {
         Ok(Self { url, db, events: u64::try_from(events)? })
     }
 
-    /// The rate of publishing all of it, so many times.
+    /// The rate of publishing all of it, repeated this many times.
     async fn sample(&self, bench: &Bench, times: u32) -> anyhow::Result<Sample> {
         let (mut events, mut took) = (0, Duration::ZERO);
         for _ in 0..times {
@@ -75,7 +75,7 @@ impl Backlog {
         Ok(Sample { rate: float(events) / took.as_secs_f64(), latency: latencies() })
     }
 
-    /// Has all of it published from the beginning, and gives how many were and how long that took, from the first look
+    /// Has all of it published from the beginning, and returns their number and the time that it took, from the first look
     /// that saw any to the last.
     async fn publish(&self, bench: &Bench) -> anyhow::Result<(u64, Duration)> {
         sqlx::raw_sql("DELETE FROM relay; INSERT INTO relay SELECT * FROM relay_before")

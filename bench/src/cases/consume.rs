@@ -34,7 +34,7 @@ const ROWS: i64 = 100;
 /// Between two looks at how far the worker is.
 const LOOK: Duration = Duration::from_millis(20);
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("consume: preparing".into());
     let system = bench.servers.database("consuming").await?;
     let reference = bench.servers.database("consuming_reference").await?;
@@ -90,7 +90,7 @@ async fn publish(bench: &Bench, first: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a worker and gives its rate, from the first events acknowledged to the last, and what it took.
+/// Starts a worker and returns its rate, from the first events acknowledged to the last, and what it took.
 async fn consume(bench: &Bench, database: &str) -> anyhow::Result<(f64, Costs)> {
     let mut redis = bench.servers.redis().await?;
     let all = u64::try_from(bench.plan.events)?;
@@ -120,7 +120,7 @@ async fn acknowledged(redis: &mut MultiplexedConnection, all: u64) -> anyhow::Re
         redis::cmd("XINFO").arg("GROUPS").arg(broker::STREAM).query_async(redis).await.unwrap_or_default();
     let Some(group) = groups.first() else { return Ok(0) };
     let number = |name: &str| -> anyhow::Result<u64> {
-        let value = group.get(name).with_context(|| format!("XINFO GROUPS tells no {name}"))?;
+        let value = group.get(name).with_context(|| format!("XINFO GROUPS does not report {name}"))?;
         Ok(redis::from_redis_value_ref(value)?)
     };
     let (read, pending) = (number("entries-read").unwrap_or_default(), number("pending")?);

@@ -26,15 +26,15 @@ const CUSTOMERS: i64 = 1000;
 /// Clients of the reference.
 const CLIENTS: u32 = 16;
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("create: warming up".into());
     bench.servers.flush().await?;
     let system = bench.servers.database("creating").await?;
     let reference = bench.servers.database("creating_reference").await?;
     let db = pool(&system).await?;
     let api = programs::api(&bench.environment(&system), bench.servers.folder()).await?;
-    let (requests, script) = (requests()?, script()?);
-    let mut answered = load(bench, &api, &requests, bench.plan.warm_up).await?.requests;
+    let (requests, script) = (create_requests()?, script()?);
+    let mut answered = create_orders(bench, &api, &requests, bench.plan.warm_up).await?.requests;
     bench.pgbench.run(&reference, &script, CLIENTS, Length::Seconds(bench.plan.warm_up)).await?;
     published(&db).await?;
 
@@ -45,7 +45,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
         bench.plan.rounds,
         async |_| {
             costs.begin();
-            let run = load(bench, &api, &requests, bench.plan.seconds).await?;
+            let run = create_orders(bench, &api, &requests, bench.plan.seconds).await?;
             answered += run.requests;
             behind = behind.max(unpublished(&db).await?);
             // The reference is not to share the machine with what is still to be published.
@@ -78,7 +78,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
 }
 
 /// Creates orders for so long.
-pub(super) async fn load(
+pub(super) async fn create_orders(
     bench: &Bench,
     api: &Running,
     requests: &Requests,
@@ -88,7 +88,7 @@ pub(super) async fn load(
 }
 
 /// A creation by each of the customers.
-pub(super) fn requests() -> anyhow::Result<Requests> {
+pub(super) fn create_requests() -> anyhow::Result<Requests> {
     let mut requests = Requests::default();
     for customer in 1..=CUSTOMERS {
         let token = requests.token(&tokens::access(customer)?);
@@ -98,7 +98,7 @@ pub(super) fn requests() -> anyhow::Result<Requests> {
     Ok(requests)
 }
 
-/// How many events the relay has yet to publish; estimated where they are very many.
+/// How many events the relay has yet to publish; estimated if they are many.
 async fn unpublished(db: &PgPool) -> anyhow::Result<u64> {
     // Cheap however long the log has become, since this is asked while costs are counted.
     let count: i64 =

@@ -19,7 +19,7 @@ pub(super) const ABOUT: About = About {
            bytes, headers and body, from its own memory and checks nothing.",
 };
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("get: warming up".into());
     bench.servers.flush().await?;
     let folder = bench.servers.folder();

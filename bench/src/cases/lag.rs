@@ -31,7 +31,7 @@ const CONNECTIONS: usize = 128;
 /// The start of the run, which fills pools and prepares statements, does not count.
 const SETTLING: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("lag: warming up".into());
     bench.servers.flush().await?;
     let database = bench.servers.database("lagging").await?;
@@ -41,7 +41,9 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
     let worker = programs::worker(&environment, bench.servers.folder()).await?;
     let create_rate = match bench.create_rate() {
         Some(rate) => rate,
-        None => create::load(bench, &api, &create::requests()?, bench.plan.seconds).await?.rate,
+        None => {
+            create::create_orders(bench, &api, &create::create_requests()?, bench.plan.seconds).await?.rate
+        }
     };
     recorded(&db).await?;
     let begun: f64 =

@@ -20,7 +20,7 @@ pub(super) const ABOUT: About = About {
 /// Clients of the reference.
 const CLIENTS: u32 = 16;
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("list: warming up".into());
     bench.servers.flush().await?;
     let database = &bench.seeded().await?.system;

@@ -21,20 +21,20 @@ const LOOK: Duration = Duration::from_millis(50);
 /// So many runs' lengths at full load.
 const RUNS: u32 = 4;
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("memory: starting".into());
     bench.servers.flush().await?;
     let environment = bench.environment(&bench.servers.database("remembering").await?);
     let api = programs::api(&environment, bench.servers.folder()).await?;
     let worker = programs::worker(&environment, bench.servers.folder()).await?;
     let idle = (mib(api.resident()?), mib(worker.resident()?));
-    let requests = create::requests()?;
+    let requests = create::create_requests()?;
 
     bench.progress.step("memory: the create load".into());
     let mut peak = idle;
     let mut ticks = tokio::time::interval(LOOK);
     let run = {
-        let load = create::load(bench, &api, &requests, bench.plan.seconds * RUNS);
+        let load = create::create_orders(bench, &api, &requests, bench.plan.seconds * RUNS);
         tokio::pin!(load);
         loop {
             tokio::select! {

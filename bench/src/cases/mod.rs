@@ -1,4 +1,4 @@
-//! The cases, one a file. Each alternates with its reference where it has one.
+//! The cases, one per file. Each alternates with its reference, if it has one.
 
 mod backlog;
 mod consume;
@@ -17,17 +17,17 @@ use crate::stats::{Latencies, latencies, median, spread};
 
 impl Case {
     /// Measures it.
-    pub async fn run(self, bench: &Bench) -> anyhow::Result<Outcome> {
+    pub async fn measure(self, bench: &Bench) -> anyhow::Result<Outcome> {
         match self {
-            Self::Create => create::run(bench).await,
-            Self::Get => get::run(bench).await,
-            Self::List => list::run(bench).await,
-            Self::Update => update::run(bench).await,
-            Self::Consume => consume::run(bench).await,
-            Self::Lag => lag::run(bench).await,
-            Self::Backlog => backlog::run(bench).await,
-            Self::Memory => memory::run(bench).await,
-            Self::Start => start::run(bench).await,
+            Self::Create => create::measure(bench).await,
+            Self::Get => get::measure(bench).await,
+            Self::List => list::measure(bench).await,
+            Self::Update => update::measure(bench).await,
+            Self::Consume => consume::measure(bench).await,
+            Self::Lag => lag::measure(bench).await,
+            Self::Backlog => backlog::measure(bench).await,
+            Self::Memory => memory::measure(bench).await,
+            Self::Start => start::measure(bench).await,
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) const ABOUT: About = About {
            that of the slower program in each round.",
 };
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("start: migrating".into());
     bench.servers.flush().await?;
     let environment = bench.environment(&bench.servers.database("starting").await?);

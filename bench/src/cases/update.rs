@@ -25,7 +25,7 @@ const ORDERS_A_SECOND: i64 = 7000;
 /// Coprime with every number of orders here, so that its multiples visit each once.
 const STRIDE: i64 = 611_953;
 
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Outcome> {
+pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     bench.progress.step("update: warming up".into());
     bench.servers.flush().await?;
     let seeded = bench.seeded().await?;

@@ -7,7 +7,7 @@ use anyhow::{bail, ensure};
 use sqlx::PgPool;
 
 /// The reconciler looks every minute; twice that is patience enough.
-const PATIENCE: Duration = Duration::from_mins(2);
+const HISTORY_TIMEOUT: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Orders in one statement.
 const CHUNK: usize = 10_000;
@@ -55,9 +55,9 @@ pub(crate) async fn history(pool: &PgPool, promised: &HashMap<i64, i64>) -> anyh
         if left.is_empty() {
             return Ok(Complete { orders: promised.len(), versions, after: begun.elapsed() });
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > HISTORY_TIMEOUT {
             bail!(
-                "the history of {} orders is not complete {PATIENCE:?} after the load, for example of order {}",
+                "the history of {} orders is not complete {HISTORY_TIMEOUT:?} after the load, for example of order {}",
                 left.len(),
                 left[0].0
             );

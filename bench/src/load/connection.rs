@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 /// A little over the 10 s after which the API itself gives up.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) method: Method,

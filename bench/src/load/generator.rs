@@ -13,7 +13,7 @@ use super::tally::Tally;
 /// Between two looks at which requests are due.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What is sent, and what is made of the answers.
+/// Sends requests, and counts their responses.
 pub(crate) trait Work: Send + Sync + 'static {
     /// What [`Work::answered`] needs of a request.
     type Sent: Send;
@@ -34,12 +34,12 @@ pub(crate) struct Shape {
     pub(crate) rate: f64,
     /// How long requests are begun.
     pub(crate) duration: Duration,
-    /// How many may be under way; more wait, which counts as latency.
+    /// How many can be under way; more wait, which counts as latency.
     pub(crate) connections: usize,
 }
 
 /// Sends `work` and waits for all answers.
-pub(crate) async fn run<W: Work>(shape: &Shape, work: &Arc<W>, tally: &Arc<Tally>) {
+pub(crate) async fn generate<W: Work>(shape: &Shape, work: &Arc<W>, tally: &Arc<Tally>) {
     let (due, queue) = mpsc::unbounded_channel();
     let queue = Arc::new(Mutex::new(queue));
     let mut senders = JoinSet::new();

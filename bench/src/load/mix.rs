@@ -28,7 +28,7 @@ pub(crate) struct Mix {
 
 #[derive(Debug, Default)]
 struct Orders {
-    /// Those that nobody is changing at the moment.
+    /// Those that no request is changing at the moment.
     live: Vec<Live>,
     /// The last version of each order that was answered.
     answered: HashMap<i64, i64>,
@@ -54,7 +54,7 @@ pub(crate) enum Sent {
     Delete(Held),
 }
 
-/// An order that nobody else changes until the answer is there.
+/// An order that no other request changes until the response is there.
 #[derive(Debug)]
 pub(crate) struct Held(Live);
 
@@ -158,7 +158,7 @@ impl Work for Mix {
             (Sent::Update(Held(live)) | Sent::Delete(Held(live)), StatusCode::TOO_MANY_REQUESTS) => {
                 self.lock().live.push(live);
             }
-            // Of anything else it is not known what was done, and nobody touches that order again.
+            // After anything else the state of the order is unknown, and no request touches it again.
             _ => {}
         }
     }

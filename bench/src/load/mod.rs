@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use check::history as check_history;
-pub(crate) use generator::{Shape, run as generate};
+pub(crate) use generator::{Shape, generate};
 pub(crate) use mix::{Creates, Mix, order};
 pub(crate) use tally::{Answers, Tally};
 
@@ -28,8 +28,8 @@ use crate::system::System;
 const SHOW: Duration = Duration::from_millis(500);
 
 /// Runs the load, shows it, and checks the history.
-pub async fn run(arguments: LoadArgs) -> anyhow::Result<()> {
-    let system = System::get(&arguments.place).await?;
+pub async fn run_load(arguments: LoadArgs) -> anyhow::Result<()> {
+    let system = System::find_or_start(&arguments.place).await?;
     let tokens = system.tokens().await?;
     let (mix, tally) = (Arc::new(Mix::new(&tokens)), Arc::new(Tally::new()));
     let shape = Shape {

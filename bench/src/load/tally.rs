@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::connection::Answer;
 use crate::stats::{Latencies, latencies, record};
 
-/// Counts and latencies; all of it may be read while it grows.
+/// Counts and latencies; all of it can be read while it grows.
 #[derive(Debug)]
 pub(crate) struct Tally {
     due: AtomicU64,

@@ -20,13 +20,13 @@ svg { background: #fff; border-radius: .3rem; }
 p { max-width: 48rem; } .faint { color: var(--faint); }
 ";
 
-pub(super) fn page(machine: &Machine, outcomes: &[Outcome]) -> anyhow::Result<String> {
+pub(super) fn render_page(machine: &Machine, outcomes: &[Outcome]) -> anyhow::Result<String> {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>How fast the order system is</title>\n<style>{STYLE}</style>\n\
          <h1>How fast the order system is</h1>\n<p class=\"faint\">{}</p>\n",
-        escape(&machine.line())
+        escape(&machine.summary())
     );
     html += "<table>\n<tr><th>case<th>value<th>reference<th>ratio<th>spread<th>target<th>met\n";
     for outcome in outcomes {

@@ -140,11 +140,11 @@ pub fn folder() -> PathBuf {
 }
 
 /// Writes `report.json` and `report.html`.
-pub fn write(folder: &Path, machine: &Machine, outcomes: &[Outcome]) -> anyhow::Result<()> {
+pub fn write_reports(folder: &Path, machine: &Machine, outcomes: &[Outcome]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let rows: Vec<&Row> = outcomes.iter().map(|outcome| &outcome.row).collect();
     std::fs::write(folder.join("report.json"), serde_json::to_string_pretty(&rows)? + "\n")?;
-    std::fs::write(folder.join("report.html"), html::page(machine, outcomes)?)?;
+    std::fs::write(folder.join("report.html"), html::render_page(machine, outcomes)?)?;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ const EVENTS_A_SECOND: i64 = 200;
 /// Between two looks at the history.
 const LOOK: Duration = Duration::from_millis(50);
 /// No run takes as long.
-const PATIENCE: Duration = Duration::from_mins(3);
+const CONSUME_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// The servers of a run, and how long each measurement takes.
 struct Scale {
@@ -34,7 +34,7 @@ struct Scale {
 }
 
 /// Measures all brokers and prints the table. A broker that fails does not end the others' measurements.
-pub async fn run(quick: bool) -> anyhow::Result<()> {
+pub async fn compare_workers(quick: bool) -> anyhow::Result<()> {
     println!("starting PostgreSQL and Redis");
     let servers = Servers::start().await?;
     let database_url = servers.database("scaling").await?;
@@ -105,7 +105,7 @@ impl Scale {
     }
 }
 
-/// Publishes, starts the workers, and gives their rate between the first tenth of the events and the last.
+/// Publishes, starts the workers, and returns their rate between the first tenth of the events and the last.
 async fn rate(
     db: &PgPool,
     environment: &Environment,
@@ -115,10 +115,11 @@ async fn rate(
 ) -> anyhow::Result<f64> {
     let events = workers * EVENTS_A_SECOND * seconds;
     db.execute("TRUNCATE order_history").await?;
-    let mut publisher = programs::part(&["scale-part", "publish", &events.to_string()], environment, folder)?;
+    let mut publisher =
+        programs::start_part(&["scale-part", "publish", &events.to_string()], environment, folder)?;
     ensure!(publisher.wait().await?.success(), "the events could not be published: {}", publisher.log());
     let workers: Vec<Process> = (0..workers)
-        .map(|_| programs::part(&["scale-part", "consume"], environment, folder))
+        .map(|_| programs::start_part(&["scale-part", "consume"], environment, folder))
         .collect::<anyhow::Result<_>>()?;
 
     let (low, high) = (events / 10, events * 9 / 10);
@@ -135,7 +136,7 @@ async fn rate(
             _ => {}
         }
         ensure!(
-            begun.elapsed() < PATIENCE,
+            begun.elapsed() < CONSUME_TIMEOUT,
             "only {rows} of {events} events have been consumed: {}",
             workers[0].log()
         );

@@ -24,7 +24,7 @@ async fn switching_brokers_under_load_to_rabbitmq_and_sqs_loses_nothing() {
         tokio::spawn(async move {
             let mut seed = 0;
             while !stop.load(Ordering::SeqCst) {
-                client.live_an_order(seed).await?;
+                client.complete_order(seed).await?;
                 seed += 1;
                 lived.store(seed, Ordering::SeqCst);
             }
@@ -53,7 +53,7 @@ async fn switching_brokers_under_load_to_rabbitmq_and_sqs_loses_nothing() {
     stop.store(true, Ordering::SeqCst);
     let orders = load.await.expect("the load ran").expect("every request was answered");
     // What the old worker had not read when it stopped is repaired by the reconciler.
-    let verdict = system.settle(Duration::from_mins(4)).await;
+    let verdict = system.wait_until_consistent(Duration::from_mins(4)).await;
     assert_eq!(verdict.differences, Vec::<String>::new());
     assert_eq!(verdict.history, 3 * orders);
     worker.terminate().await;

@@ -23,7 +23,7 @@ async fn killing_the_api_leaves_no_order_without_its_events_and_no_event_without
     let loads = clients
         .into_iter()
         .zip(0..)
-        .map(|(shop, client)| tokio::spawn(shop.live_a_share(client, CLIENTS, ORDERS)));
+        .map(|(shop, client)| tokio::spawn(shop.complete_share(client, CLIENTS, ORDERS)));
     let mut load = tokio::spawn(try_join_all(loads));
     let mut kills = 0;
     let outcomes = loop {
@@ -40,7 +40,7 @@ async fn killing_the_api_leaves_no_order_without_its_events_and_no_event_without
         outcome.expect("every request was answered in the end");
     }
     assert!(kills > 0, "the API was never killed");
-    let verdict = system.settle(Duration::from_mins(2)).await;
+    let verdict = system.wait_until_consistent(Duration::from_mins(2)).await;
     assert_eq!(verdict.differences, Vec::<String>::new());
     // A repeated request under one key takes effect once, however often the API died on it.
     assert_eq!(verdict.events, 3 * ORDERS);
@@ -53,7 +53,8 @@ async fn no_key_is_stuck(url: &str) {
         try_join_all((0..CLIENTS).map(|client| Client::login(url, client + 1))).await.expect("they log in");
     for (seed, client) in (0..ORDERS).zip(clients.iter().cycle()) {
         let key = format!("create-{seed}");
-        let again = client.once(Method::POST, "/api/v1/orders", Some(&Client::order(seed)), Some(&key)).await;
+        let again =
+            client.request_once(Method::POST, "/api/v1/orders", Some(&Client::order(seed)), Some(&key)).await;
         let (status, answer) = again.expect("an answer");
         assert_eq!((status, &answer["version"]), (StatusCode::CREATED, &json!(1)), "{key}: {answer}");
     }

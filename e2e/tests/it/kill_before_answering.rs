@@ -35,7 +35,7 @@ impl Keyed {
     }
 
     async fn send(&self, client: &Client, key: Option<&str>) -> anyhow::Result<(StatusCode, Value)> {
-        client.once(self.method.clone(), &self.path(), self.body.as_ref(), key).await
+        client.request_once(self.method.clone(), &self.path(), self.body.as_ref(), key).await
     }
 }
 
@@ -61,13 +61,13 @@ impl Shop {
         let mut ids = Vec::new();
         for seed in 0..count {
             let body = Client::order(seed);
-            let placed = self.client.once(Method::POST, "/api/v1/orders", Some(&body), None).await;
+            let placed = self.client.request_once(Method::POST, "/api/v1/orders", Some(&body), None).await;
             let (status, order) = placed.expect("an answer");
             assert_eq!(status, StatusCode::CREATED, "{order}");
             let id = order["id"].as_i64().expect("an id");
             eventually("the order is cached", async || {
                 let path = format!("/api/v1/orders/{id}");
-                let read = self.client.once(Method::GET, &path, None, None).await;
+                let read = self.client.request_once(Method::GET, &path, None, None).await;
                 read.expect("an answer");
                 let key = format!("cache:order:{id}");
                 let exists = redis::cmd("EXISTS").arg(key).query_async::<bool>(&mut redis).await;
@@ -95,7 +95,7 @@ impl Shop {
     /// Asks the living replica, with the key or without, and reads: never older than the answer.
     async fn ask_and_read(&self, request: &Keyed, key: Option<&str>) -> StatusCode {
         let (status, answer) = request.send(&self.client, key).await.expect("an answer");
-        let read = self.client.once(Method::GET, &request.path(), None, None).await;
+        let read = self.client.request_once(Method::GET, &request.path(), None, None).await;
         let (read_status, read) = read.expect("an answer");
         let context = format!(
             "order {}: {} was answered {status} {answer}, then read {read_status} {read}",

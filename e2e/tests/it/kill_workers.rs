@@ -15,14 +15,14 @@ async fn every_version_is_recorded_once_while_workers_are_killed(broker: Broker)
     let clients = (0..CLIENTS).map(|client| {
         let url = api.url.clone();
         tokio::spawn(async move {
-            Client::login(&url, client + 1).await?.live_a_share(client, CLIENTS, ORDERS).await
+            Client::login(&url, client + 1).await?.complete_share(client, CLIENTS, ORDERS).await
         })
     });
     let mut load = tokio::spawn(try_join_all(clients));
     let mut workers = vec![system.worker().await, system.worker().await];
     let mut kills = 0;
     let outcomes = loop {
-        // A worker dies at a moment that nobody chose, while the load goes on.
+        // A worker dies at a random moment, while the load goes on.
         let life = Duration::from_millis(rand::rng().random_range(100..1500));
         if let Ok(ended) = tokio::time::timeout(life, &mut load).await {
             break ended.expect("the load ran").expect("every client ran");
@@ -35,7 +35,7 @@ async fn every_version_is_recorded_once_while_workers_are_killed(broker: Broker)
         outcome.expect("every request was answered");
     }
     assert!(kills > 0, "no worker was killed under load");
-    let verdict = system.settle(Duration::from_mins(3)).await;
+    let verdict = system.wait_until_consistent(Duration::from_mins(3)).await;
     assert_eq!(verdict.differences, Vec::<String>::new());
     assert_eq!((verdict.events, verdict.history), (3 * ORDERS, 3 * ORDERS));
     assert_eq!(verdict.orders, ORDERS - (ORDERS + 2) / 3);

@@ -16,7 +16,7 @@ const HEALED_WITHIN: Duration = Duration::from_mins(2);
 const CLIENTS: i64 = 2;
 /// So much of what is lost must have been in no worker's hands.
 const LOST: u64 = 200;
-/// The load goes on for so many orders after the loss.
+/// The load continues for this many orders after the loss.
 const AFTER: i64 = 200;
 
 async fn what_is_lost_under_load_is_repaired(broker: Broker) {
@@ -30,7 +30,7 @@ async fn what_is_lost_under_load_is_repaired(broker: Broker) {
             let shop = Client::login(&url, client + 1).await?;
             let mut seed = client;
             while lived.load(Ordering::SeqCst) < until.load(Ordering::SeqCst) {
-                shop.live_an_order(seed).await?;
+                shop.complete_order(seed).await?;
                 lived.fetch_add(1, Ordering::SeqCst);
                 seed += CLIENTS;
             }
@@ -57,7 +57,7 @@ async fn what_is_lost_under_load_is_repaired(broker: Broker) {
         outcome.expect("every request was answered");
     }
 
-    let verdict = system.settle(HEALED_WITHIN.saturating_sub(since.elapsed())).await;
+    let verdict = system.wait_until_consistent(HEALED_WITHIN.saturating_sub(since.elapsed())).await;
     let took = since.elapsed();
     assert_eq!(verdict.differences, Vec::<String>::new());
     assert_eq!(verdict.history, 3 * lived.load(Ordering::SeqCst));
@@ -90,7 +90,7 @@ async fn events_lost_with_the_whole_redis_are_repaired() {
     let api = system.api().await;
     let shop = Client::login(&api.url, 1).await.expect("logs in");
     for seed in 0..20 {
-        shop.live_an_order(seed).await.expect("the order lives");
+        shop.complete_order(seed).await.expect("the order lives");
     }
     testbed::eventually("the relay has published everything", async || {
         let mut redis = system.redis.connect().await;
@@ -101,7 +101,7 @@ async fn events_lost_with_the_whole_redis_are_repaired() {
     let mut redis = system.redis.connect().await;
     redis::cmd("FLUSHDB").exec_async(&mut redis).await.expect("the stream is gone");
     let _worker = system.worker().await;
-    let verdict = system.settle(HEALED_WITHIN).await;
+    let verdict = system.wait_until_consistent(HEALED_WITHIN).await;
     assert_eq!(verdict.differences, Vec::<String>::new());
     assert_eq!(verdict.history, 60);
     assert!(api.counted("events_repaired_total").await >= 60);

@@ -70,7 +70,7 @@ async fn redriving_twice_during_traffic(broker: Broker) {
     let api = system.api().await;
     let _workers = tokio::join!(system.worker(), system.worker());
     let shop = Client::login(&api.url, 1).await.expect("logs in");
-    let (pattern, _) = shop.live_an_order(0).await.expect("the order lives");
+    let (pattern, _) = shop.complete_order(0).await.expect("the order lives");
     let db = system.database.connect().await;
     set_aside(&db, pattern).await;
     let right = recorded(&db).await;
@@ -81,7 +81,7 @@ async fn redriving_twice_during_traffic(broker: Broker) {
         tokio::spawn(async move {
             let mut seed = 1;
             while !over.load(Ordering::SeqCst) {
-                shop.live_an_order(seed).await?;
+                shop.complete_order(seed).await?;
                 seed += 1;
             }
             anyhow::Ok(seed)

@@ -51,10 +51,12 @@ async fn one_trace_leads_from_the_request_to_each_handler_of_its_event() {
     let system = System::new(Broker::RedisStreams).await.with("OTEL_EXPORTER_OTLP_ENDPOINT", &url);
     let (api, worker) = (system.api().await, system.worker().await);
     let shop = Client::login(&api.url, 1).await.expect("logs in");
-    let (status, answer) =
-        shop.once(Method::POST, "/api/v1/orders", Some(&Client::order(1)), None).await.expect("an answer");
+    let (status, answer) = shop
+        .request_once(Method::POST, "/api/v1/orders", Some(&Client::order(1)), None)
+        .await
+        .expect("an answer");
     assert_eq!(status, 201, "{answer}");
-    system.settle(std::time::Duration::from_mins(1)).await;
+    system.wait_until_consistent(std::time::Duration::from_mins(1)).await;
     // The last spans are sent at the end of a process.
     worker.terminate().await;
     api.program.terminate().await;

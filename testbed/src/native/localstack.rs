@@ -40,7 +40,7 @@ pub async fn localstack(storage: &Storage) -> anyhow::Result<Server> {
     .await
 }
 
-/// The virtual environment with LocalStack, which is made first where it is missing. That takes a minute or two.
+/// The virtual environment with LocalStack, which is created first if it is missing. That takes a minute or two.
 pub async fn prepare_localstack() -> anyhow::Result<PathBuf> {
     let requirements = paths::workspace().join("localstack/requirements.txt");
     python::environment("LocalStack", &requirements, "set TESTBED_SQS_ENDPOINT to an SQS endpoint that runs")

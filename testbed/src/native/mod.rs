@@ -23,7 +23,7 @@ pub use postgres::{PACKAGE as POSTGRES, postgres, postgres_standby};
 pub use rabbitmq::{PACKAGE as RABBITMQ, RabbitMq, rabbitmq};
 pub use redis::{PACKAGE as REDIS, durable_redis, redis};
 
-/// How often a server is started again on another port, when somebody took the one that was just found free.
+/// How often a server is started again on another port, if another program took the one that was just found free.
 const ATTEMPTS: u32 = 3;
 
 /// Where a server keeps its data, and how much it does for it.
@@ -192,7 +192,7 @@ async fn start_on_a_free_port(folder: &Path, on_port: impl Fn(u16) -> Server) ->
                 fs::write(&remembered, port.to_string())?;
                 return Ok(server);
             }
-            // It listens with nobody else's help only when the port was free all the time.
+            // Another program may listen on the port by now.
             Err(error) if attempt == ATTEMPTS || crate::port::is_free(port) => return Err(error),
             Err(_) => (port, attempt) = (crate::free_port(), attempt + 1),
         }

@@ -37,7 +37,7 @@ pub const PACKAGE: Package = Package {
 /// Superuser, password and database. The server listens on loopback only.
 const NAME: &str = "orders";
 
-/// For data that nobody keeps: nothing is forced to the disk.
+/// For temporary data: nothing is forced to the disk.
 const FAST: &[&str] = &["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=400"];
 /// For data that is kept: the defaults of the server, which survive a power cut.
 const SAFE: &[&str] = &["max_connections=200"];

@@ -36,7 +36,7 @@ pub struct User {
 }
 
 impl Launch {
-    /// A program, found by `PATH` where it is only a name; its output is appended to `log`.
+    /// A program, found by `PATH` if it is only a name; its output is appended to `log`.
     pub fn new(program: impl AsRef<OsStr>, log: impl Into<PathBuf>) -> Self {
         Self { log: Some(log.into()), ..Self::on_terminal(program) }
     }

@@ -15,7 +15,7 @@ use crate::watchdog;
 pub use launch::{Launch, User};
 
 /// A process that does not react to its stop signal within this time is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The signal that stops a process in good order.
@@ -25,7 +25,7 @@ pub enum Stop {
     Term,
     /// SIGINT: PostgreSQL ends its sessions and writes a checkpoint.
     Int,
-    /// SIGQUIT: PostgreSQL ends at once, for data that nobody keeps.
+    /// SIGQUIT: PostgreSQL ends at once, for temporary data.
     Quit,
 }
 
@@ -96,13 +96,13 @@ impl Process {
     pub async fn terminate(mut self) -> anyhow::Result<ExitStatus> {
         self.signal(self.stop.signal());
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < STOP_TIMEOUT {
             if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             tokio::time::sleep(PAUSE).await;
         }
-        anyhow::bail!("{} did not stop within {PATIENCE:?} and was killed", self.name);
+        anyhow::bail!("{} did not stop within {STOP_TIMEOUT:?} and was killed", self.name);
     }
 
     /// SIGKILL to it and all that it started, at once, as a power cut would. Waits until it is gone.

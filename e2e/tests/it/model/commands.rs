@@ -1,4 +1,4 @@
-//! What is asked for, at random.
+//! Random requests.
 
 use proptest::prelude::*;
 use shared::domain::order::OrderStatus;

@@ -36,7 +36,7 @@ impl Modelled {
         self.entries.len()
     }
 
-    /// The status of the answer; the model has changed where it is a success, and says whether anything did.
+    /// The expected status. If it is a success the model has changed, and says whether anything did.
     pub(super) fn change(&mut self, change: &Change) -> (u16, bool) {
         let status = change.status.unwrap_or(self.status);
         if status != self.status && !self.status.may_become(status) {
