@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the checks: tools from Python's package index, which carry their programs.
 
 # install_tools FOLDER REQUIREMENTS: makes a virtual environment with exactly these packages, unless it is there.

@@ -1,4 +1,4 @@
-//! `api serve`, `api migrate`, `api openapi`.
+//! `api serve`, `api migrate`, `api openapi`, `api asyncapi`.
 
 use std::process::ExitCode;
 
@@ -37,6 +37,8 @@ enum Command {
     Migrate,
     /// Print the `OpenAPI` document.
     Openapi,
+    /// Print the `AsyncAPI` document.
+    Asyncapi,
 }
 
 /// Allocation is a good part of what a request costs, and the system's allocator serves several threads badly.
@@ -66,6 +68,10 @@ fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Openapi => {
             println!("{}", openapi::document().to_pretty_json()?);
+            Ok(())
+        }
+        Command::Asyncapi => {
+            println!("{:#}", openapi::asyncapi::document());
             Ok(())
         }
     }

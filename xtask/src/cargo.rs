@@ -8,10 +8,10 @@ use anyhow::ensure;
 use testbed::paths;
 use testbed::process::Launch;
 
-use crate::say::say;
+use crate::status::print_status;
 
 /// A cargo command in the workspace.
-pub(crate) fn command(args: &[&str]) -> Launch {
+pub(crate) fn in_workspace(args: &[&str]) -> Launch {
     Launch::on_terminal(program()).folder(paths::workspace()).args(args)
 }
 
@@ -21,19 +21,19 @@ pub(crate) fn program() -> OsString {
 }
 
 /// Runs it to its end. When this is dropped before, cargo and its compilers are killed.
-pub(crate) async fn run(command: &Launch) -> anyhow::Result<ExitStatus> {
+pub(crate) async fn run_command(command: &Launch) -> anyhow::Result<ExitStatus> {
     command.spawn()?.wait().await
 }
 
 /// Installs the program behind a command of cargo, such as `nextest`, if it is missing, and says so.
-pub(crate) async fn provide(tool: &str) -> anyhow::Result<()> {
-    let asked = Command::new(program()).args([tool, "--version"]).current_dir(paths::workspace()).output();
-    if asked.is_ok_and(|output| output.status.success()) {
+pub(crate) async fn install_tool(tool: &str) -> anyhow::Result<()> {
+    let found = Command::new(program()).args([tool, "--version"]).current_dir(paths::workspace()).output();
+    if found.is_ok_and(|output| output.status.success()) {
         return Ok(());
     }
     let package = format!("cargo-{tool}");
-    say(format!("{package} is missing, installing it: cargo install --locked {package}"));
-    let status = run(&command(&["install", "--locked", &package])).await?;
+    print_status(format!("{package} is missing, installing it: cargo install --locked {package}"));
+    let status = run_command(&in_workspace(&["install", "--locked", &package])).await?;
     ensure!(status.success(), "{package} could not be installed, see above");
     Ok(())
 }

@@ -2,21 +2,21 @@
 
 use std::process::ExitCode;
 
-use crate::say::say;
 use crate::settings;
+use crate::status::print_status;
 
 /// The keys of cached orders. Sessions, rate limits and the event stream live beside them and stay.
 const CACHED_ORDERS: &str = "cache:order:*";
 const PAGE: usize = 1000;
 
-pub(crate) async fn run() -> anyhow::Result<ExitCode> {
-    let removed = clear(&settings::running("REDIS_URL")?).await?;
-    say(format!("{removed} cached orders forgotten."));
+pub(crate) async fn clear_cache() -> anyhow::Result<ExitCode> {
+    let removed = remove_cached_orders(&settings::running_system("REDIS_URL")?).await?;
+    print_status(format!("{removed} cached orders forgotten."));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Removes every cached order, a page at a time, so that Redis goes on serving meanwhile.
-pub(crate) async fn clear(url: &str) -> anyhow::Result<u64> {
+pub(crate) async fn remove_cached_orders(url: &str) -> anyhow::Result<u64> {
     let mut redis = testbed::connect_redis(url).await?;
     let (mut cursor, mut removed) = (0_u64, 0_u64);
     loop {

@@ -10,9 +10,9 @@ use testbed::native::Storage;
 use testbed::process::Launch;
 use testbed::{paths, source};
 
-use crate::say::say;
+use crate::status::print_status;
 use crate::system::{self, Role, System};
-use crate::{cargo, needs};
+use crate::{cargo, requirements};
 
 /// What is fuzzed: one file each in `fuzz/fuzz_targets`.
 const TARGETS: [&str; 6] = ["bodies", "queries", "headers", "tokens", "events", CACHE];
@@ -35,42 +35,45 @@ pub(crate) struct Args {
     seconds: u32,
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    system::throwaway(async |system| fuzz(system, &args).await).await
+pub(crate) async fn run_fuzzing(args: Args) -> anyhow::Result<ExitCode> {
+    system::with_temporary_servers(async |system| fuzz_targets(system, &args).await).await
 }
 
-async fn fuzz(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
-    needs::for_fuzzing().await?;
-    cargo::provide("fuzz").await?;
-    say("Building the fuzz targets; the first build takes minutes.");
+async fn fuzz_targets(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
+    requirements::install_for_fuzzing().await?;
+    cargo::install_tool("fuzz").await?;
+    print_status("Building the fuzz targets; the first build takes minutes.");
     // The macros of the dependencies are there already.
     let folder = paths::workspace().join("target");
-    let build =
-        cargo::command(&["fuzz", "build"]).args(BUILD).arg("--target-dir").arg(&folder).args(&args.target);
-    ensure!(cargo::run(&build).await?.success(), "the fuzz targets do not compile, see above");
+    let build = cargo::in_workspace(&["fuzz", "build"])
+        .args(BUILD)
+        .arg("--target-dir")
+        .arg(&folder)
+        .args(&args.target);
+    ensure!(cargo::run_command(&build).await?.success(), "the fuzz targets do not compile, see above");
 
     let queue: VecDeque<&str> = args.target.as_deref().map_or(TARGETS.into(), |target| [target].into());
     // Always one of its own: the target empties it again and again.
     let redis = if queue.contains(&CACHE) {
         let server = source::redis(None, &Storage::Throwaway);
-        Some(system.serve(Role::Redis, "Redis", server).await?.url)
+        Some(system.start_server(Role::Redis, "Redis", server).await?.url)
     } else {
         None
     };
     let found = Mutex::new(0);
     let queue = Mutex::new(queue);
-    let lane = async || {
+    let fuzz_queued = async || {
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(target) = next else { return anyhow::Ok(()) };
-            if let Err(error) = one(target, args.seconds, redis.as_deref()).await {
-                say(format!("{target}: {error:#}"));
+            if let Err(error) = fuzz_target(target, args.seconds, redis.as_deref()).await {
+                print_status(format!("{target}: {error:#}"));
                 *found.lock().unwrap_or_else(PoisonError::into_inner) += 1;
             }
         }
     };
     // Two side by side.
-    tokio::try_join!(lane(), lane())?;
+    tokio::try_join!(fuzz_queued(), fuzz_queued())?;
     match *found.lock().unwrap_or_else(PoisonError::into_inner) {
         0 => Ok(ExitCode::SUCCESS),
         targets => bail!("{targets} of the fuzz targets found something, see above"),
@@ -78,7 +81,7 @@ async fn fuzz(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs one target from its corpus. What it adds to the corpus goes into the target folder, not into git.
-async fn one(target: &str, seconds: u32, redis: Option<&str>) -> anyhow::Result<()> {
+async fn fuzz_target(target: &str, seconds: u32, redis: Option<&str>) -> anyhow::Result<()> {
     let fresh = paths::workspace().join("target/fuzz").join(target);
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let log = paths::data().join("logs").join(format!("fuzz-{target}.log"));
@@ -103,6 +106,6 @@ async fn one(target: &str, seconds: u32, redis: Option<&str>) -> anyhow::Result<
         bail!("something was found, the whole log is {}\n{}", log.display(), end.join("\n"));
     }
     let summary = output.lines().rfind(|line| line.contains("DONE")).unwrap_or("nothing was run");
-    say(format!("{target}: nothing found. {summary}"));
+    print_status(format!("{target}: nothing found. {summary}"));
     Ok(())
 }

@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use testbed::{paths, watchdog};
 
-use crate::say::say;
+use crate::status::print_status;
 
-/// How long the servers of an `up` that was killed may take to stop.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long the servers of a killed `up` can take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Takes the lock on `.data/`, which lasts as long as this process and the servers it starts: the watchdog that
 /// stops them when this process is killed shares it. A file left behind therefore means nothing.
-pub(crate) async fn take() -> anyhow::Result<File> {
+pub(crate) async fn acquire() -> anyhow::Result<File> {
     fs::create_dir_all(paths::data()).context("cannot create .data")?;
     let path = paths::data().join("lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = options.with_context(|| format!("cannot open {}", path.display()))?;
     let start = Instant::now();
-    let mut told = false;
+    let mut reported = false;
     while file.try_lock().is_err() {
         let mut owner = String::new();
         file.rewind()?;
@@ -29,11 +29,11 @@ pub(crate) async fn take() -> anyhow::Result<File> {
         let owner = owner.trim();
         if Path::new("/proc/self").exists()
             && !Path::new("/proc").join(owner).exists()
-            && start.elapsed() < PATIENCE
+            && start.elapsed() < STOP_TIMEOUT
         {
-            if !told {
-                say("The previous `up` was killed; waiting for its servers to stop.");
-                told = true;
+            if !reported {
+                print_status("The previous `up` was killed; waiting for its servers to stop.");
+                reported = true;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;

@@ -7,16 +7,17 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod cargo;
 mod clear_cache;
+mod documents;
 mod fuzz;
 mod lock;
-mod needs;
 mod postman;
 mod prepare;
+mod requirements;
 mod reset_db;
-mod say;
 mod seed_data;
 mod settings;
 mod signals;
+mod status;
 mod system;
 mod test;
 mod up;
@@ -47,29 +48,32 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Put open-loop load of a realistic mix on a system, and check its history
     Load(bench::LoadArgs),
-    /// Raise the load until something gives, and see that the system sheds the rest and recovers
+    /// Raise the load until something fails, and see that the system sheds the rest and recovers
     Stress(bench::StressArgs),
-    /// Renew the Postman collection in `docs` from the document that the API serves
-    Postman,
+    /// Renew the generated files in `docs`: the descriptions of the API and its events, and the Postman collection
+    #[command(alias = "postman")]
+    Documents,
     /// Renew `.sqlx`, what a build without a database checks its queries against
-    Prepare,
+    Prepare(prepare::Args),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Up(args) => Box::pin(up::run(args)).await,
-        Command::Test(args) => Box::pin(test::run(args)).await,
-        Command::Fuzz(args) => Box::pin(fuzz::run(args)).await,
-        Command::ResetDb => Box::pin(reset_db::run()).await,
-        Command::SeedData(args) => Box::pin(seed_data::run(args)).await,
-        Command::ClearCache => Box::pin(clear_cache::run()).await,
-        Command::Bench(args) => Box::pin(bench::run(needs::for_bench(&args))).await,
-        Command::Load(bench::LoadArgs { place, .. }) | Command::Stress(bench::StressArgs { place, .. }) => {
-            Box::pin(bench::run(needs::for_load(&place))).await
+        Command::Up(args) => Box::pin(up::run_up(args)).await,
+        Command::Test(args) => Box::pin(test::run_tests(args)).await,
+        Command::Fuzz(args) => Box::pin(fuzz::run_fuzzing(args)).await,
+        Command::ResetDb => Box::pin(reset_db::reset_db()).await,
+        Command::SeedData(args) => Box::pin(seed_data::seed_data(args)).await,
+        Command::ClearCache => Box::pin(clear_cache::clear_cache()).await,
+        Command::Bench(args) => {
+            Box::pin(bench::run_bench_program(requirements::install_for_bench(&args))).await
         }
-        Command::Postman => Box::pin(postman::run()).await,
-        Command::Prepare => Box::pin(prepare::run()).await,
+        Command::Load(bench::LoadArgs { place, .. }) | Command::Stress(bench::StressArgs { place, .. }) => {
+            Box::pin(bench::run_bench_program(requirements::install_for_load(&place))).await
+        }
+        Command::Documents => Box::pin(documents::write_documents()).await,
+        Command::Prepare(args) => Box::pin(prepare::run_prepare(args)).await,
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

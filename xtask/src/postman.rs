@@ -1,17 +1,7 @@
-//! `cargo xtask postman`.
+//! The Postman collection, derived from the OpenAPI document.
 
-use std::fs;
-use std::process::{Command, ExitCode, Stdio};
-
-use anyhow::{Context, ensure};
 use serde_json::{Map, Value, json};
-use testbed::paths;
 
-use crate::cargo;
-use crate::say::say;
-
-/// Where the collection is kept.
-const FILE: &str = "docs/orders.postman_collection.json";
 const SCHEMA: &str = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json";
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -45,30 +35,14 @@ const FOLDERS: [(&str, &[&str]); 3] = [
     ("health", &[]),
 ];
 
-/// Writes the collection anew from the document that the API serves.
-pub(crate) async fn run() -> anyhow::Result<ExitCode> {
-    let status = cargo::run(&cargo::command(&["build", "--bin", "api"])).await?;
-    ensure!(status.success(), "the API does not compile, see above");
-    let api = cargo::binaries(false)?.join("api");
-    let printed = Command::new(&api).arg("openapi").stdin(Stdio::null()).output();
-    let printed = printed.with_context(|| format!("cannot run {}", api.display()))?;
-    ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-    let document = serde_json::from_slice(&printed.stdout).context("the document is not JSON")?;
-
-    let file = paths::workspace().join(FILE);
-    let text = serde_json::to_string_pretty(&collection(&document))?;
-    fs::write(&file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
-    say(format!("The collection is in {FILE}: commit it."));
-    Ok(ExitCode::SUCCESS)
-}
-
-fn collection(document: &Value) -> Value {
+/// The collection for an OpenAPI document.
+pub(crate) fn collection(document: &Value) -> Value {
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().into_iter().flatten() {
         operations.extend(
-            METHODS
-                .iter()
-                .filter_map(|method| Some(Operation { document, path, method, told: item.get(method)? })),
+            METHODS.iter().filter_map(|method| {
+                Some(Operation { document, path, method, definition: item.get(method)? })
+            }),
         );
     }
     let folders: Vec<Value> =
@@ -89,14 +63,15 @@ fn collection(document: &Value) -> Value {
 
 fn folder(document: &Value, operations: &[Operation<'_>], tag: &str, order: &[&str]) -> Value {
     let mut inside: Vec<&Operation<'_>> =
-        operations.iter().filter(|operation| operation.told["tags"][0] == tag).collect();
+        operations.iter().filter(|operation| operation.definition["tags"][0] == tag).collect();
     inside.sort_by_key(|operation| {
-        order.iter().position(|id| operation.told["operationId"] == *id).unwrap_or(order.len())
+        order.iter().position(|id| operation.definition["operationId"] == *id).unwrap_or(order.len())
     });
-    let told = document["tags"].as_array().into_iter().flatten().find(|told| told["name"] == tag);
+    let definition =
+        document["tags"].as_array().into_iter().flatten().find(|definition| definition["name"] == tag);
     json!({
         "name": tag,
-        "description": told.map_or(&Value::Null, |told| &told["description"]),
+        "description": definition.map_or(&Value::Null, |definition| &definition["description"]),
         "item": inside.into_iter().map(Operation::item).collect::<Vec<Value>>(),
     })
 }
@@ -106,12 +81,12 @@ struct Operation<'a> {
     document: &'a Value,
     path: &'a str,
     method: &'a str,
-    told: &'a Value,
+    definition: &'a Value,
 }
 
 impl Operation<'_> {
     fn item(&self) -> Value {
-        let summary = self.told["summary"].as_str().unwrap_or(self.path);
+        let summary = self.definition["summary"].as_str().unwrap_or(self.path);
         let summary = summary.split_once(". ").map_or(summary, |(first, _)| first).trim_end_matches('.');
         let method = self.method.to_uppercase();
         let name = if matches!(self.method, "put" | "patch") {
@@ -123,17 +98,17 @@ impl Operation<'_> {
             "method": method,
             "url": self.url(),
             "header": self.headers(),
-            "description": self.told["description"].as_str().unwrap_or_default(),
+            "description": self.definition["description"].as_str().unwrap_or_default(),
         });
         if let Some(body) = self.body() {
             request["body"] = json!({"mode": "raw", "raw": body, "options": {"raw": {"language": "json"}}});
         }
         // An empty requirement: no token is needed.
-        if self.told["security"] == json!([{}]) {
+        if self.definition["security"] == json!([{}]) {
             request["auth"] = json!({"type": "noauth"});
         }
         let mut events = vec![script("test", &self.tests())];
-        if self.told["operationId"] == "register" {
+        if self.definition["operationId"] == "register" {
             let fresh =
                 r#"pm.collectionVariables.set("email", pm.variables.replaceIn("{{$guid}}@example.com"));"#;
             events.push(script("prerequest", &[fresh.to_owned()]));
@@ -173,16 +148,16 @@ impl Operation<'_> {
     }
 
     fn parameters(&self, place: &str) -> impl Iterator<Item = &Value> {
-        let all = self.told["parameters"].as_array().into_iter().flatten();
+        let all = self.definition["parameters"].as_array().into_iter().flatten();
         all.filter(move |parameter| parameter["in"] == place)
     }
 
     fn schema(&self) -> Option<&Value> {
-        let schema = &self.told["requestBody"]["content"]["application/json"]["schema"];
+        let schema = &self.definition["requestBody"]["content"]["application/json"]["schema"];
         self.document.pointer(schema["$ref"].as_str()?.trim_start_matches('#'))
     }
 
-    /// The example, with variables where there are some of the same name.
+    /// The example, with variables if there are some of the same name.
     fn body(&self) -> Option<String> {
         let schema = self.schema()?;
         let mut body: Map<String, Value> = schema["example"].as_object().cloned().unwrap_or_default();
@@ -203,19 +178,19 @@ impl Operation<'_> {
         Some(numbers.iter().fold(text, |text, place| text.replace(&format!("\"{place}\""), place)))
     }
 
-    /// What is checked of the answer and kept of it.
+    /// The checks of the response, and which of its members are kept.
     fn tests(&self) -> Vec<String> {
-        let answers = self.told["responses"].as_object().into_iter().flatten();
+        let responses = self.definition["responses"].as_object().into_iter().flatten();
         let good: Vec<&str> =
-            answers.map(|(status, _)| status.as_str()).filter(|status| status.starts_with('2')).collect();
+            responses.map(|(status, _)| status.as_str()).filter(|status| status.starts_with('2')).collect();
         let mut lines = vec![format!(
             "pm.test(\"it succeeds\", () => pm.expect(pm.response.code).to.be.oneOf([{}]));",
             good.join(", ")
         )];
-        let answered = good.first().map_or(&Value::Null, |status| {
-            &self.told["responses"][*status]["content"]["application/json"]["schema"]["$ref"]
+        let returned = good.first().map_or(&Value::Null, |status| {
+            &self.definition["responses"][*status]["content"]["application/json"]["schema"]["$ref"]
         });
-        let kept: &[(&str, &str)] = match answered.as_str() {
+        let kept: &[(&str, &str)] = match returned.as_str() {
             Some("#/components/schemas/TokenPair") => {
                 &[("access_token", "accessToken"), ("refresh_token", "refreshToken")]
             }

@@ -1,4 +1,4 @@
-//! What commands need on this machine. It is installed before anything is built, or all that is missing is named.
+//! Installs what commands need on this machine before anything is built, or lists everything that is missing.
 
 use testbed::install::{CURL, CXX, Need, PGBENCH, WRK, provide};
 use testbed::native::{PGBOUNCER, POSTGRES, RABBITMQ, REDIS};
@@ -6,14 +6,14 @@ use testbed::native::{PGBOUNCER, POSTGRES, RABBITMQ, REDIS};
 use crate::bench::{BenchArgs, Choice, Place};
 
 /// For the tests. Servers are needed even if others are given by their addresses: some tests start their own.
-pub(crate) async fn for_tests(with_python: bool) -> anyhow::Result<()> {
+pub(crate) async fn install_for_tests(with_python: bool) -> anyhow::Result<()> {
     let programs = [&POSTGRES, &PGBOUNCER, &REDIS, &RABBITMQ, &CURL, &PGBENCH, &WRK].map(Need::Program);
     let python = with_python.then_some(Need::Python);
     provide(&programs.into_iter().chain(python).collect::<Vec<_>>()).await
 }
 
 /// For the cases of the bench, and for its comparison of brokers.
-pub(crate) async fn for_bench(args: &BenchArgs) -> anyhow::Result<()> {
+pub(crate) async fn install_for_bench(args: &BenchArgs) -> anyhow::Result<()> {
     let mut needs = [&POSTGRES, &REDIS, &PGBENCH, &WRK].map(Need::Program).to_vec();
     if args.cases.contains(&Choice::Scale) {
         needs.extend([Need::Program(&RABBITMQ), Need::Python]);
@@ -21,8 +21,8 @@ pub(crate) async fn for_bench(args: &BenchArgs) -> anyhow::Result<()> {
     provide(&needs).await
 }
 
-/// For a load, which starts a system of its own unless it is told of one.
-pub(crate) async fn for_load(place: &Place) -> anyhow::Result<()> {
+/// For a load, which starts a system of its own unless the address of one is given.
+pub(crate) async fn install_for_load(place: &Place) -> anyhow::Result<()> {
     if place.url.is_some() {
         return Ok(());
     }
@@ -30,6 +30,6 @@ pub(crate) async fn for_load(place: &Place) -> anyhow::Result<()> {
 }
 
 /// For the fuzz targets.
-pub(crate) async fn for_fuzzing() -> anyhow::Result<()> {
+pub(crate) async fn install_for_fuzzing() -> anyhow::Result<()> {
     provide(&[Need::Program(&CXX)]).await
 }

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::say::say;
+use crate::status::print_status;
 use crate::{clear_cache, settings};
 
-/// What is not data: the migrations that were applied, and the relay's place in the log, which stays right.
+/// Not data: the applied migrations, and the position of the relay in the log, which stays valid.
 const KEPT: &[&str] = &["_sqlx_migrations", "relay"];
 
-pub(crate) async fn run() -> anyhow::Result<ExitCode> {
-    let database = settings::running("DATABASE_URL")?;
-    let redis = settings::running("REDIS_URL")?;
+pub(crate) async fn reset_db() -> anyhow::Result<ExitCode> {
+    let database = settings::running_system("DATABASE_URL")?;
+    let redis = settings::running_system("REDIS_URL")?;
     testbed::migrate(&database).await?;
     let mut connection = PgConnection::connect(&database)
         .await
@@ -26,7 +26,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     .fetch_all(&mut connection)
     .await?;
 
-    // Ids go on from where they are: a running API holds a block of them already.
+    // Ids continue: a running API holds a block of them already.
     let mut transaction = connection.begin().await?;
     sqlx::raw_sql("SET LOCAL lock_timeout = '20s'").execute(&mut *transaction).await?;
     sqlx::raw_sql(AssertSqlSafe(format!("TRUNCATE {}", tables.join(", "))))
@@ -35,7 +35,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
         .context("the tables are in use")?;
     transaction.commit().await?;
     // After the rows are gone, as a read in between would cache one of them again.
-    clear_cache::clear(&redis).await?;
-    say("The database and the cache are empty.");
+    clear_cache::remove_cached_orders(&redis).await?;
+    print_status("The database and the cache are empty.");
     Ok(ExitCode::SUCCESS)
 }

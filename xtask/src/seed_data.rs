@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use testbed::http::Client;
 use tokio::task::JoinSet;
 
-use crate::say::say;
 use crate::settings;
+use crate::status::print_status;
 
-/// So many clients create orders side by side: enough to keep the commits of the API shared, few enough for a laptop.
+/// Clients that create orders side by side: enough to keep the commits of the API shared, few enough for a laptop.
 const CLIENTS: u64 = 64;
 /// Customers are numbered from here, apart from the 123 of the examples.
 const FIRST_CUSTOMER: u64 = 1000;
-/// A customer has so many orders on average.
+/// Orders per customer, on average.
 const ORDERS_A_CUSTOMER: u64 = 10;
 /// The products of the catalogue that orders are made up from.
 const PRODUCTS: u64 = 500;
@@ -35,8 +35,8 @@ pub(crate) struct Args {
 
 /// Orders are created through the API, so that they have their events, their history and their cache entries as any
 /// other order has.
-pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let api = settings::running("API_URL")?;
+pub(crate) async fn seed_data(args: Args) -> anyhow::Result<ExitCode> {
+    let api = settings::running_system("API_URL")?;
     let token = admin_token(&api).await?;
     let style =
         ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} orders, {per_sec}, {eta} left")?;
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         clients.spawn(async move {
             let mut seeder = Seeder::new(&api, &token, customers, client).await?;
             while next.fetch_add(1, Ordering::Relaxed) < args.orders {
-                seeder.order().await?;
+                seeder.create_order().await?;
                 bar.inc(1);
             }
             anyhow::Ok(())
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         done??;
     }
     bar.finish();
-    say(format!("{} orders created; the workers write their history.", args.orders));
+    print_status(format!("{} orders created; the workers write their history.", args.orders));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,11 +67,11 @@ async fn admin_token(api: &str) -> anyhow::Result<String> {
     let body = json!({"customer_id": 1, "role": "admin"}).to_string();
     let mut client =
         Client::connect(api).await.context("the API does not run: start it by `cargo xtask up`")?;
-    let answer = client.send("POST", "/api/v1/auth/login-test", &[], Some(&body)).await?;
-    ensure!(answer.status != 404, "the API runs without DEBUG=true, and only with it lets test data in");
-    ensure!(answer.is_success(), "the API answers {} to the test login: {}", answer.status, answer.body);
-    let pair: Value = serde_json::from_str(&answer.body)?;
-    Ok(pair["accessToken"].as_str().context("the test login gives no token")?.to_owned())
+    let response = client.send("POST", "/api/v1/auth/login-test", &[], Some(&body)).await?;
+    ensure!(response.status != 404, "the API runs without DEBUG=true, and only with it lets test data in");
+    ensure!(response.is_success(), "the test login returned {}: {}", response.status, response.body);
+    let pair: Value = serde_json::from_str(&response.body)?;
+    Ok(pair["accessToken"].as_str().context("the test login returned no token")?.to_owned())
 }
 
 /// One client that makes up orders.
@@ -94,11 +94,11 @@ impl Seeder {
     }
 
     /// Creates an order and takes it some way along its life.
-    async fn order(&mut self) -> anyhow::Result<()> {
-        let order = self.make_up();
+    async fn create_order(&mut self) -> anyhow::Result<()> {
+        let order = self.random_order();
         let created = self.send("POST", "/api/v1/orders", &order).await?;
         let id = created["id"].as_u64().context("the new order has no id")?;
-        for status in self.life() {
+        for status in self.later_statuses() {
             self.send("PATCH", &format!("/api/v1/orders/{id}"), &json!({"status": status})).await?;
         }
         Ok(())
@@ -106,13 +106,13 @@ impl Seeder {
 
     async fn send(&mut self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
         let headers = [("Authorization", self.authorization.as_str())];
-        let answer = self.client.send(method, path, &headers, Some(&body.to_string())).await?;
-        ensure!(answer.is_success(), "{method} {path} answers {}: {}", answer.status, answer.body);
-        Ok(serde_json::from_str(&answer.body)?)
+        let response = self.client.send(method, path, &headers, Some(&body.to_string())).await?;
+        ensure!(response.is_success(), "{method} {path} returned {}: {}", response.status, response.body);
+        Ok(serde_json::from_str(&response.body)?)
     }
 
     /// Mostly a few lines of a few pieces, as in a shop; a product has one price.
-    fn make_up(&mut self) -> Value {
+    fn random_order(&mut self) -> Value {
         let lines: Vec<Value> = (0..self.random.random_range(1..=5))
             .map(|_| {
                 let product = self.random.random_range(0..PRODUCTS);
@@ -132,7 +132,7 @@ impl Seeder {
     }
 
     /// The statuses that follow: a fifth of the orders is still pending, and one in ten is cancelled.
-    fn life(&mut self) -> &'static [&'static str] {
+    fn later_statuses(&mut self) -> &'static [&'static str] {
         match self.random.random_range(0..10) {
             0..2 => &[],
             2..4 => &["CONFIRMED"],

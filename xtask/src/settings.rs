@@ -1,4 +1,4 @@
-//! `.data/env`, where a running system says how to reach it, and the secret it keeps.
+//! `.data/env`, where a running system records its addresses, and the secret that signs tokens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,28 +21,28 @@ pub(crate) fn file() -> PathBuf {
     paths::data().join("env")
 }
 
-/// What the last `up` wrote; empty where there was none.
-pub(crate) fn read() -> Variables {
+/// What the last `up` wrote; empty if there was none.
+pub(crate) fn read_variables() -> Variables {
     let text = fs::read_to_string(file()).unwrap_or_default();
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Tells shells and the other commands how to reach the system.
-pub(crate) fn write(variables: &Variables) -> anyhow::Result<()> {
+/// Records the addresses of the system for shells and the other commands.
+pub(crate) fn write_variables(variables: &Variables) -> anyhow::Result<()> {
     let lines: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     write_private(&file(), &lines.concat())
 }
 
-/// A server address from the environment that somebody else runs. What `up` itself wrote is left out, as a shell
+/// The address of a server that was not started here, from the environment. What `up` itself wrote is ignored, as a shell
 /// that has sourced `.data/env` must not keep the next `up` from starting its own servers.
-pub(crate) fn given(name: &str) -> Option<String> {
-    testbed::setting(name).filter(|value| read().get(name) != Some(value))
+pub(crate) fn foreign_server(name: &str) -> Option<String> {
+    testbed::setting(name).filter(|value| read_variables().get(name) != Some(value))
 }
 
 /// An address of the running system: from the environment, else as `up` wrote it.
-pub(crate) fn running(name: &str) -> anyhow::Result<String> {
-    testbed::setting(name).or_else(|| read().remove(name)).with_context(|| {
+pub(crate) fn running_system(name: &str) -> anyhow::Result<String> {
+    testbed::setting(name).or_else(|| read_variables().remove(name)).with_context(|| {
         format!("no system is known here: start it by `cargo xtask up`, or set {name} to one that runs")
     })
 }

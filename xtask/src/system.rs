@@ -8,17 +8,17 @@ use anyhow::bail;
 use testbed::source::Service;
 use testbed::{Program, ProgramBuilder};
 
-use crate::say::say;
 use crate::signals::Signals;
+use crate::status::print_status;
 
-/// What runs, in the order in which it was started. Shared by the steps that start things side by side, so that one
-/// that is abandoned half-way leaves the others' servers to be stopped.
+/// Everything that runs, in the order in which it was started. Steps that run side by side share it: if one of them fails,
+/// the servers that the others have started are still stopped.
 #[derive(Debug, Default)]
 pub(crate) struct System {
-    running: Mutex<Vec<Part>>,
+    running: Mutex<Vec<Component>>,
 }
 
-/// What something is for. The order is that of stopping: first whoever takes in work, last where it is kept.
+/// What something is for. They stop in this order: first what accepts work, last what stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     Api,
@@ -30,14 +30,14 @@ pub(crate) enum Role {
 
 /// Something that runs.
 #[derive(Debug)]
-struct Part {
+struct Component {
     role: Role,
     title: String,
-    what: What,
+    kind: ComponentKind,
 }
 
 #[derive(Debug)]
-enum What {
+enum ComponentKind {
     Server(Box<Service>),
     Program(Box<Running>),
 }
@@ -59,8 +59,8 @@ pub(crate) struct Address {
     pub(crate) management_url: Option<String>,
 }
 
-/// Does `work` with servers that are thrown away when it ends, or at Ctrl-C.
-pub(crate) async fn throwaway(
+/// Calls `work` with servers that are discarded when it ends, or at Ctrl-C.
+pub(crate) async fn with_temporary_servers(
     work: impl AsyncFnOnce(&System) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
@@ -70,16 +70,16 @@ pub(crate) async fn throwaway(
         () = signals.recv() => Ok(ExitCode::FAILURE),
     };
     tokio::select! {
-        () = system.discard() => {}
-        // Asked twice: the watchdog ends what is left.
+        () = system.discard_servers() => {}
+        // At a second Ctrl-C the watchdog ends what is left.
         () = signals.recv() => {}
     }
     outcome
 }
 
 impl System {
-    /// Starts a server and says so.
-    pub(crate) async fn serve(
+    /// Starts a server and reports its address.
+    pub(crate) async fn start_server(
         &self,
         role: Role,
         title: &str,
@@ -92,13 +92,13 @@ impl System {
             management_url: service.management_url().map(str::to_owned),
         };
         let took = start.elapsed().as_secs_f32();
-        say(format!("     {title} is up after {took:.1} s: {}, {}", service.origin(), address.url));
-        self.keep(role, title, What::Server(Box::new(service)));
+        print_status(format!("     {title} is up after {took:.1} s: {}, {}", service.origin(), address.url));
+        self.keep(role, title, ComponentKind::Server(Box::new(service)));
         Ok(address)
     }
 
     /// Starts a program and waits until it answers at `ready`.
-    pub(crate) async fn run(
+    pub(crate) async fn start_program(
         &self,
         role: Role,
         title: &str,
@@ -107,77 +107,80 @@ impl System {
     ) -> anyhow::Result<()> {
         let mut program = launch.clone().start()?;
         program.ready(ready).await?;
-        say(format!("     {title} is ready (process {})", program.id()));
+        print_status(format!("     {title} is ready (process {})", program.id()));
         let running = Running { program, launch, ready: ready.to_owned() };
-        self.keep(role, title, What::Program(Box::new(running)));
+        self.keep(role, title, ComponentKind::Program(Box::new(running)));
         Ok(())
     }
 
-    /// Starts programs again that end although nobody has stopped them, as whoever runs them elsewhere would; nothing is
-    /// lost meanwhile. Fails where a server ends, or a program does not come up again.
-    pub(crate) async fn attend(&self) -> anyhow::Result<()> {
+    /// Restarts programs that end unexpectedly, as a supervisor in production would. Fails if a server ends, or if a program
+    /// does not become ready again.
+    pub(crate) async fn supervise(&self) -> anyhow::Result<()> {
         loop {
             if let Some((role, title, running)) = self.next_to_start_again()? {
-                self.run(role, &title, running.launch, &running.ready).await?;
+                self.start_program(role, &title, running.launch, &running.ready).await?;
             } else {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
 
-    /// Takes out a program that has ended, and says so.
+    /// Removes a program that has ended, and reports it.
     fn next_to_start_again(&self) -> anyhow::Result<Option<(Role, String, Running)>> {
-        let mut parts = self.lock();
+        let mut components = self.lock();
         let mut ended = None;
-        for (index, part) in parts.iter_mut().enumerate() {
-            match &mut part.what {
-                What::Server(service) if service.has_failed() => {
-                    bail!("{} has ended unexpectedly", part.title)
+        for (index, component) in components.iter_mut().enumerate() {
+            match &mut component.kind {
+                ComponentKind::Server(service) if service.has_failed() => {
+                    bail!("{} has ended unexpectedly", component.title)
                 }
-                What::Program(running) => {
+                ComponentKind::Program(running) => {
                     if let Some(status) = running.program.ended() {
-                        say(format!("     {} has ended ({status}) and is started again", part.title));
+                        print_status(format!(
+                            "     {} has ended ({status}) and is started again",
+                            component.title
+                        ));
                         ended = Some(index);
                         break;
                     }
                 }
-                What::Server(_) => {}
+                ComponentKind::Server(_) => {}
             }
         }
-        Ok(ended.map(|index| parts.remove(index)).and_then(|part| match part.what {
-            What::Program(running) => Some((part.role, part.title, *running)),
-            What::Server(_) => None,
+        Ok(ended.map(|index| components.remove(index)).and_then(|component| match component.kind {
+            ComponentKind::Program(running) => Some((component.role, component.title, *running)),
+            ComponentKind::Server(_) => None,
         }))
     }
 
-    /// Ends everything at once, where nothing is kept.
-    pub(crate) async fn discard(&self) {
-        let parts = std::mem::take(&mut *self.lock());
-        for part in parts {
-            if let What::Server(service) = part.what
+    /// Ends all servers at once; their data is thrown away.
+    pub(crate) async fn discard_servers(&self) {
+        let components = std::mem::take(&mut *self.lock());
+        for component in components {
+            if let ComponentKind::Server(service) = component.kind
                 && let Err(error) = service.discard().await
             {
-                say(format!("{}: {error:#}", part.title));
+                print_status(format!("{}: {error:#}", component.title));
             }
         }
     }
 
-    /// Stops everything in the order of roles, and says so.
-    pub(crate) async fn stop(&self) {
+    /// Stops everything in the order of roles, and reports each.
+    pub(crate) async fn stop_all(&self) {
         // Taken out one by one: what is left when this is abandoned is the watchdog's.
-        while let Some(Part { title, what, .. }) = self.next_to_stop() {
-            let stopped = match what {
-                What::Server(service) => service.stop().await,
-                What::Program(running) => running.program.stop().await.map(|_| ()),
+        while let Some(Component { title, kind, .. }) = self.next_to_stop() {
+            let stopped = match kind {
+                ComponentKind::Server(service) => service.stop().await,
+                ComponentKind::Program(running) => running.program.stop().await.map(|_| ()),
             };
             match stopped {
-                Ok(()) => say(format!("     {title} has stopped")),
-                Err(error) => say(format!("     {title}: {error:#}")),
+                Ok(()) => print_status(format!("     {title} has stopped")),
+                Err(error) => print_status(format!("     {title}: {error:#}")),
             }
         }
     }
 
-    fn next_to_stop(&self) -> Option<Part> {
+    fn next_to_stop(&self) -> Option<Component> {
         let mut running = self.lock();
         let next = (0..running.len()).min_by_key(|index| running[*index].role)?;
         Some(running.remove(next))
@@ -188,11 +191,11 @@ impl System {
         self.lock().is_empty()
     }
 
-    fn keep(&self, role: Role, title: &str, what: What) {
-        self.lock().push(Part { role, title: title.to_owned(), what });
+    fn keep(&self, role: Role, title: &str, kind: ComponentKind) {
+        self.lock().push(Component { role, title: title.to_owned(), kind });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Part>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Component>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,9 +7,9 @@ use anyhow::{Context, bail, ensure};
 use testbed::native::Storage;
 use testbed::{Program, ProgramBuilder, paths, port, source};
 
-use crate::say::say;
 use crate::settings::Variables;
 use crate::signals::Signals;
+use crate::status::print_status;
 use crate::system::{Role, System};
 use crate::{cargo, lock, settings};
 
@@ -45,74 +45,78 @@ enum Events {
     Rabbitmq,
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run_up(args: Args) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let _lock = lock::take().await?;
+    let _lock = lock::acquire().await?;
     let system = System::default();
     let outcome = tokio::select! {
-        outcome = up(&system, &args) => outcome,
+        outcome = start_and_supervise(&system, &args) => outcome,
         () = signals.recv() => Ok(()),
     };
     if !system.is_empty() {
-        say("\nStopping; the data stays in .data");
+        print_status("\nStopping; the data stays in .data");
     }
     tokio::select! {
-        () = system.stop() => {}
-        // Asked twice: the watchdog ends what is left, as it would were we killed.
-        () = signals.recv() => say("Stopping at once"),
+        () = system.stop_all() => {}
+        // At a second Ctrl-C the watchdog ends what is left, as if this process had been killed.
+        () = signals.recv() => print_status("Stopping at once"),
     }
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// Starts everything, then keeps it up until something fails.
-async fn up(system: &System, args: &Args) -> anyhow::Result<()> {
+async fn start_and_supervise(system: &System, args: &Args) -> anyhow::Result<()> {
     ensure!(
         port::is_free(args.port),
         "port {} is taken by another program: stop that one, or choose another by --port",
         args.port
     );
 
-    say("1/4  Starting PostgreSQL and Redis");
+    print_status("1/4  Starting PostgreSQL and Redis");
     let storage = &Storage::Keep(paths::data());
-    let (database, redis) = (settings::given("DATABASE_URL"), settings::given("REDIS_URL"));
+    let (database, redis) = (settings::foreign_server("DATABASE_URL"), settings::foreign_server("REDIS_URL"));
     let (database, redis) = tokio::try_join!(
-        system.serve(Role::Postgres, "PostgreSQL", source::postgres(database.as_deref(), storage)),
-        system.serve(Role::Redis, "Redis", source::redis(redis.as_deref(), storage)),
+        system.start_server(Role::Postgres, "PostgreSQL", source::postgres(database.as_deref(), storage)),
+        system.start_server(Role::Redis, "Redis", source::redis(redis.as_deref(), storage)),
     )?;
 
     let later = if args.release { "minutes, too" } else { "seconds" };
-    say(format!("2/4  Building the API and the worker; the first build takes minutes, later ones {later}"));
-    let (events, ()) = tokio::try_join!(events(system, args.events), build(args.release))?;
+    print_status(format!(
+        "2/4  Building the API and the worker; the first build takes minutes, later ones {later}"
+    ));
+    let (events, ()) = tokio::try_join!(start_broker(system, args.events), build_programs(args.release))?;
     let mut variables = events;
     variables.insert("DATABASE_URL".into(), database.url);
     variables.insert("REDIS_URL".into(), redis.url);
 
-    say("3/4  Applying migrations");
-    let migrated = program(args, &variables, "api", "migrate")?.arg("migrate").run().await;
+    print_status("3/4  Applying migrations");
+    let migrated = configure_program(args, &variables, "api", "migrate")?.arg("migrate").run().await;
     migrated.context("the database could not be migrated")?;
 
-    say("4/4  Starting the API and the workers");
+    print_status("4/4  Starting the API and the workers");
     start_programs(system, args, &mut variables).await?;
-    settings::write(&variables)?;
+    settings::write_variables(&variables)?;
     print_what_to_try(args);
-    system.attend().await
+    system.supervise().await
 }
 
-/// Starts what carries the events, and gives the variables that tell the programs of it.
-async fn events(system: &System, events: Events) -> anyhow::Result<Variables> {
+/// Starts the broker, and returns the variables with which the programs find it.
+async fn start_broker(system: &System, events: Events) -> anyhow::Result<Variables> {
     let storage = &Storage::Keep(paths::data());
     let pairs: Vec<(&str, String)> = match events {
         Events::Local => vec![("EVENT_SYSTEM", "local".into())],
         Events::Rabbitmq => {
-            let given = settings::given("AMQP_URL");
+            let given = settings::foreign_server("AMQP_URL");
             let given = given.as_deref().map(|url| (url, None));
-            let rabbitmq = system.serve(Role::Broker, "RabbitMQ", source::rabbitmq(given, storage)).await?;
+            let rabbitmq =
+                system.start_server(Role::Broker, "RabbitMQ", source::rabbitmq(given, storage)).await?;
             vec![("EVENT_SYSTEM", "rabbitmq".into()), ("AMQP_URL", rabbitmq.url)]
         }
         Events::Sqs => {
-            let given = settings::given("AWS_ENDPOINT_URL");
-            let sqs =
-                system.serve(Role::Broker, "LocalStack", source::sqs(given.as_deref(), storage)).await?;
+            let given = settings::foreign_server("AWS_ENDPOINT_URL");
+            let sqs = system
+                .start_server(Role::Broker, "LocalStack", source::sqs(given.as_deref(), storage))
+                .await?;
             let queue = testbed::create_queue(&sqs.url, QUEUE).await?;
             vec![
                 ("EVENT_SYSTEM", "sqs".into()),
@@ -127,24 +131,24 @@ async fn events(system: &System, events: Events) -> anyhow::Result<Variables> {
     Ok(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-async fn build(release: bool) -> anyhow::Result<()> {
-    let command =
-        cargo::command(&["build", "--bin", "api", "--bin", "worker"]).args(release.then_some("--release"));
-    let status = cargo::run(&command).await?;
+async fn build_programs(release: bool) -> anyhow::Result<()> {
+    let command = cargo::in_workspace(&["build", "--bin", "api", "--bin", "worker"])
+        .args(release.then_some("--release"));
+    let status = cargo::run_command(&command).await?;
     ensure!(status.success(), "the API and the worker do not compile, see above");
     Ok(())
 }
 
 async fn start_programs(system: &System, args: &Args, variables: &mut Variables) -> anyhow::Result<()> {
     let address = format!("127.0.0.1:{}", metrics_port(args, 0));
-    let api = program(args, variables, "api", "api")?
+    let api = configure_program(args, variables, "api", "api")?
         .arg("serve")
         // On loopback unless told otherwise, because the test login lets everybody in.
         .env("HOST", testbed::setting("HOST").unwrap_or_else(|| "127.0.0.1".into()))
         .env("PORT", args.port)
         .env("METRICS_ADDR", &address);
     let url = format!("http://127.0.0.1:{}", args.port);
-    system.run(Role::Api, "The API", api, &format!("{url}/api/v1/health/ready")).await?;
+    system.start_program(Role::Api, "The API", api, &format!("{url}/api/v1/health/ready")).await?;
     variables.insert("API_URL".into(), url);
     variables.insert("API_METRICS_ADDR".into(), address);
 
@@ -152,9 +156,15 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
     for number in 1..=args.workers {
         let name = format!("worker-{number}");
         let address = format!("127.0.0.1:{}", metrics_port(args, number));
-        let worker = program(args, variables, "worker", &name)?.arg("run").env("METRICS_ADDR", &address);
+        let worker =
+            configure_program(args, variables, "worker", &name)?.arg("run").env("METRICS_ADDR", &address);
         system
-            .run(Role::Worker, &format!("Worker {number}"), worker, &format!("http://{address}/health/ready"))
+            .start_program(
+                Role::Worker,
+                &format!("Worker {number}"),
+                worker,
+                &format!("http://{address}/health/ready"),
+            )
             .await?;
         addresses.push(address);
     }
@@ -162,13 +172,18 @@ async fn start_programs(system: &System, args: &Args, variables: &mut Variables)
     Ok(())
 }
 
-/// Where a program's metrics are: with each API port elsewhere, so that several systems run side by side.
+/// The port of a program's metrics depends on the API's port, so that several systems run side by side.
 fn metrics_port(args: &Args, worker: u16) -> u16 {
     port::prefer(args.port.checked_add(METRICS_ABOVE_PORT + worker))
 }
 
-/// One of the binaries, with a log file of its own that begins anew.
-fn program(args: &Args, variables: &Variables, binary: &str, log: &str) -> anyhow::Result<ProgramBuilder> {
+/// One of the binaries with its settings and an empty log file.
+fn configure_program(
+    args: &Args,
+    variables: &Variables,
+    binary: &str,
+    log: &str,
+) -> anyhow::Result<ProgramBuilder> {
     let binary = cargo::binaries(args.release)?.join(binary);
     if !binary.is_file() {
         bail!("{} is missing after the build", binary.display());
@@ -184,7 +199,7 @@ fn program(args: &Args, variables: &Variables, binary: &str, log: &str) -> anyho
 
 fn print_what_to_try(args: &Args) {
     let host = format!("localhost:{}", args.port);
-    say(format!(
+    print_status(format!(
         r#"
 The system is ready.  API: http://{host}  Documentation: http://{host}/docs
 Addresses: .data/env (`source .data/env`)  Logs: .data/logs  Ctrl-C stops it and keeps the data

@@ -9,6 +9,7 @@ mod auth_sessions;
 mod auth_tokens;
 mod documents;
 mod failing_handlers;
+mod generated_clients;
 mod hardening;
 mod health;
 mod health_database;

@@ -1,4 +1,4 @@
-//! `cargo xtask postman`.
+//! `cargo xtask documents`.
 
 use std::fs;
 
@@ -7,14 +7,15 @@ use testbed::paths;
 use crate::tool::Workspace;
 
 #[tokio::test]
-async fn the_collection_in_docs_is_the_one_that_the_api_document_gives() {
+async fn the_generated_files_in_docs_are_fresh() {
     let workspace = Workspace::new();
     fs::create_dir(workspace.path("docs")).unwrap();
-    let tool = workspace.start(&["postman"]);
-    let (status, said) = tool.wait().await;
-    assert!(status.success(), "{said}");
-    let file = "docs/orders.postman_collection.json";
-    let generated = fs::read_to_string(workspace.path(file)).unwrap();
-    let kept = fs::read_to_string(paths::workspace().join(file)).unwrap();
-    assert!(generated == kept, "run `cargo xtask postman` and commit {file}");
+    let tool = workspace.start(&["documents"]);
+    let (status, printed) = tool.wait().await;
+    assert!(status.success(), "{printed}");
+    for file in ["docs/orders.postman_collection.json", "docs/openapi.json", "docs/asyncapi.json"] {
+        let generated = fs::read_to_string(workspace.path(file)).unwrap();
+        let kept = fs::read_to_string(paths::workspace().join(file)).unwrap();
+        assert!(generated == kept, "run `cargo xtask documents` and commit {file}");
+    }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask` as a process of its own, as its users run it.
 
-mod postman;
+mod documents;
 mod test_needs;
 mod tool;
 mod up;

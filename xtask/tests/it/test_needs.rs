@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 
 use crate::tool::Workspace;
 
-/// Notes how it was called, in the folder where it is called.
+/// The tests of two packages, with the features of the whole workspace.
+const TARGETS: &str = "--workspace --lib --test e2e_it --test api_it --bin api";
+/// Records its arguments, in the folder in which it is called.
 const NOTING_CARGO: &str = r#"echo "$*" >> calls"#;
 
 #[tokio::test]
@@ -32,13 +34,17 @@ async fn everything_that_is_missing_and_cannot_be_installed_is_named_before_anyt
 }
 
 #[tokio::test]
-async fn what_is_left_out_without_python_is_said_first_and_last() {
+async fn chosen_tests_alone_are_built_and_what_is_left_out_without_python_is_said_first_and_last() {
     let workspace = Workspace::new();
     let cargo = workspace.script("cargo", NOTING_CARGO);
     let servers = ["DATABASE_URL", "REDIS_URL", "TESTBED_AMQP_URL", "TESTBED_AMQP_MANAGEMENT_URL"]
         .map(|name| (name, testbed::setting(name).expect("the tests have servers")));
     let servers = servers.each_ref().map(|(name, url)| (*name, url.as_str()));
-    let test = workspace.launch_with(&cargo, &["test", "--without-python", "orders"], &servers);
+    let test = workspace.launch_with(
+        &cargo,
+        &["test", "--without-python", "--package", "e2e", "--package", "api", "orders", "outbox"],
+        &servers,
+    );
     let (status, log) = test.wait().await;
     assert!(status.success(), "{log}");
     let lines: Vec<&str> = log.lines().collect();
@@ -48,7 +54,10 @@ async fn what_is_left_out_without_python_is_said_first_and_last() {
     let calls = fs::read_to_string(workspace.path("calls")).unwrap();
     assert_eq!(
         calls,
-        "nextest --version\nnextest run --no-run --workspace\n\
-         nextest run --workspace orders --filterset not test(/sqs|schemathesis/)\n"
+        format!(
+            "nextest --version\nbuild --bin api --bin worker\nnextest run --no-run {TARGETS}\n\
+             nextest run {TARGETS} orders outbox --filterset (package(e2e) | package(api)) & \
+             not test(/sqs|schemathesis|generated_clients/)\n"
+        )
     );
 }

@@ -10,7 +10,7 @@ use testbed::process::{Launch, Process};
 use testbed::{eventually_within, paths};
 
 /// A cold start of every server on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A folder that looks like the workspace to the tool, with its own `.data`. It is removed with this value.
 pub(crate) struct Workspace(PathBuf);
@@ -40,7 +40,7 @@ impl Workspace {
         self.launch(&cargo, args)
     }
 
-    /// Writes an executable script, and gives its path.
+    /// Writes an executable script, and returns its path.
     pub(crate) fn script(&self, name: &str, lines: &str) -> String {
         let path = self.0.join(name);
         fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
@@ -101,7 +101,7 @@ impl Tool {
     pub(crate) async fn says(&mut self, text: &str) {
         let what = format!("it says {text:?}");
         let process = &mut self.process;
-        eventually_within(PATIENCE, &what, async || {
+        eventually_within(START_TIMEOUT, &what, async || {
             let log = process.log();
             let ended = process.ended().unwrap();
             assert!(ended.is_none() || log.contains(text), "it ended without saying {text:?}:\n{log}");

@@ -1,4 +1,4 @@
-//! `up` where it cannot: one clear sentence, exit code 1, and no process left behind.
+//! `up` if it cannot start: one clear sentence, exit code 1, and no process left behind.
 
 use std::net::TcpListener;
 
