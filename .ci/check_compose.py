@@ -16,7 +16,7 @@ SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-# What each image declares as a volume. Docker fills what nobody mounts there with an anonymous volume at each start.
+# What each image declares as a volume. Docker fills what is not mounted there with an anonymous volume at each start.
 DECLARED_VOLUMES = {
     "postgres": "/var/lib/postgresql/data",
     "redis": "/data",

@@ -49,7 +49,7 @@ def settings() -> list[str]:
 
 
 def expressions() -> list[tuple[str, str, str]]:
-    """Each PromQL expression, with where it stands, and the text that shows its labels."""
+    """Each PromQL expression, with its place, and the text that shows its labels."""
     alerts = yaml.safe_load((ROOT / "observability/prometheus/alerts.yml").read_text())
     found = [
         (f"alerts.yml: {rule.get('alert') or rule.get('record')}", rule["expr"], str(rule.get("annotations")))

@@ -17,7 +17,7 @@ wait_seconds=20
 
 sqs() { awslocal --region "${AWS_REGION:-us-east-1}" sqs "$@"; }
 
-# Creating with attributes fails where the queue exists with others; setting them always works.
+# Creating with attributes fails if the queue exists with others; setting them always works.
 ensure_queue() {
     local url
     url="$(sqs create-queue --queue-name "$1" --query QueueUrl --output text)"
