@@ -1,4 +1,4 @@
-//! Putting the parts together and running them.
+//! Builds the parts of the API and starts them.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -21,33 +21,36 @@ use crate::{
     broker::LazySink,
     config::ApiConfig,
     http::{
-        health::{Health, Operators, Watched},
+        health::{
+            monitor::{HealthDependencies, HealthMonitor},
+            operators::Operators,
+        },
         router::router,
         server,
     },
-    limits::Limits,
+    limits::RateLimiter,
     orders::Orders,
     outbox::{Relay, Wake},
-    state::{AppState, State},
+    state::{AppState, StateParts},
 };
 
 /// Open files beside the clients' and the pools' connections: Redis, broker, metrics, logs, password checks.
 const OTHER_OPEN_FILES: usize = 128;
-/// For the questions of health and metrics, apart from those of requests.
+/// Connections for health and metrics, apart from those of requests.
 const HEALTH_CONNECTIONS: u32 = 3;
 
 /// A running API.
 pub struct App {
-    /// Where it listens; the port is the one that was free, where the settings ask for port 0.
+    /// Where it listens. For port 0 of the settings this has the port that was free.
     pub addr: SocketAddr,
-    /// What its handlers use.
+    /// The state of its handlers.
     pub state: AppState,
 }
 
 impl App {
-    /// Builds everything and begins to serve. Ends with `shutdown`, which tracks all it runs.
+    /// Builds everything and starts to serve. `shutdown` ends it and tracks all its tasks.
     ///
-    /// No dependency needs to be up: those that are missing are connected to when they are back.
+    /// No dependency needs to be up: the API connects to it when it is.
     pub async fn start(mut config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(config.listen)
             .await
@@ -57,7 +60,7 @@ impl App {
         let pooled = pools * usize::try_from(config.database_max_connections).unwrap_or(usize::MAX / 4);
         let connections = &mut config.http.server.connections;
         *connections = server::fit_connections(*connections, pooled + OTHER_OPEN_FILES);
-        let state = connect(config, clock, shutdown)?;
+        let state = build_state(config, clock, shutdown)?;
         shutdown.spawn(server::serve(
             listener,
             router(state.clone()),
@@ -72,7 +75,7 @@ impl App {
     }
 }
 
-/// Serves the operators' port: before the API itself, so that whoever sees the one finds the other.
+/// Serves the operators' port. It is called before [`App::start`], so that a client that finds the API finds this port too.
 pub async fn serve_operators(
     address: SocketAddr,
     metrics: PrometheusHandle,
@@ -86,8 +89,8 @@ pub async fn serve_operators(
     Ok(operators)
 }
 
-/// The state, with pools that connect when first used.
-fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<AppState> {
+/// Builds the state, with pools that connect when they are first used.
+fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Result<AppState> {
     let connections = config.database_max_connections;
     let servers = Servers::primary(&config.database_url).context("DATABASE_URL")?;
     let db = DbPool::new(servers, PoolSettings::new("api", connections));
@@ -95,7 +98,7 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
     let sink: Arc<dyn EventSink> = Arc::new(LazySink::new(config.broker.clone()));
     let wake = Wake::default();
     let orders = Orders::start(&config, &db, &clock, &wake, shutdown)?;
-    let watched = Watched {
+    let dependencies = HealthDependencies {
         db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
         read_db: orders.read_db(),
         writes: orders.write_outcomes(),
@@ -103,10 +106,10 @@ fn connect(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::Resu
         sink: Arc::clone(&sink),
         relay: Relay::start(&db, Arc::clone(&sink), wake.clone(), shutdown),
     };
-    Ok(AppState::new(State {
-        limits: Limits::new(config.http.rate_limits, redis.clone(), clock.clone()),
+    Ok(AppState::new(StateParts {
+        rate_limiter: Arc::new(RateLimiter::new(config.http.rate_limits, redis.clone(), clock.clone())),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
-        health: Health::new(watched, clock.clone(), shutdown.clone()),
+        health: Arc::new(HealthMonitor::new(dependencies, clock.clone(), shutdown.clone())),
         orders,
         wake,
         config,

@@ -1,4 +1,4 @@
-//! The API's settings: read and checked before anything connects.
+//! The API's settings, read and checked before anything connects.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -15,25 +15,26 @@ use shared::{
 };
 
 use crate::{
+    auth::AuthConfig,
     http::{extract::BodyLimits, layer::Origins, server::ServerLimits},
     limits::RateLimits,
 };
 
-/// How long a request may take.
+/// How long a request can take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything `api serve` is told by its environment.
+/// All settings of `api serve`.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
     /// PostgreSQL for everything that must be current.
     pub database_url: SecretString,
-    /// A read replica for list and history; may lag.
+    /// A read replica for list and history; it can lag.
     pub database_read_url: Option<SecretString>,
     /// Connections of each pool.
     pub database_max_connections: u32,
     /// Redis for the cache, sessions and rate limits.
     pub redis_url: SecretString,
-    /// Where events go.
+    /// The broker of events.
     pub broker: BrokerConfig,
     /// How long a cached order lives.
     pub cache_ttl: Duration,
@@ -45,26 +46,26 @@ pub struct ApiConfig {
     pub debug: bool,
     /// Logs.
     pub telemetry: TelemetryConfig,
-    /// Who may call, and how that is checked.
-    pub auth: crate::auth::AuthConfig,
-    /// How the API stands towards its network.
+    /// Authentication.
+    pub auth: AuthConfig,
+    /// Requests and connections.
     pub http: HttpConfig,
 }
 
-/// How the API stands towards its network.
+/// Settings of requests and connections.
 #[derive(Clone, Debug, Default)]
 pub struct HttpConfig {
     /// Proxies in front that append to `X-Forwarded-For`.
     pub trusted_proxies: usize,
-    /// A request that takes longer is answered with 504.
+    /// A request that takes longer fails with 504.
     pub request_timeout: Duration,
-    /// What connections may take.
+    /// Limits of connections.
     pub server: ServerLimits,
-    /// What the bodies of requests may take.
+    /// Limits of request bodies.
     pub bodies: BodyLimits,
-    /// Pages that may call from a browser.
+    /// Pages that can call from a browser.
     pub origins: Origins,
-    /// How much one customer or address may ask for.
+    /// How many requests a customer or an address can send.
     pub rate_limits: RateLimits,
 }
 
@@ -84,11 +85,11 @@ impl HttpConfig {
 }
 
 impl ApiConfig {
-    /// Reads and checks all of it.
+    /// Reads and checks all settings.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let database_url = env.required_url("DATABASE_URL", UrlKind::Postgres)?;
         let debug = env.flag("DEBUG")?;
-        // The test login makes anybody an admin, so others reach it only if an operator says so.
+        // With the test login everyone can be an admin, so other machines reach it only if an operator sets HOST.
         let host = if debug { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
         let host = env.parsed_or("HOST", IpAddr::from(host))?;
         let port = env.parsed_or("PORT", 8000)?;
@@ -108,7 +109,7 @@ impl ApiConfig {
             metrics: env.parsed_or("METRICS_ADDR", SocketAddr::from(([127, 0, 0, 1], 9090)))?,
             debug,
             telemetry: TelemetryConfig::from_env(env)?.named("orders-api"),
-            auth: crate::auth::AuthConfig::from_env(env, debug)?,
+            auth: AuthConfig::from_env(env, debug)?,
             http: HttpConfig::from_env(env)?,
         })
     }

@@ -1,4 +1,4 @@
-//! The HTTP side: orders, accounts, health, and the relay that carries events from the outbox to the broker.
+//! The API: orders, accounts and health over HTTP, and the relay that publishes the events of the outbox.
 
 pub mod app;
 pub mod auth;

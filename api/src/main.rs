@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use api::{
     app::{App, serve_operators},
     config::ApiConfig,
-    http::openapi,
+    http::router,
     migrate,
 };
 use clap::{Parser, Subcommand};
@@ -41,7 +41,7 @@ enum Command {
     Asyncapi,
 }
 
-/// Allocation is a good part of what a request costs, and the system's allocator serves several threads badly.
+/// A request spends much of its time on allocation, and the system's allocator is slow with several threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command.unwrap_or(Command::Serve);
     let Err(error) = execute(command) else { return ExitCode::SUCCESS };
     eprintln!("{error:#}");
-    // A setting that cannot be used is told apart from everything else that can go wrong.
+    // A setting that cannot be used has an exit code of its own.
     ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
 }
 
@@ -58,16 +58,16 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Serve => {
             let env = Env::from_process()?;
             let config = ApiConfig::from_env(&env)?;
-            runtime(&env)?.block_on(serve(config))
+            new_runtime(&env)?.block_on(serve(config))
         }
         Command::Migrate => {
             let env = Env::from_process()?;
             let database = env.required_url("DATABASE_URL", UrlKind::Postgres)?;
-            println!("{}", runtime(&env)?.block_on(migrate::migrate(&database))?);
+            println!("{}", new_runtime(&env)?.block_on(migrate::migrate(&database))?);
             Ok(())
         }
         Command::Openapi => {
-            println!("{}", openapi::document().to_pretty_json()?);
+            println!("{}", router::document().to_pretty_json()?);
             Ok(())
         }
         Command::Asyncapi => {
@@ -77,7 +77,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn runtime(env: &Env) -> anyhow::Result<Runtime> {
+fn new_runtime(env: &Env) -> anyhow::Result<Runtime> {
     runtime::new(runtime::threads(env)?).context("cannot start the threads")
 }
 
@@ -89,11 +89,11 @@ async fn serve(config: ApiConfig) -> anyhow::Result<()> {
 
     let operators = serve_operators(config.metrics, metrics, &shutdown).await?;
     let app = App::start(config, Clock::System, &shutdown).await?;
-    operators.attach(&app.state);
+    operators.attach(&app.state.health);
 
     shutdown.begun().await;
     if !shutdown.drained(DRAIN_DEADLINE).await {
-        tracing::warn!("some requests were still running");
+        tracing::warn!("shutdown: some requests were still running after the deadline");
     }
     telemetry::flush_traces().await;
     Ok(())

@@ -9,17 +9,17 @@ use sqlx::migrate::Migrator;
 
 pub use shared::platform::schema::MIGRATIONS;
 
-/// A migration may rewrite a large table.
+/// A migration can rewrite a large table.
 const STATEMENT_LIMIT: Duration = Duration::from_hours(6);
-/// How long it waits for those who use a table, and for another process that migrates.
+/// How long a migration waits for users of a table, and for another process that migrates.
 const LOCK_LIMIT: Duration = Duration::from_mins(10);
 
-/// What the database has after `api migrate`.
+/// The migrations of the database after `api migrate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schema {
-    /// Every migration of this build and no other.
+pub enum SchemaVersion {
+    /// All migrations of this build, and no others.
     Current(i64),
-    /// Migrations of a newer build, too. Programs go on working on a newer schema, so that they can be rolled back.
+    /// Also migrations of a newer build. Programs work on a newer schema, so that they can be rolled back.
     Newer {
         /// The last migration in the database.
         database: i64,
@@ -28,7 +28,7 @@ pub enum Schema {
     },
 }
 
-impl fmt::Display for Schema {
+impl fmt::Display for SchemaVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Current(version) => {
@@ -42,10 +42,10 @@ impl fmt::Display for Schema {
     }
 }
 
-/// Applies what is missing. Several processes may do so at once: a lock in the database makes them take turns.
+/// Applies the migrations that are missing. Several processes can do so at once: a lock in the database makes them take turns.
 ///
-/// A migration that was changed after it had been applied is an error. One that this build does not know is not.
-pub async fn migrate(url: &SecretString) -> anyhow::Result<Schema> {
+/// It is an error if a migration was changed after it had been applied, but not if this build does not know a migration.
+pub async fn migrate(url: &SecretString) -> anyhow::Result<SchemaVersion> {
     let settings = PoolSettings::new("api migrate", 1).with_limits(STATEMENT_LIMIT, LOCK_LIMIT);
     let db = DbPool::new(Servers::primary(url).context("DATABASE_URL")?, settings);
     let mut connection = db.acquire().await.context("PostgreSQL cannot be reached")?;
@@ -58,5 +58,9 @@ pub async fn migrate(url: &SecretString) -> anyhow::Result<Schema> {
         .context("the applied migrations cannot be read")?;
     connection.release();
     let build = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
-    Ok(if database > build { Schema::Newer { database, build } } else { Schema::Current(build) })
+    Ok(if database > build {
+        SchemaVersion::Newer { database, build }
+    } else {
+        SchemaVersion::Current(build)
+    })
 }

@@ -1,4 +1,4 @@
-//! What every handler may use.
+//! What every handler can use.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -9,15 +9,16 @@ use shared::{
 };
 
 use crate::{
-    auth::Auth, config::ApiConfig, http::health::Health, limits::Limits, orders::Orders, outbox::Wake,
+    auth::Auth, config::ApiConfig, http::health::monitor::HealthMonitor, limits::RateLimiter, orders::Orders,
+    outbox::Wake,
 };
 
-/// Shared by all requests; clones share one state.
+/// The state of the API. Clones share one state.
 #[derive(Clone)]
-pub struct AppState(Arc<State>);
+pub struct AppState(Arc<StateParts>);
 
-/// The parts.
-pub struct State {
+/// The parts of [`AppState`].
+pub struct StateParts {
     /// The settings.
     pub config: ApiConfig,
     /// What time it is.
@@ -28,29 +29,29 @@ pub struct State {
     pub redis: Redis,
     /// Where the relay sends events.
     pub sink: Arc<dyn EventSink>,
-    /// How much one customer or address may ask for.
-    pub limits: Limits,
+    /// Counts the requests of customers and addresses.
+    pub rate_limiter: Arc<RateLimiter>,
     /// Tokens and sessions.
     pub auth: Auth,
     /// The order cache, its breaker, and the writer that groups commits.
     pub orders: Orders,
-    /// Tells this process's relay that something was committed.
+    /// Notifies this process's relay of a commit.
     pub wake: Wake,
-    /// What the health routes report.
-    pub health: Health,
+    /// Measures health.
+    pub health: Arc<HealthMonitor>,
 }
 
 impl AppState {
-    /// Puts the parts together.
-    pub fn new(state: State) -> Self {
-        Self(Arc::new(state))
+    /// Shares the parts.
+    pub fn new(parts: StateParts) -> Self {
+        Self(Arc::new(parts))
     }
 }
 
 impl Deref for AppState {
-    type Target = State;
+    type Target = StateParts;
 
-    fn deref(&self) -> &State {
+    fn deref(&self) -> &StateParts {
         &self.0
     }
 }

@@ -1,4 +1,4 @@
-//! The SQL of accounts, and of ending sessions.
+//! The SQL of accounts and of ending sessions.
 
 use shared::{
     domain::order::CustomerId,
@@ -6,31 +6,30 @@ use shared::{
 };
 use time::OffsetDateTime;
 
-use super::{Caller, Email, Role};
-use crate::http::error::ApiError;
+use super::{AuthError, Caller, Email, Role};
 
-/// The customer ids of accounts beside an external identity provider, as `local_customer_ids` hands them out: 2^52 to
-/// 2^53 - 1. No token of the provider is taken that names one of them.
+/// The customer ids of accounts beside an external identity provider, from the sequence `local_customer_ids`: 2^52 to
+/// 2^53 - 1. A token of the provider that names one of them is refused.
 pub(crate) const LOCAL_IDS: std::ops::RangeInclusive<i64> = (1 << 52)..=(1 << 53) - 1;
 
-/// What became of a new account.
-pub(crate) enum Created {
-    /// It is there.
-    Account(CustomerId),
-    /// Another one has this address.
+/// The result of creating an account.
+pub(crate) enum AccountCreation {
+    /// The account was created for this customer.
+    Created(CustomerId),
+    /// Another account has this address.
     EmailTaken,
 }
 
-/// An account as a login needs it.
+/// What a login needs of an account.
 pub(crate) struct Account {
     pub(crate) caller: Caller,
     pub(crate) password_hash: String,
-    /// The generation in which its next session begins.
+    /// The generation of its next session.
     pub(crate) generation: i64,
 }
 
-/// What is known now of a customer who has a session.
-pub(crate) struct Standing {
+/// What decides whether the sessions of a customer go on, and with which role.
+pub(crate) struct CustomerStatus {
     /// The role of its account; `None` if there is no account.
     pub(crate) role: Option<Role>,
     /// Sessions of other generations are over.
@@ -39,13 +38,13 @@ pub(crate) struct Standing {
     pub(crate) sessions_ended_at: Option<OffsetDateTime>,
 }
 
-/// Adds an account. `beside_provider` takes its customer id from [`LOCAL_IDS`].
-pub(crate) async fn create(
+/// Creates an account. `beside_provider` takes its customer id from [`LOCAL_IDS`].
+pub(crate) async fn create_account(
     db: &DbPool,
     email: &Email,
     password_hash: &str,
     beside_provider: bool,
-) -> Result<Created, ApiError> {
+) -> Result<AccountCreation, AuthError> {
     let insert = |mut db: DbConnection| async move {
         if beside_provider {
             sqlx::query_scalar!(
@@ -67,22 +66,22 @@ pub(crate) async fn create(
         }
     };
     match db.write_with_retry(false, insert).await {
-        Ok((id, _)) => Ok(Created::Account(id.try_into().map_err(ApiError::internal)?)),
+        Ok((id, _)) => Ok(AccountCreation::Created(id.try_into().map_err(AuthError::internal)?)),
         Err(WriteError { error, in_doubt }) if error.violates("accounts_email_unique") => {
-            // The salted hash is this request's own: an earlier attempt, whose answer was lost, has made the account.
-            match find(db, email).await? {
+            // The salted hash belongs to this request: an earlier attempt has made the account, and its result was lost.
+            match find_account(db, email).await? {
                 Some(account) if in_doubt && account.password_hash == password_hash => {
-                    Ok(Created::Account(account.caller.customer_id))
+                    Ok(AccountCreation::Created(account.caller.customer_id))
                 }
-                _ => Ok(Created::EmailTaken),
+                _ => Ok(AccountCreation::EmailTaken),
             }
         }
         Err(WriteError { error, .. }) => Err(error.into()),
     }
 }
 
-/// The account with this address.
-pub(crate) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, ApiError> {
+/// Returns the account with this address.
+pub(crate) async fn find_account(db: &DbPool, email: &Email) -> Result<Option<Account>, AuthError> {
     let select = |mut db: DbConnection| async move {
         sqlx::query!(
             r#"SELECT customer_id, password_hash, role, coalesce(generation, 0) AS "generation!"
@@ -94,7 +93,7 @@ pub(crate) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, 
     };
     let row = db.read_with_retry(select).await?;
     row.map(|row| {
-        let customer_id = row.customer_id.try_into().map_err(ApiError::internal)?;
+        let customer_id = row.customer_id.try_into().map_err(AuthError::internal)?;
         Ok(Account {
             caller: Caller { customer_id, role: parse_role(&row.role)? },
             password_hash: row.password_hash,
@@ -104,8 +103,8 @@ pub(crate) async fn find(db: &DbPool, email: &Email) -> Result<Option<Account>, 
     .transpose()
 }
 
-/// What is known now of a customer.
-pub(crate) async fn standing(db: &DbPool, customer: CustomerId) -> Result<Standing, ApiError> {
+/// Reads the status of a customer.
+pub(crate) async fn load_status(db: &DbPool, customer: CustomerId) -> Result<CustomerStatus, AuthError> {
     let select = |mut db: DbConnection| async move {
         sqlx::query!(
             "SELECT (SELECT role FROM accounts WHERE customer_id = $1) AS role,
@@ -117,7 +116,7 @@ pub(crate) async fn standing(db: &DbPool, customer: CustomerId) -> Result<Standi
         .await
     };
     let row = db.read_with_retry(select).await?;
-    Ok(Standing {
+    Ok(CustomerStatus {
         role: row.role.as_deref().map(parse_role).transpose()?,
         generation: row.generation.unwrap_or(0),
         sessions_ended_at: row.ended_at,
@@ -129,7 +128,7 @@ pub(crate) async fn end_sessions(
     db: &DbPool,
     customer: CustomerId,
     now: OffsetDateTime,
-) -> Result<(), ApiError> {
+) -> Result<(), AuthError> {
     let upsert = |mut db: DbConnection| async move {
         sqlx::query!(
             "INSERT INTO session_generations AS current (customer_id, generation, ended_at) VALUES ($1, 1, $2)
@@ -145,6 +144,6 @@ pub(crate) async fn end_sessions(
     Ok(())
 }
 
-fn parse_role(text: &str) -> Result<Role, ApiError> {
-    text.parse().map_err(|error: &str| ApiError::internal(error))
+fn parse_role(text: &str) -> Result<Role, AuthError> {
+    text.parse().map_err(|error: &str| AuthError::internal(error))
 }

@@ -1,14 +1,14 @@
-//! Who is calling: what a verified access token says.
+//! The caller that a verified access token names.
 
 use shared::domain::order::CustomerId;
 
-/// What a caller may do.
+/// What a caller is allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Sees and changes only its own orders.
     Customer,
-    /// Sees and changes all.
+    /// Sees and changes all orders.
     Admin,
 }
 
@@ -33,17 +33,17 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// The authenticated caller. Handlers take it as their first argument, which makes the route need a token.
+/// The authenticated caller. A handler that takes it as an argument needs a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Who.
+    /// Which customer.
     pub customer_id: CustomerId,
-    /// With which rights.
+    /// What it is allowed to do.
     pub role: Role,
 }
 
 impl Caller {
-    /// Whether the caller may see and change what belongs to `owner`.
+    /// Whether the caller is allowed to see and change what belongs to `owner`.
     pub fn may_access(&self, owner: CustomerId) -> bool {
         self.role == Role::Admin || self.customer_id == owner
     }

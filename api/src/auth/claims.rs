@@ -1,48 +1,48 @@
-//! What our tokens say.
+//! The claims of our own tokens.
 
 use serde::{Deserialize, Serialize};
 use shared::domain::order::CustomerId;
 
 use super::Role;
 
-/// What a token is good for. One kind is never taken for the other.
+/// What a token can be used for. One kind is never accepted in place of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum TokenKind {
     /// Opens the API.
     Access,
-    /// Is exchanged, once, for a new pair.
+    /// Is exchanged, once, for the next tokens.
     Refresh,
 }
 
-/// The claims of a token, as they are signed.
+/// The claims that are signed.
 #[derive(Serialize)]
-pub(crate) struct Claims<'a> {
+pub(crate) struct SignedClaims<'a> {
     pub(crate) sub: String,
     pub(crate) customer_id: CustomerId,
     pub(crate) role: Role,
     #[serde(rename = "type")]
-    pub(crate) kind: Kind,
+    pub(crate) kind: TokenKind,
     pub(crate) iat: i64,
     pub(crate) exp: i64,
     pub(crate) jti: &'a str,
 }
 
-/// What is read of any token: numbers and enums only, so that reading an access token allocates nothing.
+/// The claims that are read of every token: numbers and enums only, so that reading an access token allocates nothing.
 #[derive(Clone, Copy, Deserialize)]
-pub(crate) struct Verified {
+pub(crate) struct VerifiedClaims {
     pub(crate) customer_id: CustomerId,
     pub(crate) role: Role,
     #[serde(rename = "type")]
-    pub(crate) kind: Kind,
+    pub(crate) kind: TokenKind,
     pub(crate) iat: i64,
     pub(crate) exp: i64,
     #[serde(default)]
     pub(crate) nbf: Option<i64>,
 }
 
-/// What is read of a refresh token besides.
+/// The claim that is read of refresh tokens only.
 #[derive(Deserialize)]
-pub(crate) struct Identified {
+pub(crate) struct TokenId {
     pub(crate) jti: String,
 }

@@ -8,17 +8,17 @@ use shared::platform::config::{ConfigError, Env};
 /// HS256 asks for a key of at least the hash's size (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
-/// The key of `.env.example` and `docker-compose.yml`. Everyone can read it, and so could sign tokens of anybody.
+/// The key of `.env.example` and `docker-compose.yml`. Everyone can read it, and could sign tokens of any customer.
 pub const PUBLISHED_SECRET: &str = "development-only-everyone-can-read-this-key";
 
-/// Who may call, and how that is checked.
+/// The settings of authentication.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// Signs and verifies.
+    /// Signs and verifies tokens.
     pub secret: SecretString,
-    /// Verify, but never sign: for rotating the secret without logging anyone out.
+    /// Verify tokens, but never sign: for rotating the secret without ending sessions.
     pub previous_secrets: Vec<SecretString>,
-    /// An external identity provider, whose tokens are taken too.
+    /// An external identity provider, whose tokens are accepted too.
     pub provider: Option<ProviderConfig>,
     /// Whether `login-test` exists.
     pub test_login: bool,
@@ -29,24 +29,24 @@ pub struct AuthConfig {
 /// An external identity provider.
 #[derive(Clone, Debug)]
 pub struct ProviderConfig {
-    /// Where it publishes its keys.
+    /// The URL of its keys.
     pub jwks_url: String,
-    /// What its tokens' `iss` must be.
+    /// What `iss` of its tokens must be.
     pub issuer: String,
-    /// What their `aud` must name.
+    /// What `aud` of its tokens must contain.
     pub audience: String,
 }
 
 impl ProviderConfig {
     /// Reads `JWT_JWKS_URL`, `JWT_ISSUER` and `JWT_AUDIENCE`, which are set together or not at all: a token that was
-    /// made for somebody else must not be taken.
+    /// made for another service must not be accepted.
     fn from_env(env: &Env) -> Result<Option<Self>, ConfigError> {
         let Some(jwks_url) = env.http_url("JWT_JWKS_URL")? else { return Ok(None) };
         if !is_safe_source_of_keys(&jwks_url) {
             return Err(ConfigError::new(
                 "JWT_JWKS_URL",
-                "may begin with http:// for a loopback address only, otherwise with https://: whoever can change the keys \
-                 on their way can sign in as anybody",
+                "must begin with https://, or with http:// and a loopback address: a third party that can change the \
+                 keys on their way can sign in as any customer",
             ));
         }
         Ok(Some(Self {
@@ -61,7 +61,7 @@ impl AuthConfig {
     /// Reads `JWT_SECRET`, `JWT_PREVIOUS_SECRETS` (separated by commas), the identity provider's settings and
     /// `LOCAL_ACCOUNTS`.
     pub fn from_env(env: &Env, debug: bool) -> Result<Self, ConfigError> {
-        let secret = |name, text| secret(name, text, debug);
+        let secret = |name, text| parse_secret(name, text, debug);
         let previous_secrets = env
             .text("JWT_PREVIOUS_SECRETS")
             .unwrap_or_default()
@@ -71,7 +71,7 @@ impl AuthConfig {
             .collect::<Result<_, _>>()?;
         let secret = secret("JWT_SECRET", env.required("JWT_SECRET")?)?;
         let provider = ProviderConfig::from_env(env)?;
-        // A customer of the provider must not find its orders in the hands of somebody who has registered here.
+        // Nobody must get the orders of a provider's customer by registering here.
         let local_accounts = match env.text("LOCAL_ACCOUNTS") {
             Some(_) => env.flag("LOCAL_ACCOUNTS")?,
             None => provider.is_none(),
@@ -80,7 +80,7 @@ impl AuthConfig {
     }
 }
 
-/// Whether nobody on the way can change what a URL gives.
+/// Whether no third party can change what is read from a URL.
 fn is_safe_source_of_keys(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -89,7 +89,7 @@ fn is_safe_source_of_keys(url: &reqwest::Url) -> bool {
     is_loopback || url.scheme() == "https"
 }
 
-fn secret(name: &'static str, text: &str, debug: bool) -> Result<SecretString, ConfigError> {
+fn parse_secret(name: &'static str, text: &str, debug: bool) -> Result<SecretString, ConfigError> {
     if text.len() < MIN_SECRET_BYTES {
         return Err(ConfigError::new(
             name,

@@ -1,39 +1,39 @@
-//! Addresses of accounts, normalised so that one person cannot hold two spellings of one address.
+//! E-mail addresses of accounts, normalised so that one address cannot have two accounts by two spellings.
 
 use std::str::FromStr;
 
 /// The longest address that mail can be sent to (RFC 5321, section 4.5.3.1.3, less the angle brackets).
 const MAX_BYTES: usize = 254;
 
-/// A valid address, in lower case: by the rule of HTML's `<input type=email>`, with a dot in the domain.
+/// A valid address in lower case: by the rule of HTML's `<input type=email>`, with a dot in the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email(String);
 
-/// A text that is no address.
+/// A text is not an e-mail address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an email address such as name@example.com, of at most 254 characters")]
-pub struct NotAnEmail;
+pub struct EmailParseError;
 
 impl Email {
-    /// As stored and compared.
+    /// The address as it is stored and compared.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl FromStr for Email {
-    type Err = NotAnEmail;
+    type Err = EmailParseError;
 
-    fn from_str(text: &str) -> Result<Self, NotAnEmail> {
+    fn from_str(text: &str) -> Result<Self, EmailParseError> {
         let text = text.trim();
-        let (local, domain) = text.split_once('@').ok_or(NotAnEmail)?;
+        let (local, domain) = text.split_once('@').ok_or(EmailParseError)?;
         let local_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".!#$%&'*+/=?^_`{|}~-".contains(&byte);
         let local_fits = (1..=64).contains(&local.len()) && local.bytes().all(local_byte);
         let domain_fits = domain.contains('.') && domain.split('.').all(is_label);
         if text.len() <= MAX_BYTES && local_fits && domain_fits {
             Ok(Self(text.to_ascii_lowercase()))
         } else {
-            Err(NotAnEmail)
+            Err(EmailParseError)
         }
     }
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_addresses_read_equal_however_they_are_spelt() {
+    fn two_spellings_of_one_address_are_equal() {
         for text in ["ada@example.com", " Ada@Example.COM\n", "ADA@EXAMPLE.com"] {
             assert_eq!(text.parse::<Email>().unwrap().as_str(), "ada@example.com");
         }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn a_text_that_is_not_an_address_is_refused() {
         let long = format!("a@{}.com", "b".repeat(63).repeat(4));
         let local = format!("{}@example.com", "a".repeat(65));
         for text in [
@@ -79,7 +79,7 @@ mod tests {
             long.as_str(),
             local.as_str(),
         ] {
-            assert_eq!(text.parse::<Email>(), Err(NotAnEmail), "{text:?}");
+            assert_eq!(text.parse::<Email>(), Err(EmailParseError), "{text:?}");
         }
     }
 }

@@ -1,27 +1,21 @@
-//! What the fuzz targets reach of the token parsers.
+//! The parsers of tokens, for the fuzz targets.
 
-use axum::http::HeaderMap;
 use time::OffsetDateTime;
 
 use super::{
-    Caller, ProviderConfig, TokenError, caller,
-    provider::{self, Provider},
+    Caller, ProviderConfig, TokenError,
+    provider::{self, IdentityProvider},
 };
 
-/// The token that a request carries.
-pub fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
-    caller::bearer(headers)
-}
-
-/// Reads the claims of a provider's tokens, and tells who they speak for; `None` for what are no claims.
+/// Reads the claims of a provider's tokens and returns the caller they name, or `None` if they are not claims.
 pub fn provider_claims(
     config: ProviderConfig,
 ) -> impl Fn(&[u8], OffsetDateTime) -> Option<Result<Caller, TokenError>> {
-    let provider = Provider::new(config).expect("a client of HTTP");
-    move |json, now| Some(provider.caller(serde_json::from_slice(json).ok()?, now))
+    let provider = IdentityProvider::new(config).expect("an HTTP client");
+    move |json, now| Some(provider.caller_from_claims(serde_json::from_slice(json).ok()?, now))
 }
 
 /// Whether a key of a provider's set can be used here.
 pub fn provider_key(json: &[u8]) -> bool {
-    serde_json::from_slice(json).is_ok_and(|key| provider::usable(key).is_some())
+    serde_json::from_slice(json).is_ok_and(|key| provider::parse_key(key).is_some())
 }

@@ -1,115 +1,111 @@
-//! Who is calling, and how they prove it.
+//! Who is calling, and how callers prove it: tokens, sessions, passwords and accounts.
+//!
+//! Reading requests and writing responses is in `http::auth`.
 
 pub(crate) mod accounts;
 mod caller;
 mod claims;
 mod config;
 mod email;
+mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod hash_queue;
-mod jwt;
-mod pair;
+mod password_queue;
 pub(crate) mod passwords;
 mod provider;
 pub(crate) mod sessions;
-mod token_error;
 mod tokens;
+mod unverified_token;
 
 use shared::{domain::order::CustomerId, platform::redis::Redis};
 use time::OffsetDateTime;
 
 pub use caller::{Caller, Role};
 pub use config::{AuthConfig, PUBLISHED_SECRET, ProviderConfig};
-pub use email::{Email, NotAnEmail};
-pub use pair::TokenPair;
+pub use email::{Email, EmailParseError};
+pub use error::{AuthError, TokenError};
 pub use sessions::MAX_SESSION_AGE;
-pub use token_error::TokenError;
 pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME, RefreshToken};
 
-use crate::http::error::ApiError;
-use accounts::{LOCAL_IDS, Standing};
-use jwt::Unverified;
-use passwords::Passwords;
-use provider::Provider;
-use sessions::{Origin, SessionRules};
-use tokens::Tokens;
+use accounts::{CustomerStatus, LOCAL_IDS};
+use passwords::PasswordQueues;
+use provider::IdentityProvider;
+use sessions::{SessionOrigin, SessionRules, SessionTokens};
+use tokens::TokenKeys;
+use unverified_token::UnverifiedToken;
 
-/// Tokens and sessions.
+/// Makes and checks tokens and sessions.
 pub struct Auth {
-    tokens: Tokens,
-    pub(crate) passwords: Passwords,
-    provider: Option<Provider>,
+    keys: TokenKeys,
+    pub(crate) password_queues: PasswordQueues,
+    provider: Option<IdentityProvider>,
     test_login: bool,
     local_accounts: bool,
     redis: Redis,
 }
 
 impl Auth {
-    /// Builds the keys; nothing connects yet.
+    /// Builds the keys. Nothing connects yet.
     pub fn new(config: &AuthConfig, redis: Redis) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            tokens: Tokens::new(config),
-            passwords: Passwords::new(),
-            provider: config.provider.clone().map(Provider::new).transpose()?,
+            keys: TokenKeys::new(config),
+            password_queues: PasswordQueues::new(),
+            provider: config.provider.clone().map(IdentityProvider::new).transpose()?,
             test_login: config.test_login,
             local_accounts: config.local_accounts,
             redis,
         })
     }
 
-    /// Who an access token speaks for.
-    pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, ApiError> {
-        if let Some(known) = self.tokens.known_access(token, now) {
+    /// Returns the caller that an access token names.
+    pub async fn verify_access(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthError> {
+        if let Some(known) = self.keys.verify_known_access(token, now) {
             return Ok(known?);
         }
-        let token = Unverified::parse(token)?;
+        let token = UnverifiedToken::parse(token)?;
         match &self.provider {
             Some(provider) if token.header.alg != tokens::ALGORITHM => provider.verify(&token, now).await,
-            _ => Ok(self.tokens.verify_access(&token, now)?),
+            _ => Ok(self.keys.verify_access(&token, now)?),
         }
     }
 
-    /// Whether the account of this customer may be used. Beside an identity provider only ids that it cannot name may:
-    /// any other might be a customer of the provider.
-    pub(crate) fn may_use_account(&self, customer: CustomerId) -> bool {
+    /// Whether the account of this customer can be used. Beside an identity provider this needs an id that the provider
+    /// cannot name: any other id can belong to a customer of the provider.
+    pub(crate) fn can_use_account(&self, customer: CustomerId) -> bool {
         self.local_accounts && (self.provider.is_none() || LOCAL_IDS.contains(&customer.get()))
     }
 
-    /// Begins a session: the first token pair.
+    /// Begins a session and returns its first tokens.
     pub(crate) async fn log_in(
         &self,
         caller: Caller,
-        origin: Origin,
+        origin: SessionOrigin,
         now: OffsetDateTime,
-    ) -> Result<TokenPair, ApiError> {
-        let pair = sessions::begin(&self.redis, &self.tokens, caller, origin, now).await?;
-        Ok(TokenPair::new(pair, caller))
+    ) -> Result<SessionTokens, AuthError> {
+        sessions::begin_session(&self.redis, &self.keys, caller, origin, now).await
     }
 
-    /// Reads a refresh token. Whether it is spent is not looked at.
-    pub fn verify_refresh(&self, token: &str, now: OffsetDateTime) -> Result<RefreshToken, ApiError> {
-        Ok(self.tokens.verify_refresh(token, now)?)
+    /// Checks the signature and the times of a refresh token, but not whether it was used before.
+    pub fn verify_refresh(&self, token: &str, now: OffsetDateTime) -> Result<RefreshToken, TokenError> {
+        self.keys.verify_refresh(token, now)
     }
 
-    /// Exchanges a refresh token for the next pair, with the rights that its customer has now.
+    /// Exchanges a refresh token for the next tokens, with the role that its customer has now.
     pub(crate) async fn refresh(
         &self,
         presented: &RefreshToken,
-        standing: &Standing,
+        status: &CustomerStatus,
         now: OffsetDateTime,
-    ) -> Result<TokenPair, ApiError> {
-        let account = self.may_use_account(presented.caller.customer_id);
+    ) -> Result<SessionTokens, AuthError> {
+        let account = self.can_use_account(presented.caller.customer_id);
         let rules = SessionRules { test_login: self.test_login, account };
-        let rotated = sessions::rotate(&self.redis, &self.tokens, presented, standing, rules, now).await?;
-        let (pair, caller) = rotated?;
-        Ok(TokenPair::new(pair, caller))
+        sessions::rotate_token(&self.redis, &self.keys, presented, status, rules, now).await
     }
 
-    /// Ends the session that a refresh token belongs to.
-    pub async fn log_out(&self, token: &str, now: OffsetDateTime) -> Result<(), ApiError> {
-        let presented = self.tokens.verify_refresh(token, now)?;
-        sessions::end(&self.redis, &presented).await
+    /// Ends the session of a refresh token.
+    pub async fn log_out(&self, token: &str, now: OffsetDateTime) -> Result<(), AuthError> {
+        let presented = self.keys.verify_refresh(token, now)?;
+        sessions::end_session(&self.redis, &presented).await
     }
 }

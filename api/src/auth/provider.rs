@@ -1,7 +1,7 @@
 //! Tokens of an external identity provider: RS256, ES256 and `EdDSA`, checked with the keys it publishes (JWKS).
 //!
-//! Whoever answers at the address of the keys can sign in as anybody. So they come over TLS or from this machine, from that
-//! address itself, and count for a limited time.
+//! A server that can answer at the URL of the keys can sign in as any customer. So the keys are read over TLS or from this
+//! machine, redirects are not followed, and keys are used for a limited time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration as StdDuration};
 
@@ -15,50 +15,52 @@ use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Mutex, RwLock};
 
-use super::{Caller, ProviderConfig, Role, TokenError, accounts::LOCAL_IDS, jwt::Unverified};
-use crate::http::error::ApiError;
+use super::{
+    AuthError, Caller, ProviderConfig, Role, TokenError, accounts::LOCAL_IDS,
+    unverified_token::UnverifiedToken,
+};
 
-/// An unknown key makes us ask again, at most this often: tokens with made-up keys must not hammer the provider.
-const ASK_AGAIN_AFTER: Duration = Duration::seconds(60);
-/// The same while there are no keys that can be used, and every token of the provider is answered with 503.
-const FIRST_ASK_AGAIN_AFTER: Duration = Duration::seconds(5);
-/// Keys older than this are fetched anew, so that a withdrawn one is not trusted for ever.
+/// An unknown key makes us fetch the keys again, at most this often: tokens with made-up keys must not flood the provider.
+const REFETCH_AFTER: Duration = Duration::seconds(60);
+/// The same while there are no usable keys, and every request with a token of the provider fails with 503.
+const REFETCH_AFTER_WITHOUT_KEYS: Duration = Duration::seconds(5);
+/// Keys older than this are fetched again, so that a withdrawn key is not trusted for ever.
 const STALE_AFTER: Duration = Duration::hours(1);
-/// Keys older than this are not used any more, also while the provider is down: one of them may have been withdrawn.
+/// Keys older than this are not used, even while the provider is down: one of them may have been withdrawn.
 const UNUSABLE_AFTER: Duration = Duration::hours(24);
-/// The largest set of keys that is read. One key takes about 2 KiB with its certificate.
+/// The largest set of keys that is read, in bytes. One key takes about 2 KiB with its certificate.
 const MAX_SET_BYTES: usize = 256 * 1024;
-/// How long the provider may take.
+/// How long the provider can take to return its keys.
 const FETCH_TIMEOUT: StdDuration = StdDuration::from_secs(3);
-/// How far the provider's clock may be from ours.
+/// How far the provider's clock can be from ours.
 const LEEWAY: Duration = Duration::seconds(60);
 
-/// One provider and the keys it last published.
-pub(crate) struct Provider {
+/// An identity provider and the keys it last published.
+pub(crate) struct IdentityProvider {
     config: ProviderConfig,
     client: reqwest::Client,
-    keys: RwLock<Arc<Keys>>,
-    /// When the provider was last asked; held while asking, so that it is asked once.
-    asked: Mutex<Option<OffsetDateTime>>,
+    keys: RwLock<Arc<ProviderKeys>>,
+    /// When the keys were last fetched; locked while they are fetched, so that one request fetches them.
+    last_fetch: Mutex<Option<OffsetDateTime>>,
 }
 
 #[derive(Default)]
-struct Keys {
-    by_id: HashMap<String, Key>,
+struct ProviderKeys {
+    by_id: HashMap<String, ProviderKey>,
     fetched: Option<OffsetDateTime>,
 }
 
-pub(crate) struct Key {
+pub(crate) struct ProviderKey {
     key: DecodingKey,
     algorithm: Algorithm,
 }
 
-/// The provider could not be asked for its keys.
+/// Why the keys of the provider could not be fetched.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+enum KeyFetchError {
     #[error("the identity provider cannot be reached: {0}")]
     Http(#[from] reqwest::Error),
-    #[error("the identity provider answers {0} instead of its keys; redirects are not followed")]
+    #[error("the identity provider returned status {0} instead of its keys; redirects are not followed")]
     Status(StatusCode),
     #[error("the keys of the identity provider have more than {MAX_SET_BYTES} bytes")]
     TooLarge,
@@ -66,8 +68,8 @@ enum FetchError {
     Unreadable(#[from] serde_json::Error),
     #[error("the identity provider publishes no key that can be used")]
     NoKeys,
-    #[error("the identity provider was asked for its keys a moment ago, in vain")]
-    AskedLately,
+    #[error("the keys of the identity provider could not be fetched a moment ago")]
+    FailedLately,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +77,7 @@ struct JwkSet {
     keys: Vec<Value>,
 }
 
-/// The claims that matter here. Providers write the customer's id as a number or as text.
+/// The claims that are read. Providers write the customer's id as a number or as text.
 #[derive(Deserialize)]
 pub(crate) struct ProviderClaims {
     iss: String,
@@ -89,7 +91,7 @@ pub(crate) struct ProviderClaims {
     customer_id: Option<NumberOrText>,
     #[serde(default)]
     role: Option<String>,
-    /// Three names under which providers say what the token is for.
+    /// Providers name the purpose of a token in one of these three claims.
     #[serde(default, rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -112,19 +114,19 @@ enum NumberOrText {
     Text(String),
 }
 
-impl Provider {
+impl IdentityProvider {
     pub(crate) fn new(config: ProviderConfig) -> Result<Self, reqwest::Error> {
         let client =
             reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(redirect::Policy::none()).build()?;
-        Ok(Self { config, client, keys: RwLock::default(), asked: Mutex::new(None) })
+        Ok(Self { config, client, keys: RwLock::default(), last_fetch: Mutex::new(None) })
     }
 
-    /// Who a token of the provider speaks for. 503 where its keys have never been had.
+    /// Returns the caller that a token of the provider names. Fails if there are no usable keys.
     pub(crate) async fn verify(
         &self,
-        token: &Unverified<'_>,
+        token: &UnverifiedToken<'_>,
         now: OffsetDateTime,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Caller, AuthError> {
         let algorithm = match token.header.alg.as_str() {
             "RS256" => Algorithm::RS256,
             "ES256" => Algorithm::ES256,
@@ -139,43 +141,47 @@ impl Provider {
         if !jsonwebtoken::crypto::verify(token.signature, message, &key.key, algorithm).unwrap_or(false) {
             return Err(TokenError::Signature.into());
         }
-        Ok(self.caller(token.claims()?, now)?)
+        Ok(self.caller_from_claims(token.claims()?, now)?)
     }
 
-    /// Keys with the one asked for, where the provider has it.
-    async fn keys_for(&self, kid: &str, now: OffsetDateTime) -> Result<Arc<Keys>, ApiError> {
+    /// Returns keys with the key `kid`, if the provider has it.
+    async fn keys_for(&self, kid: &str, now: OffsetDateTime) -> Result<Arc<ProviderKeys>, AuthError> {
         let keys = Arc::clone(&*self.keys.read().await);
         let younger_than = |age: Duration| keys.fetched.is_some_and(|at| now - at < age);
         let is_known = keys.by_id.contains_key(kid);
         if is_known && younger_than(STALE_AFTER) {
             return Ok(keys);
         }
-        // One request asks, and those that can do without the answer do not wait for it.
-        if is_known && younger_than(UNUSABLE_AFTER) && self.asked.try_lock().is_err() {
+        // While another request fetches the keys, requests with a known key do not wait for it.
+        if is_known && younger_than(UNUSABLE_AFTER) && self.last_fetch.try_lock().is_err() {
             return Ok(keys);
         }
-        match self.ask(&keys, now).await {
+        match self.refresh_keys(&keys, now).await {
             Ok(keys) => Ok(keys),
-            // Those that are there go on holding for a while when the provider is down.
+            // Known keys are used for a while if the provider is down.
             Err(_) if younger_than(UNUSABLE_AFTER) => Ok(keys),
-            Err(error) => Err(ApiError::unavailable(error)),
+            Err(error) => Err(AuthError::ProviderKeys(error.into())),
         }
     }
 
-    /// Fetches the keys, unless somebody else has done so since `seen`, or the provider was asked a moment ago.
-    async fn ask(&self, seen: &Arc<Keys>, now: OffsetDateTime) -> Result<Arc<Keys>, FetchError> {
-        let mut asked = self.asked.lock().await;
+    /// Fetches the keys, unless another request has replaced `seen`, or a fetch was tried a moment ago.
+    async fn refresh_keys(
+        &self,
+        seen: &Arc<ProviderKeys>,
+        now: OffsetDateTime,
+    ) -> Result<Arc<ProviderKeys>, KeyFetchError> {
+        let mut last_fetch = self.last_fetch.lock().await;
         let current = Arc::clone(&*self.keys.read().await);
         if !Arc::ptr_eq(&current, seen) {
             return Ok(current);
         }
         let usable = current.fetched.is_some_and(|at| now - at < UNUSABLE_AFTER);
-        let pause = if usable { ASK_AGAIN_AFTER } else { FIRST_ASK_AGAIN_AFTER };
-        if asked.is_some_and(|at| now - at < pause) {
-            return Err(FetchError::AskedLately);
+        let pause = if usable { REFETCH_AFTER } else { REFETCH_AFTER_WITHOUT_KEYS };
+        if last_fetch.is_some_and(|at| now - at < pause) {
+            return Err(KeyFetchError::FailedLately);
         }
-        *asked = Some(now);
-        match self.fetch(now).await {
+        *last_fetch = Some(now);
+        match self.fetch_keys(now).await {
             Ok(keys) => {
                 let keys = Arc::new(keys);
                 *self.keys.write().await = Arc::clone(&keys);
@@ -188,32 +194,37 @@ impl Provider {
         }
     }
 
-    async fn fetch(&self, now: OffsetDateTime) -> Result<Keys, FetchError> {
+    async fn fetch_keys(&self, now: OffsetDateTime) -> Result<ProviderKeys, KeyFetchError> {
         let mut response = self.client.get(&self.config.jwks_url).send().await?;
         if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status()));
+            return Err(KeyFetchError::Status(response.status()));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             if body.len() + chunk.len() > MAX_SET_BYTES {
-                return Err(FetchError::TooLarge);
+                return Err(KeyFetchError::TooLarge);
             }
             body.extend_from_slice(&chunk);
         }
         let set: JwkSet = serde_json::from_slice(&body)?;
-        let by_id: HashMap<String, Key> = set.keys.into_iter().filter_map(usable).collect();
+        let by_id: HashMap<String, ProviderKey> = set.keys.into_iter().filter_map(parse_key).collect();
         if by_id.is_empty() {
-            return Err(FetchError::NoKeys);
+            return Err(KeyFetchError::NoKeys);
         }
-        Ok(Keys { by_id, fetched: Some(now) })
+        Ok(ProviderKeys { by_id, fetched: Some(now) })
     }
 
-    pub(crate) fn caller(&self, claims: ProviderClaims, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        let ours = match &claims.aud {
+    /// Returns the caller that the claims name, if they are meant for us and valid at this time.
+    pub(crate) fn caller_from_claims(
+        &self,
+        claims: ProviderClaims,
+        now: OffsetDateTime,
+    ) -> Result<Caller, TokenError> {
+        let is_for_us = match &claims.aud {
             Audience::One(audience) => *audience == self.config.audience,
             Audience::Many(audiences) => audiences.contains(&self.config.audience),
         };
-        if claims.iss != self.config.issuer || !ours {
+        if claims.iss != self.config.issuer || !is_for_us {
             return Err(TokenError::NotForUs);
         }
         let kinds = [&claims.kind, &claims.typ, &claims.token_use];
@@ -233,7 +244,7 @@ impl Provider {
             Some(NumberOrText::Text(text)) => text.parse().ok(),
             None => claims.sub.and_then(|sub| sub.parse().ok()),
         };
-        // Ids of local accounts are nobody's at the provider.
+        // The provider cannot name ids of local accounts.
         let customer_id = customer_id.filter(|id| !LOCAL_IDS.contains(id));
         let customer_id = customer_id.and_then(|id| id.try_into().ok()).ok_or(TokenError::NotForUs)?;
         let role = match claims.role.as_deref() {
@@ -244,13 +255,13 @@ impl Provider {
     }
 }
 
-/// Whether a token that says this of itself is an access token, and neither an ID token nor a refresh token.
+/// Whether a token of this kind is an access token, and neither an ID token nor a refresh token.
 fn is_for_access(kind: &str) -> bool {
     ["access", "bearer", "jwt", "at+jwt"].iter().any(|known| kind.eq_ignore_ascii_case(known))
 }
 
-/// A key that may sign tokens for us, by its id. Others in the set are for other purposes.
-pub(crate) fn usable(key: Value) -> Option<(String, Key)> {
+/// Returns a key that can sign tokens for us, with its id, or `None` if the key has another purpose.
+pub(crate) fn parse_key(key: Value) -> Option<(String, ProviderKey)> {
     let jwk: Jwk = serde_json::from_value(key).ok()?;
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -264,5 +275,5 @@ pub(crate) fn usable(key: Value) -> Option<(String, Key)> {
         return None;
     }
     let id = jwk.common.key_id.clone().unwrap_or_default();
-    Some((id, Key { key: DecodingKey::from_jwk(&jwk).ok()?, algorithm }))
+    Some((id, ProviderKey { key: DecodingKey::from_jwk(&jwk).ok()?, algorithm }))
 }

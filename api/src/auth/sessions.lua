@@ -1,10 +1,10 @@
 -- Exchanges a refresh token for its successor, exactly once.
--- KEYS[1] is the session: `current` holds the id of the one token that can be exchanged, and `spent:ID` tells of a
--- token exchanged lately when that was and what it was exchanged for.
+-- KEYS[1] is the session: `current` holds the id of the one token that can be exchanged, and `spent:ID` holds when the token ID
+-- was exchanged, and for what.
 -- ARGV: the presented token's id, the successor's id, the new access token's id, the second both are signed at,
 -- now in milliseconds, the grace in milliseconds, the session's time to live in milliseconds, the most spent tokens to
 -- remember, the second the presented token was signed at.
--- Answers {} for a session that is over, {'forgotten'} for a token that was exchanged within the grace but followed by too
+-- Returns {} for a session that is over, {'forgotten'} for a token that was exchanged within the grace but followed by too
 -- many others to be remembered, and {successor, access, second} otherwise.
 local presented, now, grace, most = ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
 local current, spent = unpack(redis.call('HMGET', KEYS[1], 'current', 'spent:' .. presented))
@@ -12,7 +12,7 @@ if not current then
     return {}
 end
 if presented == current then
-    -- Only here tokens are added, so only here the old ones are looked for.
+    -- Tokens are added only here, so old ones are removed only here.
     local remembered = {}
     local session = redis.call('HGETALL', KEYS[1])
     for i = 1, #session, 2 do
@@ -44,6 +44,6 @@ if spent then
 elseif now - tonumber(ARGV[9]) * 1000 <= grace then
     return { 'forgotten' }
 end
--- A token used a second time: whoever holds it or its successor, one of them stole it.
+-- The token is used a second time: it or its successor was stolen.
 redis.call('DEL', KEYS[1])
 return {}

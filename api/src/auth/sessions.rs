@@ -1,83 +1,81 @@
 //! Sessions in Redis: one per login, over which refresh tokens rotate.
 //!
-//! Redis holds ids, never tokens: tokens are signed from the ids, so that a repeated refresh gives equal tokens. What must
-//! hold for the whole life of a session is in its id, which is signed with each token and so outlives every rotation: how
-//! it began, in which generation, and when.
+//! Redis holds ids, never tokens: tokens are signed from the ids, so that a repeated refresh returns equal tokens. How and
+//! when a session began, and in which generation, is in its id, which is part of every token of the session.
 
 use std::{sync::LazyLock, time::Duration};
 
-use axum::http::{HeaderValue, header};
 use redis::Script;
 use shared::platform::redis::Redis;
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::{
-    Caller, Role, TokenError,
-    accounts::Standing,
-    tokens::{REFRESH_LIFETIME, RefreshToken, Tokens},
+    AuthError, Caller, Role, TokenError,
+    accounts::CustomerStatus,
+    tokens::{REFRESH_LIFETIME, RefreshToken, TokenKeys},
 };
-use crate::http::error::{ApiError, Code};
 
 /// A session ends this long after its login, however often it is refreshed.
 pub const MAX_SESSION_AGE: time::Duration = time::Duration::days(90);
 
-/// Within this time of its rotation, a spent token still gives its successor.
+/// For this long after its rotation, a used token still returns its successor.
 const GRACE: time::Duration = time::Duration::seconds(10);
 
-/// Spent tokens that a session remembers. Somebody who refreshes more often than this within the grace gets 429 for the
-/// older ones, and the session stays.
-const MAX_SPENT: usize = 64;
+/// Used tokens that a session remembers. A client that refreshes more often than this within the grace gets 429 for the older
+/// ones, and the session goes on.
+const MAX_USED: usize = 64;
 
-/// A refresh waits this long for Redis, then it is 503.
+/// A refresh waits this long for Redis, then it fails with 503.
 const DEADLINE: Duration = Duration::from_millis(500);
 
 static ROTATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sessions.lua")));
 
-/// Both tokens of a pair.
-pub(crate) struct Pair {
+/// The current tokens of a session.
+pub(crate) struct SessionTokens {
+    pub(crate) caller: Caller,
     pub(crate) access: String,
     pub(crate) refresh: String,
 }
 
-/// How a session began. The generation is the customer's at that time: `logout-all` begins the next one.
+/// How a session began. The generation is the customer's at that time; `logout-all` begins the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum SessionOrigin {
     /// With the password of an account.
     Account { generation: i64 },
-    /// By the test login: its customer needs no account.
+    /// With the test login: its customer needs no account.
     TestLogin { generation: i64 },
-    /// In a version that did not mark sessions: one of both.
+    /// In an older version, whose session ids do not name the origin: either of the two.
     Unmarked,
 }
 
-/// How sessions may go on.
+/// Which sessions can go on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionRules {
-    /// Those of the test login may.
+    /// Those of the test login.
     pub(crate) test_login: bool,
-    /// Those of this customer's account may.
+    /// Those of this customer's account.
     pub(crate) account: bool,
 }
 
-/// The id of a session, read.
+/// The parsed id of a session.
 struct SessionId<'a> {
     text: &'a str,
-    origin: Origin,
+    origin: SessionOrigin,
     began: OffsetDateTime,
 }
 
 impl<'a> SessionId<'a> {
-    /// Such as `a0-` and a UUID of version 7, which holds the time; sessions of older versions have the UUID alone.
+    /// Parses an id such as `a0-` and a UUID of version 7, which holds the time. Ids of older versions are the UUID alone.
     fn parse(text: &'a str) -> Result<Self, TokenError> {
         let (origin, uuid) = match text.split_once('-') {
-            None => (Origin::Unmarked, text),
+            None => (SessionOrigin::Unmarked, text),
             Some((mark, uuid)) => {
                 let (kind, generation) = mark.split_at_checked(1).ok_or(TokenError::Malformed)?;
                 let generation = generation.parse().map_err(|_| TokenError::Malformed)?;
                 match kind {
-                    "a" => (Origin::Account { generation }, uuid),
-                    "t" => (Origin::TestLogin { generation }, uuid),
+                    "a" => (SessionOrigin::Account { generation }, uuid),
+                    "t" => (SessionOrigin::TestLogin { generation }, uuid),
                     _ => return Err(TokenError::Malformed),
                 }
             }
@@ -89,77 +87,72 @@ impl<'a> SessionId<'a> {
         Ok(Self { text, origin, began })
     }
 
-    fn new_text(origin: Origin, now: OffsetDateTime) -> String {
+    fn new_text(origin: SessionOrigin, now: OffsetDateTime) -> String {
         let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
         let uuid = Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond())).simple();
         match origin {
-            Origin::Account { generation } => format!("a{generation}-{uuid}"),
-            Origin::TestLogin { generation } => format!("t{generation}-{uuid}"),
-            Origin::Unmarked => uuid.to_string(),
+            SessionOrigin::Account { generation } => format!("a{generation}-{uuid}"),
+            SessionOrigin::TestLogin { generation } => format!("t{generation}-{uuid}"),
+            SessionOrigin::Unmarked => uuid.to_string(),
         }
     }
 
-    /// The role in which the session goes on, if it does.
-    fn role(
+    /// Returns the role with which the session goes on, or `None` if it is over.
+    fn current_role(
         &self,
         claimed: Role,
-        standing: &Standing,
+        status: &CustomerStatus,
         rules: SessionRules,
         now: OffsetDateTime,
     ) -> Option<Role> {
         let not_ended = match self.origin {
-            Origin::Account { generation } | Origin::TestLogin { generation } => {
-                generation == standing.generation
+            SessionOrigin::Account { generation } | SessionOrigin::TestLogin { generation } => {
+                generation == status.generation
             }
-            Origin::Unmarked => standing.sessions_ended_at.is_none_or(|ended| self.began > ended),
+            SessionOrigin::Unmarked => status.sessions_ended_at.is_none_or(|ended| self.began > ended),
         };
         if !not_ended || now - self.began >= MAX_SESSION_AGE {
             return None;
         }
-        let of_account = standing.role.filter(|_| rules.account);
+        let of_account = status.role.filter(|_| rules.account);
         let of_test_login = rules.test_login.then_some(claimed);
         match self.origin {
-            Origin::Account { .. } => of_account,
-            Origin::TestLogin { .. } => of_test_login,
-            Origin::Unmarked => of_account.or(of_test_login),
+            SessionOrigin::Account { .. } => of_account,
+            SessionOrigin::TestLogin { .. } => of_test_login,
+            SessionOrigin::Unmarked => of_account.or(of_test_login),
         }
     }
 }
 
-/// Begins a session.
-pub(crate) async fn begin(
+/// Begins a session and returns its first tokens.
+pub(crate) async fn begin_session(
     redis: &Redis,
-    tokens: &Tokens,
+    keys: &TokenKeys,
     caller: Caller,
-    origin: Origin,
+    origin: SessionOrigin,
     now: OffsetDateTime,
-) -> Result<Pair, ApiError> {
+) -> Result<SessionTokens, AuthError> {
     let (session, token) = (SessionId::new_text(origin, now), new_id());
     let mut pipeline = redis::pipe();
     pipeline.atomic().hset(key(&session), "current", &token).ignore();
     pipeline.pexpire(key(&session), ttl_ms()).ignore();
     redis.run_pipeline::<()>(&pipeline).await?;
-    sign(tokens, caller, &session, &token, &new_id(), now)
+    sign_tokens(keys, caller, &session, &token, &new_id(), now)
 }
 
-/// Exchanges a refresh token, if the session may go on. The caller is who it goes on for. The outer error is for a Redis that
-/// does not answer.
-pub(crate) async fn rotate(
+/// Exchanges a refresh token for the next tokens, if the session goes on.
+pub(crate) async fn rotate_token(
     redis: &Redis,
-    tokens: &Tokens,
+    keys: &TokenKeys,
     presented: &RefreshToken,
-    standing: &Standing,
+    status: &CustomerStatus,
     rules: SessionRules,
     now: OffsetDateTime,
-) -> Result<Result<(Pair, Caller), TokenError>, ApiError> {
-    let Some((session, token)) = presented.jti.split_once('.') else { return Ok(Err(TokenError::Malformed)) };
-    let session = match SessionId::parse(session) {
-        Ok(session) => session,
-        Err(error) => return Ok(Err(error)),
-    };
-    let Some(role) = session.role(presented.caller.role, standing, rules, now) else {
-        return Ok(Err(TokenError::SessionOver));
-    };
+) -> Result<SessionTokens, AuthError> {
+    let (session, token) = presented.jti.split_once('.').ok_or(TokenError::Malformed)?;
+    let session = SessionId::parse(session)?;
+    let role =
+        session.current_role(presented.caller.role, status, rules, now).ok_or(TokenError::SessionOver)?;
     let caller = Caller { role, ..presented.caller };
 
     let mut invocation = ROTATE.prepare_invoke();
@@ -172,46 +165,40 @@ pub(crate) async fn rotate(
         .arg(millis(now))
         .arg(i64::try_from(GRACE.whole_milliseconds()).unwrap_or(i64::MAX))
         .arg(ttl_ms())
-        .arg(MAX_SPENT)
+        .arg(MAX_USED)
         .arg(presented.issued_at);
     let successor: Vec<String> = redis.run_script(&invocation, DEADLINE).await?;
     let (token, access, second) = match successor.as_slice() {
         [token, access, second] => (token, access, second),
-        [] => return Ok(Err(TokenError::SessionOver)),
-        _ => return Err(refreshed_too_often()),
+        [] => return Err(TokenError::SessionOver.into()),
+        _ => return Err(AuthError::RefreshedTooOften { times: MAX_USED, seconds: GRACE.whole_seconds() }),
     };
     let at = second
         .parse()
         .ok()
         .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
-        .ok_or_else(|| ApiError::internal("the session in Redis cannot be read"))?;
-    let pair = sign(tokens, caller, session.text, token, access, at)?;
-    Ok(Ok((pair, caller)))
+        .ok_or_else(|| AuthError::internal("the session in Redis cannot be read"))?;
+    sign_tokens(keys, caller, session.text, token, access, at)
 }
 
-/// Ends the session that a token belongs to, with every token of it.
-pub(crate) async fn end(redis: &Redis, presented: &RefreshToken) -> Result<(), ApiError> {
+/// Ends the session of a refresh token, with all its tokens.
+pub(crate) async fn end_session(redis: &Redis, presented: &RefreshToken) -> Result<(), AuthError> {
     let session = presented.jti.split_once('.').map_or(presented.jti.as_str(), |(session, _)| session);
     Ok(redis.run_command(redis::cmd("DEL").arg(key(session))).await?)
 }
 
-fn refreshed_too_often() -> ApiError {
-    let detail =
-        format!("the session was refreshed more than {MAX_SPENT} times in {} s", GRACE.whole_seconds());
-    ApiError::new(Code::RateLimited, detail).with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
-}
-
-fn sign(
-    tokens: &Tokens,
+fn sign_tokens(
+    keys: &TokenKeys,
     caller: Caller,
     session: &str,
     token: &str,
     access: &str,
     at: OffsetDateTime,
-) -> Result<Pair, ApiError> {
-    Ok(Pair {
-        access: tokens.access(caller, access, at)?,
-        refresh: tokens.refresh(caller, &format!("{session}.{token}"), at)?,
+) -> Result<SessionTokens, AuthError> {
+    Ok(SessionTokens {
+        caller,
+        access: keys.sign_access(caller, access, at)?,
+        refresh: keys.sign_refresh(caller, &format!("{session}.{token}"), at)?,
     })
 }
 
@@ -241,58 +228,58 @@ mod tests {
     const PRODUCTION: SessionRules = SessionRules { test_login: false, account: true };
     const DEVELOPMENT: SessionRules = SessionRules { test_login: true, account: true };
 
-    fn standing(role: Option<Role>, ended: Option<OffsetDateTime>) -> Standing {
-        Standing { role, generation: i64::from(ended.is_some()), sessions_ended_at: ended }
+    fn status(role: Option<Role>, ended: Option<OffsetDateTime>) -> CustomerStatus {
+        CustomerStatus { role, generation: i64::from(ended.is_some()), sessions_ended_at: ended }
     }
 
-    /// The role in which an admin's session that began at [`NOW`] goes on an hour later.
-    fn role(origin: Origin, standing: &Standing, rules: SessionRules) -> Option<Role> {
+    /// The role with which an admin's session that began at [`NOW`] goes on an hour later.
+    fn role(origin: SessionOrigin, status: &CustomerStatus, rules: SessionRules) -> Option<Role> {
         let text = SessionId::new_text(origin, NOW);
         let session = SessionId::parse(&text).unwrap();
         assert_eq!((session.origin, session.began), (origin, NOW));
-        session.role(Role::Admin, standing, rules, NOW + Duration::HOUR)
+        session.current_role(Role::Admin, status, rules, NOW + Duration::HOUR)
     }
 
     #[test]
     fn the_account_decides_the_role_and_whether_there_is_a_session_at_all() {
-        let account = Origin::Account { generation: 0 };
-        let demoted = standing(Some(Role::Customer), None);
+        let account = SessionOrigin::Account { generation: 0 };
+        let demoted = status(Some(Role::Customer), None);
         assert_eq!(role(account, &demoted, DEVELOPMENT), Some(Role::Customer));
-        assert_eq!(role(account, &standing(None, None), DEVELOPMENT), None);
+        assert_eq!(role(account, &status(None, None), DEVELOPMENT), None);
         let no_accounts = SessionRules { account: false, ..DEVELOPMENT };
         assert_eq!(role(account, &demoted, no_accounts), None);
     }
 
     #[test]
-    fn a_session_of_the_test_login_needs_no_account_but_the_test_login() {
-        let test = Origin::TestLogin { generation: 0 };
-        for standing in [standing(None, None), standing(Some(Role::Customer), None)] {
-            assert_eq!(role(test, &standing, DEVELOPMENT), Some(Role::Admin));
-            assert_eq!(role(test, &standing, PRODUCTION), None);
+    fn a_session_of_the_test_login_needs_the_test_login_and_no_account() {
+        let test = SessionOrigin::TestLogin { generation: 0 };
+        for status in [status(None, None), status(Some(Role::Customer), None)] {
+            assert_eq!(role(test, &status, DEVELOPMENT), Some(Role::Admin));
+            assert_eq!(role(test, &status, PRODUCTION), None);
         }
     }
 
     #[test]
-    fn a_session_of_an_older_version_goes_on_as_what_it_can_be() {
-        let old = Origin::Unmarked;
-        assert_eq!(role(old, &standing(Some(Role::Customer), None), PRODUCTION), Some(Role::Customer));
-        assert_eq!(role(old, &standing(None, None), PRODUCTION), None);
-        assert_eq!(role(old, &standing(None, None), DEVELOPMENT), Some(Role::Admin));
+    fn a_session_of_an_older_version_goes_on_with_either_origin() {
+        let old = SessionOrigin::Unmarked;
+        assert_eq!(role(old, &status(Some(Role::Customer), None), PRODUCTION), Some(Role::Customer));
+        assert_eq!(role(old, &status(None, None), PRODUCTION), None);
+        assert_eq!(role(old, &status(None, None), DEVELOPMENT), Some(Role::Admin));
     }
 
     #[test]
-    fn ending_all_sessions_ends_those_that_had_begun_and_no_later_ones() {
+    fn ending_all_sessions_ends_those_that_have_begun_and_no_later_ones() {
         let account = Some(Role::Customer);
-        let ended = standing(account, Some(NOW));
-        assert_eq!(role(Origin::Account { generation: 0 }, &ended, PRODUCTION), None);
-        assert_eq!(role(Origin::Account { generation: 1 }, &ended, PRODUCTION), account);
-        assert_eq!(role(Origin::Unmarked, &ended, PRODUCTION), None);
-        let earlier = standing(account, Some(NOW - Duration::MILLISECOND));
-        assert_eq!(role(Origin::Unmarked, &earlier, PRODUCTION), account);
+        let ended = status(account, Some(NOW));
+        assert_eq!(role(SessionOrigin::Account { generation: 0 }, &ended, PRODUCTION), None);
+        assert_eq!(role(SessionOrigin::Account { generation: 1 }, &ended, PRODUCTION), account);
+        assert_eq!(role(SessionOrigin::Unmarked, &ended, PRODUCTION), None);
+        let earlier = status(account, Some(NOW - Duration::MILLISECOND));
+        assert_eq!(role(SessionOrigin::Unmarked, &earlier, PRODUCTION), account);
     }
 
     #[test]
-    fn ids_that_were_never_given_out_are_refused() {
+    fn ids_that_were_never_issued_are_refused() {
         let uuid = Uuid::now_v7().simple();
         for text in [
             String::new(),

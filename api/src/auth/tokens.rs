@@ -6,16 +6,15 @@ use secrecy::{ExposeSecret, SecretString};
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    AuthConfig, Caller, TokenError,
-    claims::{Claims, Identified, Kind, Verified},
-    jwt::Unverified,
+    AuthConfig, AuthError, Caller, TokenError,
+    claims::{SignedClaims, TokenId, TokenKind, VerifiedClaims},
+    unverified_token::UnverifiedToken,
 };
-use crate::http::error::ApiError;
 
-/// The one algorithm of our own tokens.
+/// The algorithm of our own tokens.
 pub(crate) const ALGORITHM: &str = "HS256";
 
-/// How long an access token opens the API.
+/// How long an access token is valid.
 pub const ACCESS_LIFETIME: Duration = Duration::minutes(30);
 /// How long a refresh token can be exchanged.
 pub const REFRESH_LIFETIME: Duration = Duration::days(7);
@@ -23,56 +22,66 @@ pub const REFRESH_LIFETIME: Duration = Duration::days(7);
 /// Clocks of replicas differ; a token from further in the future than this was not made by one of them.
 const CLOCK_SKEW: Duration = Duration::seconds(60);
 
-/// Access tokens whose signature is remembered, at a few hundred bytes each.
-const REMEMBERED: usize = 16 * 1024;
+/// The access tokens whose claims are cached, at a few hundred bytes each.
+const CACHED_TOKENS: usize = 16 * 1024;
 
-/// The keys, built once.
-pub(crate) struct Tokens {
+/// The keys that sign and verify tokens, and the claims of access tokens that were verified.
+pub(crate) struct TokenKeys {
     sign: EncodingKey,
     /// The current one first.
     verify: Vec<DecodingKey>,
-    /// What access tokens say whose signature was found good. A signature does not change; time is looked at each time.
-    known: Cache<Box<str>, Verified>,
+    /// The claims of access tokens whose signature is valid. A signature stays valid; the times are checked each time.
+    verified: Cache<Box<str>, VerifiedClaims>,
 }
 
 /// A refresh token that was verified.
 pub struct RefreshToken {
     pub(crate) caller: Caller,
-    /// The session it belongs to and its place in it, as [`Tokens::refresh`] was told.
+    /// The `jti` that [`TokenKeys::sign_refresh`] was given: the ids of the session and of the token.
     pub(crate) jti: String,
     /// When it was signed, in seconds since the Unix epoch.
     pub(crate) issued_at: i64,
 }
 
-impl Tokens {
+impl TokenKeys {
     pub(crate) fn new(config: &AuthConfig) -> Self {
         let key = |secret: &SecretString| DecodingKey::from_secret(secret.expose_secret().as_bytes());
         Self {
             sign: EncodingKey::from_secret(config.secret.expose_secret().as_bytes()),
             verify: std::iter::once(&config.secret).chain(&config.previous_secrets).map(key).collect(),
-            known: Cache::new(REMEMBERED),
+            verified: Cache::new(CACHED_TOKENS),
         }
     }
 
     /// Signs an access token. Equal arguments give equal tokens.
-    pub(crate) fn access(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
-        self.signed(caller, Kind::Access, jti, at, ACCESS_LIFETIME)
+    pub(crate) fn sign_access(
+        &self,
+        caller: Caller,
+        jti: &str,
+        at: OffsetDateTime,
+    ) -> Result<String, AuthError> {
+        self.sign_token(caller, TokenKind::Access, jti, at, ACCESS_LIFETIME)
     }
 
     /// Signs a refresh token. Equal arguments give equal tokens.
-    pub(crate) fn refresh(&self, caller: Caller, jti: &str, at: OffsetDateTime) -> Result<String, ApiError> {
-        self.signed(caller, Kind::Refresh, jti, at, REFRESH_LIFETIME)
-    }
-
-    fn signed(
+    pub(crate) fn sign_refresh(
         &self,
         caller: Caller,
-        kind: Kind,
+        jti: &str,
+        at: OffsetDateTime,
+    ) -> Result<String, AuthError> {
+        self.sign_token(caller, TokenKind::Refresh, jti, at, REFRESH_LIFETIME)
+    }
+
+    fn sign_token(
+        &self,
+        caller: Caller,
+        kind: TokenKind,
         jti: &str,
         at: OffsetDateTime,
         lifetime: Duration,
-    ) -> Result<String, ApiError> {
-        let claims = Claims {
+    ) -> Result<String, AuthError> {
+        let claims = SignedClaims {
             sub: caller.customer_id.to_string(),
             customer_id: caller.customer_id,
             role: caller.role,
@@ -81,45 +90,49 @@ impl Tokens {
             exp: (at + lifetime).unix_timestamp(),
             jti,
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.sign).map_err(ApiError::internal)
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.sign).map_err(AuthError::internal)
     }
 
-    /// Who an access token that was verified before speaks for; `None` for one that is not remembered.
-    pub(crate) fn known_access(
+    /// Verifies an access token whose claims are cached. Returns `None` for any other token.
+    pub(crate) fn verify_known_access(
         &self,
         token: &str,
         now: OffsetDateTime,
     ) -> Option<Result<Caller, TokenError>> {
-        self.known.get(token).map(|claims| claims.caller_at(now))
+        self.verified.get(token).map(|claims| claims.caller_at(now))
     }
 
-    /// Who an access token speaks for.
+    /// Returns the caller that an access token names.
     pub(crate) fn verify_access(
         &self,
-        token: &Unverified<'_>,
+        token: &UnverifiedToken<'_>,
         now: OffsetDateTime,
     ) -> Result<Caller, TokenError> {
-        let claims = self.signed_claims(token, Kind::Access)?;
+        let claims = self.verify_signature(token, TokenKind::Access)?;
         let caller = claims.caller_at(now)?;
-        self.known.insert(token.text.into(), claims);
+        self.verified.insert(token.text.into(), claims);
         Ok(caller)
     }
 
-    /// What a refresh token stands for. Whether it is spent is the session's question.
+    /// Checks the signature and the times of a refresh token. Whether it was used before is known by the session.
     pub(crate) fn verify_refresh(
         &self,
         token: &str,
         now: OffsetDateTime,
     ) -> Result<RefreshToken, TokenError> {
-        let token = Unverified::parse(token)?;
-        let claims = self.signed_claims(&token, Kind::Refresh)?;
+        let token = UnverifiedToken::parse(token)?;
+        let claims = self.verify_signature(&token, TokenKind::Refresh)?;
         let caller = claims.caller_at(now)?;
-        Ok(RefreshToken { caller, jti: token.claims::<Identified>()?.jti, issued_at: claims.iat })
+        Ok(RefreshToken { caller, jti: token.claims::<TokenId>()?.jti, issued_at: claims.iat })
     }
 
-    /// The claims of a token that one of our keys has signed.
-    fn signed_claims(&self, token: &Unverified<'_>, kind: Kind) -> Result<Verified, TokenError> {
-        // What the header names must never choose another for our secret.
+    /// Returns the claims of a token that one of our keys has signed.
+    fn verify_signature(
+        &self,
+        token: &UnverifiedToken<'_>,
+        kind: TokenKind,
+    ) -> Result<VerifiedClaims, TokenError> {
+        // The header must never choose another algorithm for our secret.
         if token.header.alg != ALGORITHM {
             return Err(TokenError::Algorithm);
         }
@@ -130,13 +143,13 @@ impl Tokens {
         if !self.verify.iter().any(signed_with) {
             return Err(TokenError::Signature);
         }
-        let claims: Verified = token.claims()?;
+        let claims: VerifiedClaims = token.claims()?;
         if claims.kind == kind { Ok(claims) } else { Err(TokenError::WrongType) }
     }
 }
 
-impl Verified {
-    /// Who the token speaks for at this time.
+impl VerifiedClaims {
+    /// Returns the caller, if the token is valid at this time.
     fn caller_at(&self, now: OffsetDateTime) -> Result<Caller, TokenError> {
         let now = now.unix_timestamp();
         if self.exp <= now {
@@ -156,7 +169,7 @@ mod tests {
     use crate::auth::Role;
 
     #[test]
-    fn a_remembered_token_opens_the_api_no_longer_than_any_other_and_a_refresh_token_is_not_remembered() {
+    fn a_cached_access_token_expires_like_any_other_and_a_refresh_token_is_not_cached() {
         let secret = SecretString::from("a key of thirty-two bytes or more");
         let config = AuthConfig {
             secret,
@@ -165,26 +178,26 @@ mod tests {
             test_login: false,
             local_accounts: true,
         };
-        let tokens = Tokens::new(&config);
+        let keys = TokenKeys::new(&config);
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let caller = Caller { customer_id: 7.try_into().unwrap(), role: Role::Customer };
-        let verify = |text: &str| tokens.verify_access(&Unverified::parse(text).unwrap(), now);
+        let verify = |text: &str| keys.verify_access(&UnverifiedToken::parse(text).unwrap(), now);
 
-        let access = tokens.access(caller, "one", now).unwrap();
-        assert_eq!(tokens.known_access(&access, now), None);
+        let access = keys.sign_access(caller, "one", now).unwrap();
+        assert_eq!(keys.verify_known_access(&access, now), None);
         assert_eq!(verify(&access), Ok(caller));
-        assert_eq!(tokens.known_access(&access, now), Some(Ok(caller)));
-        let expired = tokens.known_access(&access, now + ACCESS_LIFETIME);
+        assert_eq!(keys.verify_known_access(&access, now), Some(Ok(caller)));
+        let expired = keys.verify_known_access(&access, now + ACCESS_LIFETIME);
         assert_eq!(expired, Some(Err(TokenError::Expired)));
-        let early = tokens.known_access(&access, now - CLOCK_SKEW - Duration::SECOND);
+        let early = keys.verify_known_access(&access, now - CLOCK_SKEW - Duration::SECOND);
         assert_eq!(early, Some(Err(TokenError::NotYetValid)));
 
-        let refresh = tokens.refresh(caller, "one", now).unwrap();
+        let refresh = keys.sign_refresh(caller, "one", now).unwrap();
         assert_eq!(verify(&refresh), Err(TokenError::WrongType));
-        assert_eq!(tokens.known_access(&refresh, now), None);
+        assert_eq!(keys.verify_known_access(&refresh, now), None);
         let (signed, _) = access.rsplit_once('.').unwrap();
         let forged = format!("{signed}.AAAA");
         assert_eq!(verify(&forged), Err(TokenError::Signature));
-        assert_eq!(tokens.known_access(&forged, now), None);
+        assert_eq!(keys.verify_known_access(&forged, now), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The one error of the HTTP side: what the client is told, and, apart from it, what the log is told.
+//! The error of every failed request: what the client reads, and, apart from it, the cause for the log.
 
 use std::{error::Error as StdError, fmt};
 
@@ -11,23 +11,23 @@ use serde_json::{Map, Value};
 use shared::platform::db::DbError;
 use utoipa::ToSchema;
 
-/// Every non-2xx answer. Handlers return it; `middleware::problem` writes it out as RFC 9457.
+/// A response with a status of 4xx or 5xx. Handlers return it; `layer::problem` writes its document (RFC 9457).
 ///
-/// One pointer wide, so that results that may hold it stay small.
+/// It is one pointer wide, so that a `Result` with it stays small.
 #[derive(Debug)]
-pub struct ApiError(Box<Parts>);
+pub struct ApiError(Box<ErrorParts>);
 
 #[derive(Debug)]
-struct Parts {
+struct ErrorParts {
     code: Code,
     detail: String,
-    faults: Vec<FieldError>,
+    errors: Vec<FieldError>,
     facts: Map<String, Value>,
     headers: HeaderMap,
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// The stable codes clients may branch on, each with its status and title.
+/// The stable codes that clients can branch on, each with its status and title.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Not JSON, or bad header syntax.
@@ -36,11 +36,11 @@ pub enum Code {
     Unauthenticated,
     /// Authenticated, but not allowed.
     Forbidden,
-    /// Nothing here that the caller may see.
+    /// Nothing here that the caller is allowed to see.
     NotFound,
-    /// The path exists, the method does not.
+    /// The path exists, but not with this method.
     MethodNotAllowed,
-    /// The status table has no such move.
+    /// The status cannot change in this way.
     IllegalTransition,
     /// Date and lines change only while the order is pending.
     OrderNotEditable,
@@ -64,7 +64,7 @@ pub enum Code {
     RequestTimeout,
     /// The request uses a part of HTTP that is not supported.
     NotImplemented,
-    /// A fault of ours.
+    /// An error of this service.
     InternalError,
     /// A dependency is down; nothing was changed.
     Unavailable,
@@ -116,49 +116,49 @@ impl Code {
     }
 }
 
-/// One fault of a request.
+/// One error of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where: a JSON Pointer into the body, or `?name` for a query parameter, or a header's name.
+    /// The place: a JSON Pointer into the body, or `?name` for a query parameter, or a header's name.
     pub pointer: String,
-    /// What kind of fault, for programs.
+    /// The kind of error, for programs.
     pub code: &'static str,
     /// What is wrong, for people.
     pub detail: String,
 }
 
 impl FieldError {
-    /// A fault at `pointer`.
+    /// An error at `pointer`.
     pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), code, detail: detail.into() }
     }
 }
 
 impl ApiError {
-    /// An error with its outward text.
+    /// An error with the text for the client.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(ErrorParts {
             code,
             detail: detail.into(),
-            faults: Vec::new(),
+            errors: Vec::new(),
             facts: Map::new(),
             headers: HeaderMap::new(),
             cause: None,
         }))
     }
 
-    /// All faults of a request at once.
-    pub fn validation(faults: Vec<FieldError>) -> Self {
-        let detail = match faults.len() {
+    /// All field errors of a request at once.
+    pub fn validation(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.len() {
             1 => "1 field is invalid".to_owned(),
             count => format!("{count} fields are invalid"),
         };
         let mut error = Self::new(Code::ValidationFailed, detail);
-        error.0.faults = faults;
+        error.0.errors = errors;
         error
     }
 
-    /// No such thing, or not the caller's: which of the two is not disclosed.
+    /// It does not exist, or is not the caller's: which of the two is not disclosed.
     pub fn not_found() -> Self {
         Self::new(Code::NotFound, "there is no such resource")
     }
@@ -179,26 +179,26 @@ impl ApiError {
         .caused_by(cause)
     }
 
-    /// A fault of ours; the client learns nothing of it.
+    /// An error of this service. The client does not see the cause.
     pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Code::InternalError, "something went wrong on our side").caused_by(cause)
     }
 
-    /// Adds a fact that the client needs to go on, as a member of the problem.
+    /// Adds a member to the problem that the client needs to go on.
     #[must_use]
     pub fn with_fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.facts.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);
         self
     }
 
-    /// Keeps the inward cause for the log.
+    /// Adds the cause for the log.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.cause = Some(cause.into());
@@ -210,7 +210,7 @@ impl ApiError {
         self.0.code
     }
 
-    /// The status of the answer.
+    /// The status of the response.
     pub fn status(&self) -> StatusCode {
         self.0.code.parts().0
     }
@@ -226,12 +226,12 @@ impl ApiError {
         Some(links.join(": "))
     }
 
-    /// The headers that belong to the answer.
+    /// The headers of the response.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
 
-    /// The problem document, without what only the request knows.
+    /// The problem document, without the request's path and id.
     pub fn problem(&self) -> Problem {
         let (status, code, title) = self.0.code.parts();
         Problem {
@@ -242,13 +242,13 @@ impl ApiError {
             instance: String::new(),
             code,
             request_id: String::new(),
-            errors: self.0.faults.clone(),
+            errors: self.0.errors.clone(),
             facts: self.0.facts.clone(),
         }
     }
 }
 
-/// RFC 9457, as every non-2xx answer carries it.
+/// A problem (RFC 9457): the body of every response with a status of 4xx or 5xx.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
     /// Names the kind of problem.
@@ -260,13 +260,13 @@ pub struct Problem {
     pub status: u16,
     /// This occurrence in words.
     pub detail: String,
-    /// The path that was asked for.
+    /// The path of the request.
     pub instance: String,
-    /// The kind for programs: stable.
+    /// The kind for programs; it does not change.
     pub code: &'static str,
     /// The request's id, as in the log.
     pub request_id: String,
-    /// Every fault of the request.
+    /// Every error of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// What else the client needs to go on.
@@ -284,7 +284,7 @@ impl fmt::Display for ApiError {
 impl StdError for ApiError {}
 
 impl IntoResponse for ApiError {
-    /// Status and headers; the body is written by `middleware::problem`, which knows the request.
+    /// Status and headers. `layer::problem` writes the body, because it knows the request.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         response.headers_mut().extend(self.headers().clone());
@@ -300,8 +300,7 @@ impl From<shared::platform::redis::RedisFailure> for ApiError {
 }
 
 impl From<&DbError> for ApiError {
-    /// 503 if nothing was changed and trying again may help, 504 if the outcome is unknown; anything else that PostgreSQL refuses
-    /// is a fault of ours.
+    /// 503 if nothing was changed and trying again can help, 504 if the outcome is unknown, and 500 for everything else.
     fn from(error: &DbError) -> Self {
         match error {
             DbError::Unavailable(_) | DbError::Busy(_) => Self::unavailable(error.to_string()),

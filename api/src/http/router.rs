@@ -1,16 +1,40 @@
-//! All routes on one screen.
+//! All routes on one screen, and the documents that describe them.
+
+use std::sync::Arc;
 
 use axum::Router;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    http::{auth, health, layer::RequestLayer, openapi, orders},
+    http::{
+        auth,
+        health::routes as health,
+        layer::{RequestLayer, RequestSettings},
+        openapi, orders,
+    },
     state::AppState,
 };
 
-/// Every route that the OpenAPI document describes. Whether `login-test` exists, and accounts with passwords, is a matter
-/// of the settings.
-pub fn documented(test_login: bool, local_accounts: bool) -> OpenApiRouter<AppState> {
+/// The whole API.
+pub fn router(state: AppState) -> Router {
+    let auth = &state.config.auth;
+    let (routes, document) = documented_routes(auth.test_login, auth.local_accounts).split_for_parts();
+    routes
+        .route("/health", axum::routing::get(health::health))
+        .merge(openapi::routes(&openapi::complete(document)))
+        .layer(request_layer(&state))
+        .with_state(state)
+}
+
+/// The OpenAPI document of a development build, with `login-test` and accounts.
+pub fn document() -> OpenApi {
+    openapi::complete(documented_routes(true, true).into_openapi())
+}
+
+/// Every route that the OpenAPI document describes. The settings decide whether `login-test` exists, and accounts with
+/// passwords.
+fn documented_routes(test_login: bool, local_accounts: bool) -> OpenApiRouter<AppState> {
     let mut routes = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(openapi::root::root))
         .routes(routes!(health::health))
@@ -28,13 +52,16 @@ pub fn documented(test_login: bool, local_accounts: bool) -> OpenApiRouter<AppSt
     if test_login { routes.routes(routes!(auth::login_test::login_test)) } else { routes }
 }
 
-/// The whole API.
-pub fn router(state: AppState) -> Router {
-    let auth = &state.config.auth;
-    let (documented, document) = documented(auth.test_login, auth.local_accounts).split_for_parts();
-    documented
-        .route("/health", axum::routing::get(health::health))
-        .merge(openapi::routes(&openapi::completed(document)))
-        .layer(RequestLayer::new(state.clone()))
-        .with_state(state)
+/// What stands around every handler.
+pub fn request_layer(state: &AppState) -> RequestLayer {
+    let http = &state.config.http;
+    RequestLayer::new(RequestSettings {
+        trusted_proxies: http.trusted_proxies,
+        timeout: http.request_timeout,
+        bodies: http.bodies,
+        origins: http.origins.clone(),
+        rate_limiter: Arc::clone(&state.rate_limiter),
+        // A load balancer calls them often from one address, and takes a 429 for a failure.
+        uncounted_routes: &health::ROUTES,
+    })
 }

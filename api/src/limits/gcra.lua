@@ -1,11 +1,11 @@
--- Asks the quota of KEYS[1] whether one more request is allowed, and counts it if so (ARGV[3] = 'take') or never
--- (ARGV[3] = 'look').
+-- Checks whether the quota of KEYS[1] allows one more request. With ARGV[3] = 'count' an allowed request is counted, with
+-- 'peek' it is not.
 -- ARGV[1] is the time in which one request is earned back, ARGV[2] the window, both in microseconds.
 -- ARGV[4] is the time in microseconds, or empty for Redis' own clock, so that replicas agree.
--- The value is the time at which the whole quota would be there again.
--- The key outlives the time at which it means nothing any more: a full Redis evicts what would expire first, and counts
--- must not go before cached orders do (an hour), or whoever fills the memory would get a new quota.
--- Answers {allowed, time until the whole quota is there, time until one request would be allowed}.
+-- The value is the time at which the whole quota is there again.
+-- The key lives two hours longer than that: a full Redis evicts what expires first, and counts must not go before cached
+-- orders do (an hour), or a client that fills the memory would get a new quota.
+-- Returns {allowed, time until the whole quota is there, time until one request is allowed}.
 local interval, window, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local kept_ms = 2 * 60 * 60 * 1000
 if not now then
@@ -18,7 +18,7 @@ local wait = math.max(after - now - window, 0)
 if wait > 0 then
     return { 0, full - now, wait }
 end
-if ARGV[3] == 'look' then
+if ARGV[3] == 'peek' then
     return { 1, full - now, 0 }
 end
 redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000) + kept_ms)

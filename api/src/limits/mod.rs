@@ -1,13 +1,12 @@
-//! How much one address or one customer may ask for: exact across replicas while Redis answers, and counted by each
-//! process for itself while it does not.
+//! How much one address or one customer may ask for. The `RateLimit` header fields and 429 are in `http::layer`.
 //!
-//! The algorithm is GCRA, a leaky bucket that is one number per key: the time at which the bucket would be empty.
+//! Counts are exact across replicas while Redis answers; while it does not, each process counts for itself. The algorithm
+//! is GCRA, a leaky bucket that is one number for each key: the time at which the bucket would be empty.
 
-mod fields;
 mod gcra;
-mod local;
+mod limit_key;
+mod local_buckets;
 mod quota;
-mod subject;
 
 use std::{
     net::IpAddr,
@@ -24,115 +23,136 @@ use shared::{
     platform::redis::{Redis, RedisFailure},
 };
 
-pub(crate) use fields::add_fields;
-pub use fields::{RATE_LIMIT, RATE_LIMIT_POLICY};
+pub use limit_key::{LimitKey, Network};
 pub use quota::{Policy, Quota, RateLimits};
-pub use subject::{Network, Subject};
 
-use gcra::Verdict;
-use local::Local;
+use gcra::BucketState;
+use local_buckets::LocalBuckets;
 
-/// After a failure Redis is left alone for this long.
+/// After a failure of Redis, the process counts alone for this long.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
-static ASK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("gcra.lua")));
+static GCRA: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("gcra.lua")));
 
 /// Counts requests against quotas.
-pub struct Limits {
+pub struct RateLimiter {
     quotas: RateLimits,
     redis: Redis,
-    local: Local,
+    local: LocalBuckets,
     clock: Clock,
     start: Instant,
-    /// Milliseconds after `start` until which Redis is left alone.
-    away_until: AtomicU64,
+    /// Redis is not asked until this many milliseconds after `start`.
+    redis_paused_until: AtomicU64,
 }
 
-/// What a limit says to one request.
+/// The result of checking one request against a limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Decision {
+pub struct LimitCheck {
     /// Which limit.
     pub policy: Policy,
     /// Whether this request is within it.
     pub allowed: bool,
-    /// How many more requests would be, at once.
+    /// How many more requests are allowed at once.
     pub remaining: u64,
-    /// When the whole quota is there again.
+    /// The time until the whole quota is there again.
     pub reset: Duration,
-    /// When the next request would be allowed; zero where one is now.
+    /// The time until the next request is allowed; zero if one is allowed now.
     pub retry_after: Duration,
 }
 
-impl Limits {
+/// A request is beyond a limit.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("more than {} {} in {} s", policy.quota.requests(), policy.counts, policy.quota.seconds())]
+pub struct LimitExceeded {
+    /// Which limit.
+    pub policy: Policy,
+    /// The time until the next request is allowed.
+    pub retry_after: Duration,
+}
+
+impl LimitCheck {
+    /// Fails if the request is beyond the limit.
+    pub fn require_allowed(self) -> Result<(), LimitExceeded> {
+        let Self { policy, allowed, retry_after, .. } = self;
+        if allowed { Ok(()) } else { Err(LimitExceeded { policy, retry_after }) }
+    }
+}
+
+impl RateLimiter {
     /// Counts against these quotas: by Redis' clock, unless a test owns the time.
     pub fn new(quotas: RateLimits, redis: Redis, clock: Clock) -> Self {
-        let (local, start) = (Local::default(), Instant::now());
-        Self { quotas, redis, local, clock, start, away_until: AtomicU64::new(0) }
+        let (local, start) = (LocalBuckets::default(), Instant::now());
+        Self { quotas, redis, local, clock, start, redis_paused_until: AtomicU64::new(0) }
     }
 
-    /// Counts one request of an address. `None` where addresses are not limited.
-    pub async fn address(&self, address: IpAddr) -> Option<Decision> {
+    /// Counts one request of an address. Returns `None` if addresses are not limited.
+    pub async fn count_address(&self, address: IpAddr) -> Option<LimitCheck> {
         let policy = Policy { name: "address", counts: "requests", quota: self.quotas.address? };
-        Some(self.take(policy, Subject::Network(address.into())).await)
+        Some(self.count(policy, LimitKey::Network(address.into())).await)
     }
 
-    /// Counts one request of a customer. `None` where customers are not limited.
-    pub async fn customer(&self, customer: CustomerId) -> Option<Decision> {
+    /// Counts one request of a customer. Returns `None` if customers are not limited.
+    pub async fn count_customer(&self, customer: CustomerId) -> Option<LimitCheck> {
         let policy = Policy { name: "customer", counts: "requests", quota: self.quotas.customer? };
-        Some(self.take(policy, Subject::Customer(customer)).await)
+        Some(self.count(policy, LimitKey::Customer(customer)).await)
     }
 
     /// Counts one more of what `policy` counts, if it allows one more.
-    pub async fn take(&self, policy: Policy, subject: Subject<'_>) -> Decision {
-        self.decide(policy, subject, true).await
+    pub async fn count(&self, policy: Policy, key: LimitKey<'_>) -> LimitCheck {
+        self.check(policy, key, true).await
     }
 
     /// Whether `policy` would allow one more. Counts nothing.
-    pub async fn look(&self, policy: Policy, subject: Subject<'_>) -> Decision {
-        self.decide(policy, subject, false).await
+    pub async fn peek(&self, policy: Policy, key: LimitKey<'_>) -> LimitCheck {
+        self.check(policy, key, false).await
     }
 
-    async fn decide(&self, policy: Policy, subject: Subject<'_>, counts: bool) -> Decision {
-        let key = format!("limit:{}:{subject}", policy.name);
-        let verdict = self.ask(&key, policy.quota, counts).await;
-        Decision {
+    async fn check(&self, policy: Policy, key: LimitKey<'_>, counts: bool) -> LimitCheck {
+        let key = format!("limit:{}:{key}", policy.name);
+        let bucket = self.check_bucket(&key, policy.quota, counts).await;
+        LimitCheck {
             policy,
-            allowed: verdict.allowed,
-            remaining: verdict.remaining(policy.quota),
-            reset: verdict.used,
-            retry_after: verdict.wait,
+            allowed: bucket.allowed,
+            remaining: bucket.remaining(policy.quota),
+            reset: bucket.used,
+            retry_after: bucket.wait,
         }
     }
 
-    async fn ask(&self, key: &str, quota: Quota, counts: bool) -> Verdict {
+    async fn check_bucket(&self, key: &str, quota: Quota, counts: bool) -> BucketState {
         let now = self.start.elapsed();
-        if now.as_millis() >= u128::from(self.away_until.load(Ordering::Relaxed)) {
-            match self.ask_redis(key, quota, counts).await {
-                Ok(verdict) => return verdict,
+        if now.as_millis() >= u128::from(self.redis_paused_until.load(Ordering::Relaxed)) {
+            match self.check_in_redis(key, quota, counts).await {
+                Ok(bucket) => return bucket,
                 Err(error) => {
                     let until = u64::try_from((now + BACK_OFF).as_millis()).unwrap_or(u64::MAX);
-                    self.away_until.store(until, Ordering::Relaxed);
-                    tracing::warn!(error = %error, "limits are counted by this process alone");
+                    self.redis_paused_until.store(until, Ordering::Relaxed);
+                    tracing::warn!(error = %error, "Redis does not answer: this process counts rate limits alone");
                 }
             }
         }
-        self.local.ask(key, quota, counts, self.manual_time().unwrap_or(now))
+        self.local.check(key, quota, counts, self.manual_time().unwrap_or(now))
     }
 
-    async fn ask_redis(&self, key: &str, quota: Quota, counts: bool) -> Result<Verdict, RedisFailure> {
-        let mut invocation = ASK.prepare_invoke();
+    async fn check_in_redis(
+        &self,
+        key: &str,
+        quota: Quota,
+        counts: bool,
+    ) -> Result<BucketState, RedisFailure> {
+        let mut invocation = GCRA.prepare_invoke();
         invocation
             .key(key)
             .arg(quota.interval_us())
             .arg(quota.window_us())
-            .arg(if counts { "take" } else { "look" })
+            .arg(if counts { "count" } else { "peek" })
             .arg(self.manual_time().map_or_else(String::new, |time| time.as_micros().to_string()));
         let (allowed, used, wait): (bool, u64, u64) =
             self.redis.run_script(&invocation, self.quotas.deadline).await?;
-        Ok(Verdict { allowed, used: Duration::from_micros(used), wait: Duration::from_micros(wait) })
+        Ok(BucketState { allowed, used: Duration::from_micros(used), wait: Duration::from_micros(wait) })
     }
 
-    /// The time since the Unix epoch where a test owns the clock. Otherwise Redis' clock counts, so that replicas agree.
+    /// The time since the Unix epoch, if a test owns the clock. Otherwise Redis' clock counts, so that replicas agree.
     fn manual_time(&self) -> Option<Duration> {
         match self.clock {
             Clock::System => None,

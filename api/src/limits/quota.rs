@@ -1,25 +1,25 @@
-//! Quotas, as settings write them: `1000/60s`.
+//! Quotas as they are written in settings: `1000/60s`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use shared::platform::config::{ConfigError, Env};
 
-/// So many requests in so many seconds.
+/// A number of requests in a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     requests: u32,
     seconds: u32,
 }
 
-/// The limits that are set, and how they are counted.
+/// The limits of customers and addresses, and how they are counted.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimits {
-    /// Of one customer.
+    /// The limit of one customer.
     pub customer: Option<Quota>,
-    /// Of one address, before anything is known of the caller.
+    /// The limit of one address, before the caller is known.
     pub address: Option<Quota>,
-    /// A limit may cost a request this much time in Redis; beyond it the process counts alone for a while. Tests of
-    /// exact counts raise it, so that a busy machine does not change what is counted.
+    /// How long a request waits for Redis to count it; after that the process counts alone for a second. Tests of exact
+    /// counts raise it, so that a busy machine does not change what is counted.
     pub deadline: Duration,
 }
 
@@ -32,7 +32,7 @@ impl Default for RateLimits {
 /// One limit of the API: what it counts, and how much of it is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// As the `RateLimit` fields and Redis name it.
+    /// Its name in the `RateLimit` fields and in Redis.
     pub name: &'static str,
     /// What is counted, in words.
     pub counts: &'static str,
@@ -40,10 +40,10 @@ pub struct Policy {
     pub quota: Quota,
 }
 
-/// A text that is no quota.
+/// A text is not a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a quota and a window such as 1000/60s: 1 to 1000000 requests in 1 to 86400 seconds")]
-pub struct NotAQuota;
+pub struct QuotaParseError;
 
 impl Quota {
     /// `requests` in `seconds`; both at least 1.
@@ -68,7 +68,7 @@ impl Quota {
         u64::from(self.seconds) * 1_000_000
     }
 
-    /// The time in which one request is earned back; at least a microsecond by the bounds of both numbers.
+    /// The time in which one request is earned back; at least a microsecond, by the bounds of both numbers.
     pub(super) fn interval_us(self) -> u64 {
         (self.window_us() / u64::from(self.requests)).max(1)
     }
@@ -81,16 +81,17 @@ impl fmt::Display for Quota {
 }
 
 impl FromStr for Quota {
-    type Err = NotAQuota;
+    type Err = QuotaParseError;
 
-    fn from_str(text: &str) -> Result<Self, NotAQuota> {
-        let (requests, window) = text.split_once('/').ok_or(NotAQuota)?;
-        let requests = requests.trim().parse().map_err(|_| NotAQuota)?;
-        let seconds = window.trim().strip_suffix('s').ok_or(NotAQuota)?.parse().map_err(|_| NotAQuota)?;
+    fn from_str(text: &str) -> Result<Self, QuotaParseError> {
+        let (requests, window) = text.split_once('/').ok_or(QuotaParseError)?;
+        let requests = requests.trim().parse().map_err(|_| QuotaParseError)?;
+        let seconds =
+            window.trim().strip_suffix('s').ok_or(QuotaParseError)?.parse().map_err(|_| QuotaParseError)?;
         if (1..=1_000_000).contains(&requests) && (1..=86_400).contains(&seconds) {
             Ok(Self { requests, seconds })
         } else {
-            Err(NotAQuota)
+            Err(QuotaParseError)
         }
     }
 }
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!("1000/60s".parse(), Ok(Quota::new(1000, 60)));
         assert_eq!(Quota::new(5, 1).to_string(), "5/1s");
         for text in ["", "1000", "1000/60", "0/60s", "10/0s", "-1/60s", "10/60m", "1000001/1s", "1/86401s"] {
-            assert_eq!(text.parse::<Quota>(), Err(NotAQuota), "{text}");
+            assert_eq!(text.parse::<Quota>(), Err(QuotaParseError), "{text}");
         }
     }
 }

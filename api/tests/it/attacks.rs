@@ -71,7 +71,7 @@ async fn expect_normal_service(to: SocketAddr, from: [u8; 4]) {
 }
 
 #[tokio::test]
-async fn idle_connections_of_one_address_or_many_keep_nobody_out_and_fit_the_open_files() {
+async fn idle_connections_lock_no_client_out_and_stay_within_the_open_files() {
     raise_open_files();
     // Room for about 340 connections, 85 of them from one address.
     let running = Running::start_with_open_files(500, &SETTINGS).await;
@@ -148,7 +148,7 @@ fn unsent(address: SocketAddr) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off_and_a_slow_one_is_not() {
+async fn a_client_that_does_not_read_is_disconnected_and_a_slow_one_is_not() {
     let app = TestApp::with()
         .tune(|config| config.http.server.write_timeout = Duration::from_secs(1))
         .start()
@@ -168,14 +168,13 @@ async fn a_client_that_does_not_read_is_cut_off_and_a_slow_one_is_not() {
         read += more;
     }
     testbed::eventually("who never reads is cut off", async || never.write_all(b"\r\n").await.is_err()).await;
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn large_answers_that_nobody_reads_make_room_for_those_that_are_read() {
+async fn large_responses_that_are_not_read_make_room_for_others() {
     raise_open_files();
     // An answer has 420 KB: there is room for three.
-    let app = TestApp::with().tune(|config| config.http.server.answer_budget = 1_500_000).start().await;
+    let app = TestApp::with().tune(|config| config.http.server.response_budget = 1_500_000).start().await;
     let session = app.login(1).await;
     let line = json!({"product_id": 1001, "quantity": 2, "unit_price": "25.50"});
     let large = json!({"order_date": "2025-01-20", "lines": vec![line; 50]});
@@ -195,11 +194,10 @@ async fn large_answers_that_nobody_reads_make_room_for_those_that_are_read() {
     })
     .await;
     drop(attackers);
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn pipelined_answers_without_a_body_all_arrive() {
+async fn pipelined_responses_without_a_body_all_arrive() {
     let app = TestApp::start().await;
     let mut stream = TcpStream::connect(app.app.addr).await.expect("a connection");
     // hyper goes on to the next request once the body of this one has come.
@@ -245,11 +243,10 @@ async fn an_unfinished_body_is_408_after_its_deadline() {
         answer.contains(r#""code":"request_timeout""#) && answer.contains("connection: close"),
         "{answer}"
     );
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn a_body_of_an_auth_route_may_have_4_kib() {
+async fn a_body_of_an_auth_route_can_have_4_kib() {
     let app = TestApp::start().await;
     let login = |length: usize| {
         let request = app.request(Method::POST, "/api/v1/auth/login-test");
@@ -263,11 +260,10 @@ async fn a_body_of_an_auth_route_may_have_4_kib() {
         "{}",
         problem.json
     );
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn large_bodies_in_flight_share_a_budget_and_ordinary_orders_need_none_of_it() {
+async fn large_bodies_in_flight_share_a_budget_that_ordinary_orders_do_not_need() {
     let app = TestApp::with().tune(|config| config.http.bodies.budget_bytes = 100_000).start().await;
     let session = app.login(1).await;
     let head = format!(
@@ -289,7 +285,7 @@ async fn large_bodies_in_flight_share_a_budget_and_ordinary_orders_need_none_of_
 }
 
 #[tokio::test]
-async fn when_the_places_run_out_the_longest_idle_connection_is_closed() {
+async fn if_all_connections_are_used_the_longest_idle_one_is_closed() {
     let app = TestApp::with()
         .tune(|config| {
             config.http.server.connections = 2;
@@ -318,7 +314,7 @@ async fn when_the_places_run_out_the_longest_idle_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn connections_that_wait_for_their_clients_do_not_hold_up_a_shutdown() {
+async fn connections_that_wait_for_their_clients_do_not_delay_a_shutdown() {
     let app = TestApp::start().await;
     let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
     let body = format!("{head}Content-Length: 100\r\n\r\n{{");

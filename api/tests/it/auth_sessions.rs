@@ -46,7 +46,7 @@ async fn run(app: &TestApp, sql: &'static str) {
 }
 
 #[tokio::test]
-async fn a_refresh_gives_the_role_that_the_account_has_now() {
+async fn a_refresh_returns_the_current_role_of_the_account() {
     let app = TestApp::start().await;
     open_account(&app).await;
     run(&app, "UPDATE accounts SET role = 'admin'").await;
@@ -62,7 +62,6 @@ async fn a_refresh_gives_the_role_that_the_account_has_now() {
         }
         refresh_token = token(&pair);
     }
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -74,7 +73,6 @@ async fn a_session_ends_with_its_account() {
     let refused = refresh(&app, &token(&pair)).await;
     assert!(refused.header("www-authenticate").is_some_and(|value| value.contains("invalid_token")));
     expect_over(refused);
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -86,7 +84,6 @@ async fn a_session_of_the_test_login_keeps_its_role_with_and_without_an_account(
         let pair = refresh(&app, &session.refresh).await.expect(StatusCode::OK);
         assert_eq!(claims(pair.json["accessToken"].as_str().expect("a token"))["role"], "admin");
     }
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -102,11 +99,10 @@ async fn a_session_ends_ninety_days_after_its_login_however_often_it_is_refreshe
     refresh_token = token(&refresh(&app, &refresh_token).await.expect(StatusCode::OK));
     clock.advance(Duration::seconds(1));
     expect_over(refresh(&app, &refresh_token).await);
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn logout_all_ends_every_session_of_the_caller_and_of_nobody_else() {
+async fn logout_all_ends_all_sessions_of_the_caller_and_no_others() {
     let app = TestApp::with().clock(&clock()).start().await;
     let replica = app.replica().await;
     open_account(&app).await;
@@ -130,8 +126,6 @@ async fn logout_all_ends_every_session_of_the_caller_and_of_nobody_else() {
     // The clock stands still: a later login counts although no time has passed.
     let again = app.post(LOGIN, &ada()).await.expect(StatusCode::OK);
     refresh(&app, &token(&again)).await.expect(StatusCode::OK);
-    replica.drain().await;
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -157,7 +151,6 @@ async fn logout_all_of_another_customer_is_for_administrators() {
         refresh(&app, &session.refresh).await.expect(StatusCode::OK);
     }
     alice.post(LOGOUT_ALL, &json!({"customer_id": 1})).await.expect(StatusCode::NO_CONTENT);
-    app.drain().await;
 }
 
 /// A session as versions without marks in its id began it: the record in Redis, and its refresh token.
@@ -181,7 +174,7 @@ async fn begin_old_session(app: &TestApp, customer: i64, at: OffsetDateTime) -> 
 }
 
 #[tokio::test]
-async fn sessions_of_an_older_version_go_on_by_the_same_rules() {
+async fn sessions_of_an_older_version_follow_the_same_rules() {
     let clock = clock();
     let app = TestApp::with().clock(&clock).start().await;
     let customer = open_account(&app).await;
@@ -200,7 +193,6 @@ async fn sessions_of_an_older_version_go_on_by_the_same_rules() {
     clock.advance(Duration::milliseconds(1));
     let later = begin_old_session(&app, customer, clock.now()).await;
     refresh(&app, &later).await.expect(StatusCode::OK);
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -218,11 +210,10 @@ async fn sessions_of_the_test_login_end_with_the_test_login() {
     refresh(&app, &session.refresh).await.expect(StatusCode::OK);
     shutdown.begin();
     assert!(shutdown.drained(std::time::Duration::from_secs(30)).await);
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn spent_tokens_do_not_pile_up_and_too_many_at_once_end_no_session() {
+async fn used_tokens_are_removed_and_too_many_refreshes_at_once_end_no_session() {
     let clock = clock();
     let app = TestApp::with().clock(&clock).start().await;
     let mut tokens = vec![app.login(7).await.refresh];
@@ -251,5 +242,4 @@ async fn spent_tokens_do_not_pile_up_and_too_many_at_once_end_no_session() {
     assert_eq!(fields(&mut redis).await, 2, "what can no longer be asked for is gone");
     expect_over(refresh(&app, &tokens[0]).await);
     expect_over(refresh(&app, &tokens[101]).await);
-    app.drain().await;
 }

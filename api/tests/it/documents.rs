@@ -6,18 +6,17 @@ use serde_json::Value;
 use crate::support::TestApp;
 
 #[tokio::test]
-async fn the_document_is_served_and_printed_alike() {
+async fn the_served_and_the_printed_document_are_equal() {
     let app = TestApp::start().await;
     let served = app.get("/openapi.json").await.expect(StatusCode::OK);
     assert_eq!(served.header("content-type"), Some("application/json"));
     let printed = std::process::Command::new(env!("CARGO_BIN_EXE_api")).arg("openapi").output();
     let printed: Value = serde_json::from_slice(&printed.expect("the binary runs").stdout).expect("JSON");
     assert_eq!(served.json, printed);
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn every_operation_tells_its_errors_and_whether_it_needs_a_token() {
+async fn every_operation_names_its_errors_and_whether_it_needs_a_token() {
     let app = TestApp::start().await;
     let document = app.get("/openapi.json").await.json;
     let paths = document["paths"].as_object().expect("paths");
@@ -40,11 +39,10 @@ async fn every_operation_tells_its_errors_and_whether_it_needs_a_token() {
             }
         }
     }
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn every_reference_of_the_document_leads_somewhere() {
+async fn every_reference_of_the_document_resolves() {
     let app = TestApp::start().await;
     let document = app.get("/openapi.json").await.json;
     let mut todo = vec![&document];
@@ -61,11 +59,10 @@ async fn every_reference_of_the_document_leads_somewhere() {
             _ => {}
         }
     }
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn swagger_ui_comes_from_the_binary_with_everything_it_loads() {
+async fn swagger_ui_is_served_from_the_binary_with_everything_it_loads() {
     let app = TestApp::start().await;
     for page in ["/docs", "/docs/"] {
         let page = app.get(page).await.expect(StatusCode::OK);
@@ -87,7 +84,6 @@ async fn swagger_ui_comes_from_the_binary_with_everything_it_loads() {
         "no token is stored: {start}"
     );
     app.get("/docs/../Cargo.toml").await.expect(StatusCode::NOT_FOUND);
-    app.drain().await;
 }
 
 fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {

@@ -11,7 +11,7 @@ use tokio::{
 use crate::support::{TestApp, answer};
 
 #[tokio::test]
-async fn every_answer_carries_the_security_headers() {
+async fn every_response_has_the_security_headers() {
     let app = TestApp::start().await;
     for path in ["/", "/nowhere", "/health", "/docs", "/openapi.json"] {
         let answer = app.get(path).await;
@@ -23,7 +23,6 @@ async fn every_answer_carries_the_security_headers() {
         assert!(answer.header("x-request-id").is_some(), "{path}");
         assert_eq!(answer.header("server"), None, "{path}");
     }
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -35,7 +34,6 @@ async fn cors_is_closed_unless_settings_open_it() {
     };
     let closed = preflight(&app, "https://shop.example").await;
     closed.expect_problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
-    app.drain().await;
 
     let app = TestApp::with()
         .set("CORS_ALLOWED_ORIGINS", "https://shop.example, http://localhost:3000")
@@ -53,11 +51,10 @@ async fn cors_is_closed_unless_settings_open_it() {
         assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"), "{path}");
         assert!(answer.header("access-control-expose-headers").is_some_and(|names| names.contains("etag")));
     }
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn a_head_that_never_ends_is_cut_off() {
+async fn a_request_head_that_never_ends_is_disconnected() {
     let app = TestApp::with()
         .tune(|config| config.http.server.header_read_timeout = Duration::from_millis(300))
         .start()
@@ -67,18 +64,16 @@ async fn a_head_that_never_ends_is_cut_off() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(30), slow.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "the connection is still open");
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn a_drain_lets_idle_connections_go_and_takes_no_new_ones() {
+async fn a_shutdown_closes_idle_connections_and_accepts_no_new_ones() {
     let app = TestApp::start().await;
     let mut idle = TcpStream::connect(app.app.addr).await.expect("a connection");
     idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("taken");
     let mut byte = [0];
     idle.read_exact(&mut byte).await.expect("an answer");
     let addr = app.app.addr;
-    app.drain().await;
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.expect("the connection ends well");
     assert!(TcpStream::connect(addr).await.is_err());

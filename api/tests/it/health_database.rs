@@ -61,7 +61,6 @@ async fn on_a_database_that_was_never_migrated_the_api_is_not_ready_and_says_wha
     );
     testbed::migrate(&url).await.expect("the database is migrated");
     until_ready(&app).await;
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -87,7 +86,6 @@ async fn on_an_older_schema_the_api_is_not_ready_and_on_a_newer_one_it_is() {
         .expect("the migration is noted");
     }
     until_ready(&app).await;
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -116,14 +114,13 @@ async fn with_a_role_that_lacks_rights_the_api_is_not_ready_and_names_them() {
     run(&app, format!("GRANT INSERT ON orders TO {role}")).await;
     until_ready(&app).await;
     let db = app.db.clone();
-    app.drain().await;
     let drop_role = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     // The roles of all tests belong to one server.
     drop(sqlx::raw_sql(AssertSqlSafe(drop_role)).execute(&db).await);
 }
 
 #[tokio::test]
-async fn every_table_has_the_rights_that_readiness_demands() {
+async fn every_table_is_in_the_rights_that_readiness_checks() {
     let database = testbed::postgres().await;
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT relname::text FROM pg_class
@@ -169,11 +166,10 @@ async fn writes_that_postgresql_refuses_make_the_api_degraded_until_one_succeeds
     })
     .await;
     until_database(&app, "healthy", "").await;
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn a_server_that_takes_writes_again_is_noticed_without_any_write() {
+async fn a_server_that_accepts_writes_again_is_noticed_without_a_write() {
     let app = TestApp::start().await;
     let session = app.login(7).await;
     run(
@@ -192,7 +188,6 @@ async fn a_server_that_takes_writes_again_is_noticed_without_any_write() {
     until_database(&app, "healthy", "").await;
     let trials: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&app.db).await.unwrap();
     assert_eq!(trials, 0, "the trial is taken back");
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -209,7 +204,6 @@ async fn a_read_only_server_is_not_ready_and_is_named() {
     let app = TestApp::start_with(TestApp::with(), database, testbed::redis().await).await;
     until_database(&app, "unhealthy", "read-only").await;
     until_not_ready(&app, "read-only").await;
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -233,11 +227,10 @@ async fn a_lock_on_a_table_is_named_with_its_session() {
     assert_eq!(report.status, StatusCode::OK);
     drop(operator);
     until_database(&app, "healthy", "").await;
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn a_relay_that_does_not_get_on_while_events_wait_makes_the_api_degraded_at_once() {
+async fn a_relay_without_progress_while_events_wait_makes_the_api_degraded_at_once() {
     let app = TestApp::start().await;
     let session = app.login(7).await;
     // Answers PING, and refuses every event.
@@ -258,5 +251,4 @@ async fn a_relay_that_does_not_get_on_while_events_wait_makes_the_api_degraded_a
         app.get(HEALTH).await.json["services"]["events"]["status"] == "healthy"
     })
     .await;
-    app.drain().await;
 }

@@ -1,7 +1,7 @@
 //! How far the history is behind the log, from the database alone: no worker runs in these tests.
 
 use api::{
-    http::health::Operators,
+    http::health::operators::Operators,
     outbox::{HistoryLag, Lag},
 };
 use axum::{
@@ -38,7 +38,7 @@ async fn record(log: &Log, condition: &str) {
 
 fn operators(app: &TestApp) -> Router {
     let operators = Operators::default();
-    operators.attach(&app.app.state);
+    operators.attach(&app.app.state.health);
     operators.router(PrometheusBuilder::new().build_recorder().handle())
 }
 
@@ -51,7 +51,7 @@ async fn lag(operators: &Router) -> (StatusCode, Value) {
 }
 
 #[tokio::test]
-async fn what_the_history_lacks_is_counted_with_the_age_of_the_oldest() {
+async fn events_without_history_are_counted_with_the_age_of_the_oldest() {
     let log = Log::new().await;
     assert_eq!(measure(&log).await, Lag::default());
     log.append_many(1..=5).await;
@@ -92,7 +92,7 @@ async fn in_a_long_log_one_gap_is_found_and_a_long_lag_is_estimated() {
 }
 
 #[tokio::test]
-async fn the_lag_is_answered_on_the_operators_port_and_makes_the_api_degraded_beyond_its_limit() {
+async fn the_lag_is_on_the_operators_port_and_makes_the_api_degraded_beyond_its_limit() {
     let app = TestApp::start().await;
     let operators = operators(&app);
     let nothing = (StatusCode::OK, json!({"events": 0, "oldest_seconds": 0}));
@@ -121,11 +121,10 @@ async fn the_lag_is_answered_on_the_operators_port_and_makes_the_api_degraded_be
         report.json["services"]["history"]["detail"].as_str().is_some_and(|text| text.contains("history"))
     );
     app.get("/api/v1/health/ready").await.expect(StatusCode::OK);
-    app.drain().await;
 }
 
 #[tokio::test]
-async fn a_lag_that_cannot_be_measured_is_said_to_be_unknown() {
+async fn a_lag_that_cannot_be_measured_is_reported_as_unknown() {
     let proxy = testbed::Proxy::start(server_address("DATABASE_URL")).await;
     let database = testbed::postgres().await;
     let url = database.url().replacen(&server_address("DATABASE_URL"), &proxy.addr().to_string(), 1);

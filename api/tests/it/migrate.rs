@@ -1,6 +1,6 @@
 //! `api migrate` on databases of older and newer builds.
 
-use api::migrate::{MIGRATIONS, Schema, migrate};
+use api::migrate::{MIGRATIONS, SchemaVersion, migrate};
 use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -18,8 +18,8 @@ async fn an_older_migrate_accepts_a_newer_schema_and_changes_nothing() {
     let database = testbed::empty_postgres().await;
     let url = SecretString::from(database.url().to_owned());
     let last = last();
-    assert_eq!(migrate(&url).await.expect("migrated"), Schema::Current(last));
-    assert_eq!(migrate(&url).await.expect("migrated already"), Schema::Current(last));
+    assert_eq!(migrate(&url).await.expect("migrated"), SchemaVersion::Current(last));
+    assert_eq!(migrate(&url).await.expect("migrated already"), SchemaVersion::Current(last));
 
     let newer = last + 1;
     let applied = format!(
@@ -29,7 +29,7 @@ async fn an_older_migrate_accepts_a_newer_schema_and_changes_nothing() {
     );
     execute(&database, &applied).await;
     let schema = migrate(&url).await.expect("a newer schema is accepted");
-    assert_eq!(schema, Schema::Newer { database: newer, build: last });
+    assert_eq!(schema, SchemaVersion::Newer { database: newer, build: last });
     assert!(schema.to_string().contains("newer build"), "{schema}");
     // A table that were gone could not be emptied.
     execute(&database, "TRUNCATE of_a_newer_build").await;

@@ -55,7 +55,6 @@ async fn the_history_tells_every_change_and_where_it_has_a_gap() {
     for name in ["event_id", "occurred_at", "recorded_at"] {
         assert!(entries[0][name].is_string(), "{name}");
     }
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -80,7 +79,6 @@ async fn it_answers_for_deleted_orders_too_but_only_to_who_may_see_them() {
     }
     other.get(&history).await.expect_problem(StatusCode::NOT_FOUND, "not_found");
     owner.get("/api/v1/orders/4711/history").await.expect_problem(StatusCode::NOT_FOUND, "not_found");
-    app.drain().await;
 }
 
 /// Records versions that nothing announced.
@@ -131,7 +129,6 @@ async fn the_history_comes_in_pages_each_of_which_tells_how_far_the_whole_is_com
     assert_eq!(beyond, json!({"order_id": id, "entries": [], "complete_through": 6, "has_next": false}));
     record_versions(&app, id, &[7]).await;
     assert_eq!(page("?after_version=620").await["complete_through"], 620);
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -151,7 +148,6 @@ async fn what_the_history_is_not_asked_for_by_is_refused_with_every_fault() {
         assert_eq!(refused.faults(), faults, "{query}");
     }
     session.get(&format!("{history}?after_version=9223372036854775807")).await.expect(StatusCode::OK);
-    app.drain().await;
 }
 
 #[tokio::test]
@@ -177,5 +173,4 @@ async fn a_page_at_hand_is_304_until_it_changes() {
     assert_ne!(next.header("etag"), Some(&*tag));
     let other = app.login(2).await;
     other.send(Method::GET, &history, &[("if-none-match", "*")], None).await.expect(StatusCode::NOT_FOUND);
-    app.drain().await;
 }

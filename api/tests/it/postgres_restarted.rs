@@ -3,7 +3,7 @@
 use crate::{postgres_support::FailingApp, support::Options};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_postgresql_costs_no_request_that_comes_after_it() {
+async fn after_a_restart_of_postgresql_no_new_request_fails() {
     let server = testbed::private_postgres().await;
     let app = FailingApp::start(Options::default(), server.url()).await;
     app.warm_up().await;
@@ -14,11 +14,10 @@ async fn a_restart_of_postgresql_costs_no_request_that_comes_after_it() {
         app.everything_but_the_relay_works_at_once().await;
         app.recovers().await;
     }
-    app.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_postgresql_is_away_answers_are_503_and_all_is_well_when_it_is_back() {
+async fn without_postgresql_requests_are_503_and_work_again_when_it_is_back() {
     let server = testbed::private_postgres().await;
     let app = FailingApp::start(Options::default(), server.url()).await;
     app.warm_up().await;
@@ -26,5 +25,4 @@ async fn while_postgresql_is_away_answers_are_503_and_all_is_well_when_it_is_bac
     app.everything_works().await.expect_err("PostgreSQL is away");
     server.start().await;
     app.recovers().await;
-    app.drain().await;
 }

@@ -19,7 +19,7 @@ async fn behind_proxy() -> (testbed::Database, String, Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_postgresql_fell_silent_everybody_works_again_within_seconds_and_no_answer_is_500() {
+async fn after_postgresql_stopped_answering_everything_works_again_within_seconds_without_a_500() {
     let (_database, url, proxy) = behind_proxy().await;
     let app = FailingApp::start(Options::default(), &url).await;
     app.warm_up().await;
@@ -33,7 +33,7 @@ async fn after_postgresql_fell_silent_everybody_works_again_within_seconds_and_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_cut_cost_no_read_anything() {
+async fn reads_succeed_although_their_connections_are_cut() {
     let (_database, url, proxy) = behind_proxy().await;
     let app = FailingApp::start(Options::default(), &url).await;
     app.warm_up().await;
@@ -43,7 +43,7 @@ async fn connections_that_are_cut_cost_no_read_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_requests_have_given_up_does_not_pile_up_in_postgresql() {
+async fn statements_of_requests_that_timed_out_do_not_accumulate_in_postgresql() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     session.place(&order()).await;
@@ -78,7 +78,7 @@ async fn what_requests_have_given_up_does_not_pile_up_in_postgresql() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_table_is_503_with_and_without_a_key_and_nobody_waits_for_the_others() {
+async fn a_locked_table_is_503_with_and_without_a_key_and_does_not_delay_others() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;

@@ -196,7 +196,7 @@ async fn run_with_file(file: &str, env: &[(&str, &str)]) -> (Option<i32>, String
 }
 
 #[tokio::test]
-async fn a_line_of_the_env_file_that_cannot_be_read_is_named_by_its_number_and_not_shown() {
+async fn an_unreadable_line_of_the_env_file_is_named_by_its_number_and_not_shown() {
     for line in ["JWT_SECRET='hunter2", "hunter2", "JWT_SECRET=\"\\hunter2\"", "JWT_SECRET='a'hunter2"] {
         let (code, complaint) = run_with_file(&format!("DEBUG=true\n{line}\n"), &[]).await;
         assert_eq!(code, Some(2), "{line}: {complaint}");
@@ -206,7 +206,7 @@ async fn a_line_of_the_env_file_that_cannot_be_read_is_named_by_its_number_and_n
 }
 
 #[tokio::test]
-async fn an_empty_variable_counts_as_not_set_and_the_env_file_says_what_holds() {
+async fn an_empty_variable_is_not_set_and_the_env_file_is_used() {
     // The last setting is wrong, so that the program ends after it has read all others.
     let file = format!(
         "DATABASE_URL=postgres://127.0.0.1/x\nREDIS_URL=redis://127.0.0.1\nJWT_SECRET='{SECRET}'\nPORT=from the file\n"
@@ -234,7 +234,7 @@ async fn a_dollar_sign_in_the_env_file_is_a_part_of_the_value() {
 }
 
 #[tokio::test]
-async fn with_debug_the_api_listens_on_loopback_and_warns_that_login_test_makes_anybody_an_admin() {
+async fn with_debug_the_api_listens_on_loopback_and_warns_of_login_test() {
     let listen = |settings: &[(&str, &str)]| {
         let required = [
             ("DATABASE_URL", "postgres://127.0.0.1/x"),
@@ -256,7 +256,7 @@ async fn with_debug_the_api_listens_on_loopback_and_warns_that_login_test_makes_
 }
 
 #[test]
-fn the_key_of_the_development_settings_is_taken_with_debug_alone() {
+fn the_key_of_the_development_settings_is_accepted_only_with_debug() {
     for settings in [include_str!("../../../.env.example"), include_str!("../../../docker-compose.yml")] {
         assert!(settings.contains(PUBLISHED_SECRET));
     }
@@ -269,7 +269,7 @@ fn the_key_of_the_development_settings_is_taken_with_debug_alone() {
 }
 
 #[tokio::test]
-async fn a_request_leaves_one_line_with_its_facts_and_no_secrets() {
+async fn a_request_is_logged_in_one_line_without_secrets() {
     let running = Running::start(&[]).await;
     let secret = "a-token-that-nobody-may-read";
     let request = running.client.get(format!("{}/api/v1/orders/42?customer_id=secret-query", running.api));
@@ -304,7 +304,7 @@ async fn a_request_leaves_one_line_with_its_facts_and_no_secrets() {
 }
 
 #[tokio::test]
-async fn an_ignored_proxy_header_is_warned_of_once() {
+async fn an_ignored_proxy_header_is_logged_once() {
     let running = Running::start(&[]).await;
     for header in ["x-forwarded-for", "x-forwarded-for", "forwarded"] {
         let request = running.request(Method::GET, "/").header(header, "192.0.2.1");
@@ -321,7 +321,7 @@ async fn an_ignored_proxy_header_is_warned_of_once() {
 }
 
 #[tokio::test]
-async fn the_line_of_a_request_about_an_order_names_it() {
+async fn the_log_line_of_an_order_request_has_the_order_id() {
     let running = Running::start(&[]).await;
     let account = json!({"email": "ada@example.com", "password": "a long and unusual one"});
     let send = async |method: Method, path: &str, token: &str, body: Option<&Value>| -> Value {
@@ -384,7 +384,7 @@ async fn metrics_are_on_a_port_of_their_own_and_never_on_the_public_one() {
 }
 
 #[tokio::test]
-async fn traces_go_to_the_collector_as_a_part_of_the_callers() {
+async fn traces_are_exported_as_part_of_the_callers_trace() {
     let collected = Arc::<Mutex<Vec<u8>>>::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let collector = format!("http://{}", listener.local_addr().expect("an address"));
@@ -409,7 +409,7 @@ async fn traces_go_to_the_collector_as_a_part_of_the_callers() {
 }
 
 #[tokio::test]
-async fn gauges_are_read_at_the_scrape_and_those_that_cannot_be_read_are_nan() {
+async fn gauges_are_read_at_the_scrape_and_are_nan_if_they_cannot_be_read() {
     let database = testbed::postgres().await;
     let proxy = testbed::Proxy::start(server_address("DATABASE_URL")).await;
     let url = database.url().replacen(&server_address("DATABASE_URL"), &proxy.addr().to_string(), 1);

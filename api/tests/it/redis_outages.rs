@@ -96,7 +96,7 @@ async fn survives(app: &TestApp, server: &PrivateRedis, fail: impl AsyncFnOnce()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_every_connection_to_redis_silent_orders_go_on_and_the_rest_is_back_within_seconds() {
+async fn with_a_silent_redis_orders_work_and_everything_else_recovers_within_seconds() {
     let server = testbed::private_redis().await;
     let (app, proxy) = start(&server).await;
     survives(&app, &server, async || proxy.silence()).await;
@@ -104,7 +104,7 @@ async fn with_every_connection_to_redis_silent_orders_go_on_and_the_rest_is_back
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_failover_whose_old_primary_lives_on_as_a_replica_everything_is_back_within_seconds() {
+async fn after_a_failover_with_the_old_primary_as_a_replica_everything_recovers_within_seconds() {
     let (old, new) = tokio::join!(testbed::private_redis(), testbed::private_redis());
     new.replicate(&old).await;
     let (app, proxy) = start(&old).await;
@@ -118,7 +118,7 @@ async fn after_a_failover_whose_old_primary_lives_on_as_a_replica_everything_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_redis_was_killed_and_started_again_everything_is_back_within_seconds() {
+async fn after_a_restart_of_a_killed_redis_everything_recovers_within_seconds() {
     let server = testbed::private_durable_redis().await;
     let (app, _proxy) = start(&server).await;
     survives(&app, &server, async || {

@@ -1,6 +1,10 @@
-//! One line starts an API on a port of its own with a database and Redis of its own; one line drains it.
+//! One line starts an API on a port of its own, with a database and Redis of its own. It drains when it is dropped.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{LazyLock, mpsc},
+    time::Duration,
+};
 
 use api::{app::App, config::ApiConfig};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,28 +19,61 @@ use sqlx::PgPool;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    runtime::Runtime,
 };
 use uuid::Uuid;
 
 /// Signs the tokens of all tests.
 pub(crate) const SECRET: &str = "a secret of the tests, of 32 bytes or more";
 
+/// The runtime of the APIs. It is not the tests' own, so that a test that ends can block until its API has drained.
+static APP_RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+});
+
+/// How long an API can take to drain.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
 /// A running API with servers of its own.
 pub(crate) struct TestApp {
+    /// The first field, so that the API drains before its servers are dropped.
+    drain: DrainOnDrop,
     pub(crate) app: App,
     pub(crate) db: PgPool,
     pub(crate) redis: testbed::RedisDb,
-    /// Dropped with the test, and not before.
     _database: testbed::Database,
     base: String,
     client: reqwest::Client,
-    shutdown: Shutdown,
 }
 
-/// Changes settings that no environment variable does.
+/// Stops an API as SIGTERM does, and asserts that all its tasks end.
+struct DrainOnDrop(Shutdown);
+
+impl Drop for DrainOnDrop {
+    fn drop(&mut self) {
+        self.0.begin();
+        if std::thread::panicking() {
+            return;
+        }
+        let (sender, drained) = mpsc::channel();
+        let shutdown = self.0.clone();
+        APP_RUNTIME.spawn(async move { sender.send(shutdown.drained(DRAIN_LIMIT).await) });
+        assert_eq!(drained.recv(), Ok(true), "the API does not drain");
+    }
+}
+
+/// Starts an API on the runtime of the APIs.
+async fn start_app(config: ApiConfig, clock: Clock) -> (App, DrainOnDrop) {
+    let shutdown = Shutdown::new();
+    let drain = DrainOnDrop(shutdown.clone());
+    let started = APP_RUNTIME.spawn(async move { App::start(config, clock, &shutdown).await });
+    (started.await.expect("no panic").expect("the API starts"), drain)
+}
+
+/// Changes settings that have no environment variable.
 type Tune = Box<dyn FnOnce(&mut ApiConfig) + Send>;
 
-/// What a test wants to be different.
+/// The settings of a test.
 #[derive(Default)]
 pub(crate) struct Options {
     settings: Vec<(String, String)>,
@@ -51,20 +88,20 @@ impl Options {
         self
     }
 
-    /// Gives it another clock than the system's.
+    /// Uses another clock than the system's.
     pub(crate) fn clock(mut self, clock: &Clock) -> Self {
         self.clock = clock.clone();
         self
     }
 
-    /// Changes what no environment variable does.
+    /// Changes settings that have no environment variable.
     pub(crate) fn tune(mut self, tune: impl FnOnce(&mut ApiConfig) + Send + 'static) -> Self {
         self.tune = Some(Box::new(tune));
         self
     }
 
-    /// Has limits count exactly, at times that the test owns: on a busy machine Redis would now and then take too long
-    /// for them, and what real time earns back would depend on the machine.
+    /// Makes limits count exactly, by a clock that the test owns: on a busy machine Redis would sometimes answer too late,
+    /// and what is earned back would depend on the machine.
     pub(crate) fn exact_limits(self, clock: &Clock) -> Self {
         self.clock(clock).tune(|config| config.http.rate_limits.deadline = Duration::from_secs(30))
     }
@@ -106,8 +143,7 @@ impl TestApp {
         if let Some(tune) = options.tune {
             tune(&mut config);
         }
-        let shutdown = Shutdown::new();
-        let app = App::start(config, options.clock, &shutdown).await.expect("the API starts");
+        let (app, drain) = start_app(config, options.clock).await;
         let db = database.connect().await;
         let client = reqwest::Client::builder()
             .timeout(Duration::from_mins(1))
@@ -115,7 +151,7 @@ impl TestApp {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("an HTTP client");
-        Self { base: format!("http://{}", app.addr), app, db, _database: database, redis, client, shutdown }
+        Self { base: format!("http://{}", app.addr), app, db, _database: database, redis, client, drain }
     }
 
     /// A second API on the same servers: another replica.
@@ -128,10 +164,8 @@ impl TestApp {
         let mut config = self.app.state.config.clone();
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         tune(&mut config);
-        let shutdown = Shutdown::new();
-        let app =
-            App::start(config, self.app.state.clock.clone(), &shutdown).await.expect("the replica starts");
-        Replica { base: format!("http://{}", app.addr), app, shutdown }
+        let (app, drain) = start_app(config, self.app.state.clock.clone()).await;
+        Replica { base: format!("http://{}", app.addr), app, _drain: drain }
     }
 
     /// The URL of a path.
@@ -159,7 +193,7 @@ impl TestApp {
         self.login_as(&json!({"customer_id": customer_id})).await
     }
 
-    /// A customer whose access token is signed here, for an app whose PostgreSQL is away: no login works there.
+    /// A customer whose access token is signed here, for an API whose PostgreSQL is down, where no login works.
     pub(crate) fn session(&self, customer_id: i64) -> Session {
         let now = Clock::System.now().unix_timestamp();
         let claims = json!({"sub": customer_id.to_string(), "customer_id": customer_id, "role": "customer",
@@ -185,7 +219,7 @@ impl TestApp {
         }
     }
 
-    /// Writes bytes to a connection of its own and reads until a whole answer with its body has come, or the end.
+    /// Writes bytes to a connection of its own, and reads until a whole response has arrived, or the end.
     pub(crate) async fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.app.addr).await.expect("a connection");
         stream.write_all(request).await.expect("the request is taken");
@@ -202,18 +236,20 @@ impl TestApp {
         }
     }
 
-    /// Stops it as SIGTERM does, and waits until all it runs has ended.
+    /// Stops it as SIGTERM does, and waits until all its tasks have ended: for tests whose own tasks the API needs
+    /// meanwhile, such as a proxy, and for tests of the shutdown.
     pub(crate) async fn drain(self) {
-        self.shutdown.begin();
-        assert!(self.shutdown.drained(Duration::from_secs(30)).await, "the API does not drain");
+        let DrainOnDrop(shutdown) = &self.drain;
+        shutdown.begin();
+        assert!(shutdown.drained(DRAIN_LIMIT).await, "the API does not drain");
     }
 }
 
 /// Another API on the servers of a [`TestApp`].
 pub(crate) struct Replica {
+    _drain: DrainOnDrop,
     pub(crate) app: App,
     base: String,
-    shutdown: Shutdown,
 }
 
 impl Replica {
@@ -221,15 +257,9 @@ impl Replica {
     pub(crate) fn session(&self, session: &Session) -> Session {
         Session { base: self.base.clone(), ..session.clone() }
     }
-
-    /// Stops it as SIGTERM does, and waits until all it runs has ended.
-    pub(crate) async fn drain(self) {
-        self.shutdown.begin();
-        assert!(self.shutdown.drained(Duration::from_secs(30)).await, "the replica does not drain");
-    }
 }
 
-/// Somebody who is logged in.
+/// A caller who is logged in.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) access: String,
@@ -270,25 +300,25 @@ impl Session {
     }
 }
 
-/// An answer, read whole.
+/// A response, with its whole body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) bytes: Vec<u8>,
-    /// The body, where it is JSON; else `null`.
+    /// The body if it is JSON, else `null`.
     pub(crate) json: Value,
 }
 
 impl Answer {
-    /// Checks the status, showing the body where it is another.
+    /// Asserts the status, and shows the body if it is another.
     #[track_caller]
     pub(crate) fn expect(self, status: StatusCode) -> Self {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.bytes));
         self
     }
 
-    /// Checks that it is a complete problem document with this code.
+    /// Asserts that it is a complete problem document with this code.
     #[track_caller]
     pub(crate) fn expect_problem(self, status: StatusCode, code: &str) -> Self {
         let answer = self.expect(status);
@@ -303,7 +333,7 @@ impl Answer {
         answer
     }
 
-    /// The faults of a 422 as `pointer code`, sorted.
+    /// The errors of a 422 as `pointer code`, sorted.
     #[track_caller]
     pub(crate) fn faults(&self) -> Vec<String> {
         let fault = |fault: &Value| {

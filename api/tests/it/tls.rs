@@ -207,7 +207,7 @@ async fn status_of_forged(api: &Running) -> StatusCode {
 }
 
 #[tokio::test]
-async fn every_dependency_is_reached_by_tls_under_a_private_authority() {
+async fn every_dependency_can_be_reached_by_tls_with_a_private_authority() {
     let authority = Authority::new("127.0.0.1");
     let secured = Secured::new(&authority, &authority).await;
     let api = secured.api().await;

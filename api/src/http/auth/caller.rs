@@ -17,24 +17,24 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers)?;
-        let caller = state.auth.verify(token, state.clock.now()).await?;
+        let token = bearer_token(&parts.headers)?;
+        let caller = state.auth.verify_access(token, state.clock.now()).await?;
         let context = parts.extensions.get::<Arc<Context>>();
         if let Some(context) = context {
             context.set_caller(caller);
         }
-        if let Some(decision) = state.limits.customer(caller.customer_id).await {
+        if let Some(check) = state.rate_limiter.count_customer(caller.customer_id).await {
             if let Some(context) = context {
-                context.add_limit(decision);
+                context.add_limit(check);
             }
-            decision.check()?;
+            check.require_allowed()?;
         }
         Ok(caller)
     }
 }
 
 /// The token of the one `Authorization` header (RFC 6750, section 2.1).
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
+pub(super) fn bearer_token(headers: &HeaderMap) -> Result<&str, TokenError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(TokenError::Missing);

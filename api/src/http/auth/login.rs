@@ -8,32 +8,32 @@ use axum::{
     http::{HeaderValue, header},
 };
 
-use super::register::Credentials;
+use super::{credentials::Credentials, token_pair::TokenPair};
 use crate::{
     auth::{
-        Email, TokenPair, accounts,
+        Email, accounts,
         passwords::{self, Password},
-        sessions::Origin,
+        sessions::SessionOrigin,
     },
     http::{
         error::{ApiError, Code},
         extract::JsonBody,
         layer::Context,
     },
-    limits::{Decision, Limits, Network, Policy, Quota, Subject},
+    limits::{LimitCheck, LimitKey, Network, Policy, Quota, RateLimiter},
     state::AppState,
 };
 
 const COUNTS: &str = "failed logins";
 
-/// From one network, whatever the accounts.
+/// From one network, for any accounts.
 pub const FROM_NETWORK: Policy =
     Policy { name: "login-network", counts: COUNTS, quota: Quota::new(100, 900) };
-/// At one account from one network: guessing a password of eight characters takes for ever at this rate.
-const AT_ACCOUNT_FROM_NETWORK: Policy =
+/// For one account from one network: guessing a password of eight characters takes for ever at this rate.
+const FOR_ACCOUNT_FROM_NETWORK: Policy =
     Policy { name: "login-account-network", counts: COUNTS, quota: Quota::new(10, 900) };
-/// At one account from everywhere. Many times more, so that a stranger does not lock the owner out.
-const AT_ACCOUNT: Policy = Policy { name: "login-account", counts: COUNTS, quota: Quota::new(200, 900) };
+/// For one account from all networks. Many times more, so that a stranger does not lock the owner out.
+const FOR_ACCOUNT: Policy = Policy { name: "login-account", counts: COUNTS, quota: Quota::new(200, 900) };
 
 /// Log in with an address and a password.
 ///
@@ -61,61 +61,63 @@ pub async fn login(
     Extension(context): Extension<Arc<Context>>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<TokenPair>, ApiError> {
-    let Credentials { email, password } = Credentials::parse(&body, Password::of_login)?;
-    let attempts = Attempts { limits: &state.limits, email: &email, network: context.client.into() };
+    let Credentials { email, password } = Credentials::parse(&body, Password::for_login)?;
+    let attempts =
+        LoginAttempts { rate_limiter: &state.rate_limiter, email: &email, network: context.client.into() };
     attempts.check().await?;
-    let place = state.auth.passwords.queue_login(attempts.network)?;
-    let account = accounts::find(&state.db, &email).await?;
+    let place = state.auth.password_queues.enter_login(attempts.network)?;
+    let account = accounts::find_account(&state.db, &email).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
-    let is_right = passwords::verify(place, password, hash).await?;
+    let is_right = passwords::verify_password(place, password, hash).await?;
     let Some(account) = account.filter(|_| is_right) else {
         attempts.count_failure().await?;
-        return Err(refused());
+        return Err(wrong_credentials());
     };
-    // Many guesses at once were all within the limit when they came. Beyond it a right one looks like a wrong one.
+    // Many guesses at once were all within the limit when they came. Beyond the limit a right one must look like a wrong one.
     attempts.check().await?;
-    if !state.auth.may_use_account(account.caller.customer_id) {
+    if !state.auth.can_use_account(account.caller.customer_id) {
         let detail = "this account is from before the identity provider was set: log in there";
         return Err(ApiError::new(Code::Forbidden, detail));
     }
-    let origin = Origin::Account { generation: account.generation };
-    Ok(Json(state.auth.log_in(account.caller, origin, state.clock.now()).await?))
+    let origin = SessionOrigin::Account { generation: account.generation };
+    Ok(Json(state.auth.log_in(account.caller, origin, state.clock.now()).await?.into()))
 }
 
-/// Logins to an account from a network. Only failed ones are counted, once they are known to have failed.
-struct Attempts<'a> {
-    limits: &'a Limits,
+/// Counts failed logins to an account from a network.
+struct LoginAttempts<'a> {
+    rate_limiter: &'a RateLimiter,
     email: &'a Email,
     network: Network,
 }
 
-impl Attempts<'_> {
-    /// That of the network first: a network beyond it must not use up anything of an account.
-    fn policies(&self) -> [(Policy, Subject<'_>); 3] {
+impl LoginAttempts<'_> {
+    /// The network's limit first: a network beyond it must not use up the limits of an account.
+    fn policies(&self) -> [(Policy, LimitKey<'_>); 3] {
         let email = self.email.as_str();
         [
-            (FROM_NETWORK, Subject::Network(self.network)),
-            (AT_ACCOUNT_FROM_NETWORK, Subject::AccountFromNetwork(email, self.network)),
-            (AT_ACCOUNT, Subject::Account(email)),
+            (FROM_NETWORK, LimitKey::Network(self.network)),
+            (FOR_ACCOUNT_FROM_NETWORK, LimitKey::AccountFromNetwork(email, self.network)),
+            (FOR_ACCOUNT, LimitKey::Account(email)),
         ]
     }
 
-    /// 429 if one more failed login would be too many. Counts nothing.
+    /// Fails if one more failed login would be too many. Counts nothing.
     async fn check(&self) -> Result<(), ApiError> {
-        let looks = self.policies().map(|(policy, subject)| self.limits.look(policy, subject));
-        futures_util::future::join_all(looks).await.into_iter().try_for_each(Decision::check)
+        let checks = self.policies().map(|(policy, key)| self.rate_limiter.peek(policy, key));
+        let checks = futures_util::future::join_all(checks).await;
+        Ok(checks.into_iter().try_for_each(LimitCheck::require_allowed)?)
     }
 
-    /// Counts a failed login. The first limit that is used up meanwhile makes it 429, and then the others count nothing.
+    /// Counts a failed login. Fails at the first limit that is used up; the limits after it do not count the login.
     async fn count_failure(&self) -> Result<(), ApiError> {
-        for (policy, subject) in self.policies() {
-            self.limits.take(policy, subject).await.check()?;
+        for (policy, key) in self.policies() {
+            self.rate_limiter.count(policy, key).await.require_allowed()?;
         }
         Ok(())
     }
 }
 
-fn refused() -> ApiError {
+fn wrong_credentials() -> ApiError {
     ApiError::new(Code::Unauthenticated, "the address or the password is wrong")
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="orders""#))
 }

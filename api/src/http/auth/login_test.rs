@@ -1,11 +1,12 @@
-//! `POST /api/v1/auth/login-test`: a token for anybody, in development only.
+//! `POST /api/v1/auth/login-test`: tokens for any customer, in development only.
 
 use axum::{Json, extract::State};
 use shared::domain::order::CustomerId;
 use utoipa::ToSchema;
 
+use super::token_pair::TokenPair;
 use crate::{
-    auth::{Caller, Role, TokenPair, accounts, sessions::Origin},
+    auth::{Caller, Role, accounts, sessions::SessionOrigin},
     http::{
         error::ApiError,
         extract::{FieldErrors, JsonBody, Object, Value},
@@ -13,37 +14,37 @@ use crate::{
     state::AppState,
 };
 
-/// Whom to log in.
+/// Who is logged in.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"customer_id": 123}))]
-pub struct LoginTest {
-    /// As this customer.
+pub struct TestLoginRequest {
+    /// The customer.
     customer_id: CustomerId,
-    /// With these rights; `customer` where it is not said.
+    /// The role; `customer` if it is missing.
     #[schema(value_type = Option<Role>, nullable = false)]
     role: Role,
 }
 
-impl LoginTest {
+impl TestLoginRequest {
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let mut faults = FieldErrors::new();
+        let mut errors = FieldErrors::new();
         let mut fields = Object::parse(body)?;
-        let customer_id = fields.required("customer_id", Value::id, &mut faults);
-        let role = fields.optional("role", Value::parsed, &mut faults);
-        fields.reject_unknown(&mut faults);
-        faults.into_result(|| Some(Self { customer_id: customer_id?, role: role?.unwrap_or(Role::Customer) }))
+        let customer_id = fields.required("customer_id", Value::id, &mut errors);
+        let role = fields.optional("role", Value::parsed, &mut errors);
+        fields.reject_unknown(&mut errors);
+        errors.into_result(|| Some(Self { customer_id: customer_id?, role: role?.unwrap_or(Role::Customer) }))
     }
 }
 
-/// Log in as anybody, for trying things out.
+/// Log in as any customer, for trying things out.
 ///
 /// Exists only with `DEBUG=true`.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/login-test",
     tag = "auth",
-    request_body = LoginTest,
+    request_body = TestLoginRequest,
     security(()),
     responses((status = 200, description = "Logged in", body = TokenPair)),
 )]
@@ -51,8 +52,9 @@ pub async fn login_test(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<TokenPair>, ApiError> {
-    let login = LoginTest::parse(&body)?;
+    let login = TestLoginRequest::parse(&body)?;
     let caller = Caller { customer_id: login.customer_id, role: login.role };
-    let generation = accounts::standing(&state.db, caller.customer_id).await?.generation;
-    Ok(Json(state.auth.log_in(caller, Origin::TestLogin { generation }, state.clock.now()).await?))
+    let generation = accounts::load_status(&state.db, caller.customer_id).await?.generation;
+    let origin = SessionOrigin::TestLogin { generation };
+    Ok(Json(state.auth.log_in(caller, origin, state.clock.now()).await?.into()))
 }

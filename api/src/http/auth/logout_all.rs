@@ -13,7 +13,7 @@ use crate::{
     state::AppState,
 };
 
-/// Whose sessions end.
+/// The customer whose sessions end.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"customer_id": 123}))]
@@ -25,17 +25,17 @@ pub struct LogoutAllRequest {
 
 impl LogoutAllRequest {
     fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let mut faults = FieldErrors::new();
+        let mut errors = FieldErrors::new();
         let mut fields = Object::parse(body)?;
-        let customer_id = fields.optional("customer_id", Value::id, &mut faults);
-        fields.reject_unknown(&mut faults);
-        faults.into_result(|| Some(Self { customer_id: customer_id? }))
+        let customer_id = fields.optional("customer_id", Value::id, &mut errors);
+        fields.reject_unknown(&mut errors);
+        errors.into_result(|| Some(Self { customer_id: customer_id? }))
     }
 }
 
 /// End every session of the caller, or, as an administrator, of another customer.
 ///
-/// No refresh token that was given out before works any more; access tokens run out within 30 minutes. The body may be
+/// No refresh token that was issued before works any more; access tokens run out within 30 minutes. The body may be
 /// left out.
 #[utoipa::path(
     post,

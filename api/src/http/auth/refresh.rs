@@ -3,8 +3,9 @@
 use axum::{Json, extract::State};
 use utoipa::ToSchema;
 
+use super::token_pair::TokenPair;
 use crate::{
-    auth::{TokenPair, accounts},
+    auth::accounts,
     http::{
         error::ApiError,
         extract::{FieldErrors, JsonBody, Object, Value},
@@ -12,28 +13,29 @@ use crate::{
     state::AppState,
 };
 
-/// The refresh token, for a refresh and for a logout.
+/// A refresh token: the body of `refresh` and `logout`.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
-    /// As the login or the last refresh answered it.
+    /// The token that the login or the last refresh returned.
     pub(super) refresh_token: String,
 }
 
 impl RefreshRequest {
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let mut faults = FieldErrors::new();
+        let mut errors = FieldErrors::new();
         let mut fields = Object::parse(body)?;
-        let refresh_token = fields.required("refresh_token", Value::string, &mut faults);
-        fields.reject_unknown(&mut faults);
-        faults.into_result(|| Some(Self { refresh_token: refresh_token?.into_owned() }))
+        let refresh_token = fields.required("refresh_token", Value::string, &mut errors);
+        fields.reject_unknown(&mut errors);
+        errors.into_result(|| Some(Self { refresh_token: refresh_token?.into_owned() }))
     }
 }
 
 /// Exchange a refresh token for the next pair.
 ///
-/// The token is spent by it. Presented again within 10 s it gives the same successor; later, it ends the session. The new
-/// pair has the role that the account has now. A session ends 90 days after its login, with its account, and by a logout.
+/// The token can be used once. If it is used again within 10 s, the same next pair is returned; later, that ends the session.
+/// The new pair has the role that the account has now. A session ends 90 days after its login, with its account, and by a
+/// logout.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/refresh",
@@ -53,6 +55,6 @@ pub async fn refresh(
     let request = RefreshRequest::parse(&body)?;
     let now = state.clock.now();
     let presented = state.auth.verify_refresh(&request.refresh_token, now)?;
-    let standing = accounts::standing(&state.db, presented.caller.customer_id).await?;
-    Ok(Json(state.auth.refresh(&presented, &standing, now).await?))
+    let status = accounts::load_status(&state.db, presented.caller.customer_id).await?;
+    Ok(Json(state.auth.refresh(&presented, &status, now).await?.into()))
 }

@@ -7,18 +7,18 @@ use serde::Serialize;
 use shared::domain::order::CustomerId;
 use utoipa::ToSchema;
 
+use super::credentials::Credentials;
 use crate::{
     auth::{
-        Email,
-        accounts::{self, Created},
+        accounts::{self, AccountCreation},
         passwords::{self, Password},
     },
     http::{
-        error::{ApiError, Code, FieldError},
-        extract::{FieldErrors, JsonBody, Object, Value},
+        error::{ApiError, Code},
+        extract::JsonBody,
         layer::Context,
     },
-    limits::{Policy, Quota, Subject},
+    limits::{LimitKey, Policy, Quota},
     state::AppState,
 };
 
@@ -26,40 +26,11 @@ use crate::{
 const FROM_NETWORK: Policy =
     Policy { name: "register-network", counts: "registrations", quota: Quota::new(60, 3600) };
 
-/// An address and a password.
-#[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({"email": "ada@example.com", "password": "correct horse"}))]
-pub struct Credentials {
-    /// Compared without regard to case.
-    #[schema(value_type = String, pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$", max_length = 254)]
-    pub(super) email: Email,
-    /// Any characters but control characters. A new one must not be common, nor made of the address (`too_weak`). Compared
-    /// as RFC 8265 says (`OpaqueString`).
-    #[schema(value_type = String, min_length = 8, max_length = 128)]
-    pub(super) password: Password,
-}
-
-/// The new account.
+/// A new account.
 #[derive(Serialize, ToSchema)]
-pub struct Registered {
-    /// Who it is for.
+pub struct NewAccount {
+    /// The customer it belongs to.
     customer_id: CustomerId,
-}
-
-impl Credentials {
-    /// Reads both; `password` says which passwords are taken.
-    pub(super) fn parse(
-        body: &[u8],
-        password: impl FnOnce(&Value<'_>) -> Result<Password, FieldError>,
-    ) -> Result<Self, ApiError> {
-        let mut faults = FieldErrors::new();
-        let mut fields = Object::parse(body)?;
-        let email = fields.required("email", Value::parsed, &mut faults);
-        let password = fields.required("password", password, &mut faults);
-        fields.reject_unknown(&mut faults);
-        faults.into_result(|| Some(Self { email: email?, password: password? }))
-    }
 }
 
 /// Open an account.
@@ -72,7 +43,7 @@ impl Credentials {
     request_body = Credentials,
     security(()),
     responses(
-        (status = 201, description = "The account is there", body = Registered),
+        (status = 201, description = "The account was created", body = NewAccount),
         (status = 409, description = "Another account has this address (`email_taken`)",
          body = crate::http::error::Problem, content_type = "application/problem+json"),
     ),
@@ -81,15 +52,17 @@ pub async fn register(
     State(state): State<AppState>,
     Extension(context): Extension<Arc<Context>>,
     JsonBody(body): JsonBody,
-) -> Result<(StatusCode, Json<Registered>), ApiError> {
-    let Credentials { email, password } = Credentials::parse(&body, Password::of_new_account)?;
+) -> Result<(StatusCode, Json<NewAccount>), ApiError> {
+    let Credentials { email, password } = Credentials::parse(&body, Password::for_new_account)?;
     let network = context.client.into();
-    let place = state.auth.passwords.queue_registration(network)?;
-    state.limits.take(FROM_NETWORK, Subject::Network(network)).await.check()?;
-    let hash = passwords::hash(place, password, &email).await?;
+    let place = state.auth.password_queues.enter_registration(network)?;
+    state.rate_limiter.count(FROM_NETWORK, LimitKey::Network(network)).await.require_allowed()?;
+    let hash = passwords::hash_password(place, password, &email).await?;
     let beside_provider = state.config.auth.provider.is_some();
-    match accounts::create(&state.db, &email, &hash, beside_provider).await? {
-        Created::Account(customer_id) => Ok((StatusCode::CREATED, Json(Registered { customer_id }))),
-        Created::EmailTaken => Err(ApiError::new(Code::EmailTaken, "another account has this address")),
+    match accounts::create_account(&state.db, &email, &hash, beside_provider).await? {
+        AccountCreation::Created(customer_id) => Ok((StatusCode::CREATED, Json(NewAccount { customer_id }))),
+        AccountCreation::EmailTaken => {
+            Err(ApiError::new(Code::EmailTaken, "another account has this address"))
+        }
     }
 }

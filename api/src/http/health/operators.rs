@@ -9,21 +9,17 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use shared::platform::service::{self, GAUGE_TIMEOUT};
+use shared::platform::service;
 
-use super::{Health, probe::in_time};
-use crate::{
-    outbox::{backlog, set_backlog_gauges, set_lag_gauges, set_lease_gauge},
-    state::AppState,
-};
+use super::monitor::HealthMonitor;
 
-/// What the operators' port serves. It listens before the API does, and knows its state from then on.
+/// What the operators' port serves. It listens before the API does, and reports health once the API has started.
 #[derive(Clone, Default)]
-pub struct Operators(Arc<OnceLock<AppState>>);
+pub struct Operators(Arc<OnceLock<Arc<HealthMonitor>>>);
 
 /// The events that are in the log and not yet in the history.
 #[derive(Serialize)]
-struct LagAnswer {
+struct LagResponse {
     /// Estimated beyond 1,000.
     events: u64,
     /// The age of the oldest of them, 0 if there is none.
@@ -31,10 +27,10 @@ struct LagAnswer {
 }
 
 impl Operators {
-    /// Reports on this API from now on.
-    pub fn attach(&self, state: &AppState) {
-        // Attached once, by the one who started the API.
-        let _first = self.0.set(state.clone());
+    /// Reports the health of this API from now on.
+    pub fn attach(&self, health: &Arc<HealthMonitor>) {
+        // A process starts one API.
+        let _is_first = self.0.set(Arc::clone(health));
     }
 
     /// The routes.
@@ -43,8 +39,8 @@ impl Operators {
         service::metrics_router(metrics, move || {
             let operators = for_metrics.clone();
             async move {
-                if let Some(state) = operators.0.get() {
-                    Box::pin(state.health.set_gauges()).await;
+                if let Some(health) = operators.0.get() {
+                    Box::pin(health.set_gauges()).await;
                 }
             }
         })
@@ -52,10 +48,10 @@ impl Operators {
     }
 
     async fn lag(&self) -> Response {
-        let Some(state) = self.0.get() else {
+        let Some(health) = self.0.get() else {
             return service::unavailable("/lag", "the API starts");
         };
-        match in_time(GAUGE_TIMEOUT, state.health.lag.measure()).await {
+        match health.history_lag().await {
             Ok(lag) => {
                 #[expect(
                     clippy::cast_possible_truncation,
@@ -63,22 +59,9 @@ impl Operators {
                     reason = "an age in seconds"
                 )]
                 let oldest_seconds = lag.oldest_seconds as u64;
-                Json(LagAnswer { events: lag.events, oldest_seconds }).into_response()
+                Json(LagResponse { events: lag.events, oldest_seconds }).into_response()
             }
             Err(error) => service::unavailable("/lag", &format!("the lag is not known: {error}")),
         }
-    }
-}
-
-impl Health {
-    /// Reads the gauges that PostgreSQL knows.
-    async fn set_gauges(&self) {
-        let (backlog, lag) = tokio::join!(
-            in_time(GAUGE_TIMEOUT, backlog(&self.db)),
-            in_time(GAUGE_TIMEOUT, self.lag.measure())
-        );
-        set_backlog_gauges(backlog.ok());
-        set_lag_gauges(lag.ok());
-        set_lease_gauge(self.relay.lease_held());
     }
 }

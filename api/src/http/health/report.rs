@@ -1,47 +1,37 @@
-//! `GET /api/v1/health` and `GET /health`: the API and each dependency.
+//! The health report: the API and each service that it depends on.
 
-use std::sync::Arc;
-
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::state::AppState;
-
-/// How a thing stands.
+/// Whether a service works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// All is well.
+pub enum HealthStatus {
+    /// It works.
     Healthy,
-    /// Requests are served, with something missing behind them.
+    /// Requests are served, but some work fails or is late.
     Degraded,
     /// It does not work.
     Unhealthy,
 }
 
-/// The API and each dependency.
+/// The API and each service that it depends on.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HealthReport {
-    /// `unhealthy` without PostgreSQL, `degraded` while anything else is not well.
-    pub status: Status,
-    /// When this was found out.
+    /// `unhealthy` without PostgreSQL, `degraded` while anything else fails or is late.
+    pub status: HealthStatus,
+    /// When this was measured.
     #[serde(with = "shared::domain::timestamp")]
     #[schema(value_type = String, format = DateTime)]
     pub timestamp: OffsetDateTime,
     /// The version of this build.
     pub version: &'static str,
-    /// Each dependency.
+    /// Each service.
     pub services: Services,
 }
 
-/// Each dependency.
+/// The services that the API depends on.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Services {
     /// PostgreSQL.
@@ -58,11 +48,11 @@ pub struct Services {
     pub history: HistoryHealth,
 }
 
-/// One dependency.
+/// One service.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ServiceHealth {
     /// `unhealthy` if it does not answer or cannot be used, `degraded` if it answers and some work fails.
-    pub status: Status,
+    pub status: HealthStatus,
     /// How long it took to answer; `null` if it did not.
     pub latency_ms: Option<f64>,
     /// What is wrong.
@@ -73,15 +63,15 @@ pub struct ServiceHealth {
 
 impl ServiceHealth {
     pub(super) fn unhealthy(why: impl std::fmt::Display) -> Self {
-        Self { status: Status::Unhealthy, latency_ms: None, detail: Some(why.to_string()) }
+        Self { status: HealthStatus::Unhealthy, latency_ms: None, detail: Some(why.to_string()) }
     }
 }
 
-/// The read replica of lists and histories.
+/// The read replica for lists and histories.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReadReplicaHealth {
-    /// `degraded` while the primary answers in its place, because it is down or over 10 seconds behind.
-    pub status: Status,
+    /// `degraded` while the primary is read in its place, because it is down or over 10 seconds behind.
+    pub status: HealthStatus,
     /// How long it took to answer; `null` if it did not.
     pub latency_ms: Option<f64>,
     /// How far it is behind the primary, to within about a second; `null` if that is not known.
@@ -92,15 +82,15 @@ pub struct ReadReplicaHealth {
     pub detail: Option<String>,
 }
 
-/// The way of events out of here.
+/// The publishing of events.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventsHealth {
-    /// The event system, as `EVENT_SYSTEM` names it.
+    /// The event system: the value of `EVENT_SYSTEM`.
     #[schema(example = "local")]
     pub system: &'static str,
-    /// `unhealthy` while the broker takes no events, `degraded` while the relay does not get on, or an event has waited for
-    /// over 5 seconds.
-    pub status: Status,
+    /// `unhealthy` while the broker accepts no events, `degraded` while the relay fails or an event has waited for over 5
+    /// seconds.
+    pub status: HealthStatus,
     /// Events in the outbox that no broker has confirmed; `null` if that is not known.
     pub unpublished: Option<u64>,
     /// How long the oldest of them has waited; 0 if none waits, `null` if that is not known.
@@ -115,7 +105,7 @@ pub struct EventsHealth {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HistoryHealth {
     /// `degraded` while an event has waited for over 30 seconds.
-    pub status: Status,
+    pub status: HealthStatus,
     /// Events in the outbox that the history lacks; estimated beyond 1,000, `null` if that is not known.
     pub unrecorded: Option<u64>,
     /// How long the oldest of them has waited; 0 if none waits, `null` if that is not known.
@@ -124,26 +114,4 @@ pub struct HistoryHealth {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub detail: Option<String>,
-}
-
-/// The state of the API and of its dependencies.
-///
-/// Answers 200 while requests are served, also when `degraded`.
-#[utoipa::path(
-    get,
-    path = "/api/v1/health",
-    tag = "health",
-    security(()),
-    responses(
-        (status = 200, description = "Healthy or degraded", body = HealthReport),
-        (status = 503, description = "Unhealthy", body = HealthReport),
-    ),
-)]
-pub async fn health(State(state): State<AppState>) -> Response {
-    let report: Arc<HealthReport> = state.health.report(state.orders.cache_degraded()).await;
-    let status = match report.status {
-        Status::Healthy | Status::Degraded => StatusCode::OK,
-        Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (status, Json(report)).into_response()
 }

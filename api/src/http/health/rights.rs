@@ -1,9 +1,9 @@
-//! What the API's database role must be allowed to do.
+//! The rights that the API's database role needs.
 
 use shared::platform::schema::Right;
 
-/// Without any of these some request is answered with an error. Dropping and making partitions of `outbox` also needs its
-/// owner, but events survive without.
+/// Without any of these some requests fail. Making and dropping partitions of `outbox` also needs its owner, but no event is
+/// lost without it.
 pub const RIGHTS: &[Right] = &[
     ("orders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("order_lines", &["SELECT", "INSERT", "DELETE"]),

@@ -1,4 +1,4 @@
-//! Where a request comes from, seen through the trusted proxies only.
+//! The client's address, as trusted proxies report it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,14 +9,10 @@ use axum::http::{HeaderMap, HeaderName, header};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The other end of the connection; the server puts it into each request's extensions.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
-
 /// The client's address: with `trusted_proxies` proxies in front, the entry that the outermost of them wrote.
 ///
-/// Each proxy appends the address it was called from, so entries count from the right, and whatever stands further
-/// left may be made up, or be no text. Where the entry is missing or no address, the connection's other end counts.
+/// Each proxy appends the address it was called from, so entries count from the right; clients can make up everything further
+/// left. If the entry is missing or is not an address, the connection's other end is the client.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
     if trusted_proxies == 0 {
         if headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED) {
@@ -30,12 +26,12 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies:
         .rev()
         .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
         .nth(trusted_proxies - 1)
-        .and_then(|entry| address(std::str::from_utf8(entry).ok()?.trim()))
+        .and_then(|entry| parse_address(std::str::from_utf8(entry).ok()?.trim()))
         .unwrap_or(peer)
         .to_canonical()
 }
 
-/// Once in the life of the process: behind a proxy that is not trusted all clients share one address and its limits.
+/// Warns once in the life of the process: behind an untrusted proxy all clients share one address and its limits.
 fn warn_of_untrusted_proxy() {
     static WARNED: Once = Once::new();
     WARNED.call_once(|| {
@@ -46,8 +42,8 @@ fn warn_of_untrusted_proxy() {
     });
 }
 
-/// An address, which some proxies write with a port.
-fn address(entry: &str) -> Option<IpAddr> {
+/// Parses an address; some proxies write a port with it.
+fn parse_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
@@ -67,19 +63,19 @@ mod tests {
     }
 
     #[test]
-    fn without_trusted_proxies_the_header_means_nothing() {
+    fn without_trusted_proxies_the_header_is_ignored() {
         assert_eq!(seen(&["1.2.3.4"], 0), "10.0.0.1");
     }
 
     #[test]
-    fn only_what_trusted_proxies_wrote_counts() {
+    fn only_entries_of_trusted_proxies_are_used() {
         assert_eq!(seen(&["6.6.6.6, 1.2.3.4"], 1), "1.2.3.4");
         assert_eq!(seen(&["6.6.6.6, 1.2.3.4, 10.0.0.2"], 2), "1.2.3.4");
         assert_eq!(seen(&["6.6.6.6", "1.2.3.4", "10.0.0.2"], 2), "1.2.3.4");
     }
 
     #[test]
-    fn what_clients_make_up_in_front_changes_nothing() {
+    fn entries_that_clients_make_up_are_ignored() {
         for made_up in ["ü", "\u{ff}\u{fe}", ",,,", "", "6.6.6.6 6.6.6.6", "\""] {
             assert_eq!(seen(&[&format!("{made_up}, 1.2.3.4")], 1), "1.2.3.4", "{made_up:?}");
             assert_eq!(seen(&[made_up, "1.2.3.4, 10.0.0.2"], 2), "1.2.3.4", "{made_up:?}");
@@ -87,14 +83,14 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_missing_or_no_address_counts_as_the_connection() {
+    fn without_a_valid_entry_the_connection_is_the_client() {
         assert_eq!(seen(&[], 1), "10.0.0.1");
         assert_eq!(seen(&["1.2.3.4"], 2), "10.0.0.1");
         assert_eq!(seen(&["unknown"], 1), "10.0.0.1");
     }
 
     #[test]
-    fn ports_and_brackets_are_understood() {
+    fn ports_and_brackets_are_parsed() {
         assert_eq!(seen(&["1.2.3.4:5678"], 1), "1.2.3.4");
         assert_eq!(seen(&["[2001:db8::1]:443"], 1), "2001:db8::1");
         assert_eq!(seen(&["[2001:db8::1]"], 1), "2001:db8::1");

@@ -1,4 +1,7 @@
-//! Cross-origin requests of browsers: closed, unless `CORS_ALLOWED_ORIGINS` opens it.
+//! Cross-origin requests of browsers, which `CORS_ALLOWED_ORIGINS` allows.
+//!
+//! tower-http's `CorsLayer` responds to every `OPTIONS` request with 200; here only a preflight is answered, with 204, and
+//! `OPTIONS` alone is 405. Inside `RequestLayer` it would also miss the layer's own 413, 429 and 504, and outside the log line.
 
 use axum::{
     extract::Request,
@@ -14,10 +17,10 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "etag, idempotent-replayed, location, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id",
 );
-/// Ten minutes: what every browser takes at most, or more.
+/// Ten minutes, in seconds: no browser's limit is lower.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Which origins may call from a browser.
+/// The origins whose pages can call from a browser.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<HeaderValue>);
 
@@ -28,22 +31,22 @@ impl Origins {
         text.split(',')
             .map(str::trim)
             .filter(|origin| !origin.is_empty())
-            .map(origin)
+            .map(parse_origin)
             .collect::<Result<_, _>>()
             .map(Self)
     }
 
-    /// The answer's `Access-Control-Allow-Origin` for a request from `origin`, where it is allowed.
-    fn allow(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+    /// The `Access-Control-Allow-Origin` of a response to `origin`, if that origin is allowed.
+    fn allowed_origin(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         let any = self.0.iter().any(|allowed| allowed == "*");
         if any {
-            // Tokens are sent by header, never by cookie, so that nothing is given away by this.
+            // This is safe because tokens are sent in a header, never in a cookie.
             return Some(HeaderValue::from_static("*"));
         }
         self.0.contains(origin).then(|| origin.clone())
     }
 
-    /// The answer to a preflight request, where this is one and CORS is open at all.
+    /// The response to a preflight request, if this is one and any origin is allowed.
     pub(super) fn preflight(&self, request: &Request) -> Option<Response> {
         let headers = request.headers();
         let is_preflight = request.method() == Method::OPTIONS
@@ -53,33 +56,33 @@ impl Origins {
             return None;
         }
         let mut response = StatusCode::NO_CONTENT.into_response();
-        let answer = response.headers_mut();
-        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
-        answer.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         Some(response)
     }
 
-    /// Lets the page that asked read the answer, where its origin is allowed.
-    pub(super) fn open(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
+    /// Lets the page read the response, if its origin is allowed.
+    pub(super) fn add_headers(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
         if self.0.is_empty() {
             return;
         }
-        // Also without an origin: a cache must not give this answer to one.
-        answer.append(header::VARY, HeaderValue::from_static("origin"));
-        if let Some(allowed) = origin.and_then(|origin| self.allow(origin)) {
-            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-            answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+        // Also without an origin: a cache must not use this response for a request with one.
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        if let Some(allowed) = origin.and_then(|origin| self.allowed_origin(origin)) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
         }
     }
 }
 
-fn origin(text: &str) -> Result<HeaderValue, ConfigError> {
+fn parse_origin(text: &str) -> Result<HeaderValue, ConfigError> {
     let is_origin = text == "*" || is_origin(text);
     HeaderValue::from_str(text).ok().filter(|_| is_origin).ok_or_else(|| {
         ConfigError::new(
             "CORS_ALLOWED_ORIGINS",
-            format!("{text:?} is no origin such as https://shop.example"),
+            format!("{text:?} is not an origin such as https://shop.example"),
         )
     })
 }

@@ -1,4 +1,4 @@
-//! What the fuzz targets reach of the header parsers.
+//! The parsers of headers, for the fuzz targets.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,12 @@ use shared::platform::telemetry::TraceParent;
 
 use super::{client, context};
 
-/// Where a request comes from.
+/// The client's address.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
     client::client_address(peer, headers, trusted_proxies)
 }
 
-/// The id that a request goes by.
+/// The id of a request.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     context::request_id(headers)
 }

@@ -1,4 +1,4 @@
-//! The one line a request leaves in the log: fields to query, never bodies, tokens or personal data.
+//! The one log line of a request: fields to query, never bodies, tokens or personal data.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tracing::field;
 use super::Context;
 use crate::http::error::ApiError;
 
-/// A request that has been answered.
-pub(super) struct Answered<'a> {
+/// A request and its response.
+pub(super) struct CompletedRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) route: &'a str,
     pub(super) status: StatusCode,
@@ -19,28 +19,28 @@ pub(super) struct Answered<'a> {
     pub(super) error: Option<&'a ApiError>,
 }
 
-/// Writes the line: as an error where the fault is ours.
-pub(super) fn line(answered: &Answered<'_>) {
-    // The level of an event is part of its static description, hence one call for each.
+/// Writes the line, as an error if the status is 5xx.
+pub(super) fn log_request(request: &CompletedRequest<'_>) {
+    // `tracing` needs the level at compile time, so there is one call for each level.
     macro_rules! write {
         ($level:ident) => {
             tracing::$level!(
                 target: "http",
-                method = answered.method.as_str(),
-                route = answered.route,
-                status = answered.status.as_u16(),
-                duration_ms = answered.took.as_secs_f64() * 1000.0,
-                request_id = answered.context.request_id(),
-                order.id = answered.context.order().map(OrderId::get),
-                customer_id = answered.context.caller().map(|caller| caller.customer_id.get()),
-                trace_id = answered.context.trace.map(|trace| field::display(format!("{:032x}", trace.trace_id()))),
-                error.code = answered.error.map(|error| error.code().parts().1),
-                error.cause = answered.error.and_then(ApiError::chain),
+                method = request.method.as_str(),
+                route = request.route,
+                status = request.status.as_u16(),
+                duration_ms = request.took.as_secs_f64() * 1000.0,
+                request_id = request.context.request_id(),
+                order.id = request.context.order().map(OrderId::get),
+                customer_id = request.context.caller().map(|caller| caller.customer_id.get()),
+                trace_id = request.context.trace.map(|trace| field::display(format!("{:032x}", trace.trace_id()))),
+                error.code = request.error.map(|error| error.code().parts().1),
+                error.cause = request.error.and_then(ApiError::chain),
                 "request"
             )
         };
     }
-    if answered.status.is_server_error() {
+    if request.status.is_server_error() {
         write!(error);
     } else {
         write!(info);

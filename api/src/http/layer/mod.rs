@@ -1,7 +1,7 @@
-//! What stands around every handler: one service rather than a stack of ten, because every layer is boxed.
+//! What stands around every handler: one service rather than a stack of ten, because axum boxes every layer.
 //!
-//! In this order: who and which request, the size of the body, the handler under a time-out with panics caught,
-//! problem documents, headers, metrics, and the one log line.
+//! In this order: the request's context, the checks of its head and rate limit, the handler with a time-out and panics
+//! caught, problem documents, headers, metrics, and the one log line. It knows no route.
 
 mod client;
 mod context;
@@ -11,8 +11,9 @@ mod cors;
 pub mod fuzzing;
 mod headers;
 mod log;
-mod meters;
 pub mod problem;
+mod rate_limit;
+mod request_metrics;
 mod request_rules;
 
 use std::{
@@ -27,7 +28,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, header},
+    http::{HeaderMap, Method, Version, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
@@ -35,37 +36,50 @@ use shared::platform::telemetry::{TraceParent, record_status, request_span, with
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-pub use client::Peer;
 pub use context::{Context, X_REQUEST_ID};
 pub use cors::Origins;
 
 use crate::{
     http::{
         error::{ApiError, Code},
-        extract::BodyReader,
-        health,
-        server::AnswerBudget,
+        extract::{BodyLimits, BodyReader},
+        server::{PeerAddress, ResponseBudget},
     },
-    limits::{Limits, add_fields},
-    state::AppState,
+    limits::RateLimiter,
 };
-use meters::Meters;
+use request_metrics::RequestMetrics;
+
+/// What [`RequestLayer`] needs to know.
+pub struct RequestSettings {
+    /// Proxies in front that append to `X-Forwarded-For`.
+    pub trusted_proxies: usize,
+    /// A request that takes longer fails with 504.
+    pub timeout: Duration,
+    /// Limits of request bodies.
+    pub bodies: BodyLimits,
+    /// Pages that can call from a browser.
+    pub origins: Origins,
+    /// Counts the requests of each address.
+    pub rate_limiter: Arc<RateLimiter>,
+    /// Routes whose requests are not counted.
+    pub uncounted_routes: &'static [&'static str],
+}
 
 /// Puts [`RequestService`] around routes.
 #[derive(Clone)]
-pub struct RequestLayer(Arc<Shared>);
+pub struct RequestLayer(Arc<LayerState>);
 
-struct Shared {
-    state: AppState,
-    meters: Meters,
+struct LayerState {
+    settings: RequestSettings,
+    metrics: RequestMetrics,
     bodies: BodyReader,
 }
 
 impl RequestLayer {
-    /// One frame for all routes, which share its meters.
-    pub fn new(state: AppState) -> Self {
-        let bodies = BodyReader::new(state.config.http.bodies);
-        Self(Arc::new(Shared { state, meters: Meters::default(), bodies }))
+    /// Makes a layer for all routes, which share its metrics and its budget for bodies.
+    pub fn new(settings: RequestSettings) -> Self {
+        let bodies = BodyReader::new(settings.bodies);
+        Self(Arc::new(LayerState { settings, metrics: RequestMetrics::default(), bodies }))
     }
 }
 
@@ -73,7 +87,7 @@ impl<S> Layer<S> for RequestLayer {
     type Service = RequestService<S>;
 
     fn layer(&self, inner: S) -> RequestService<S> {
-        RequestService { inner, shared: Arc::clone(&self.0) }
+        RequestService { inner, layer: Arc::clone(&self.0) }
     }
 }
 
@@ -81,7 +95,7 @@ impl<S> Layer<S> for RequestLayer {
 #[derive(Clone)]
 pub struct RequestService<S> {
     inner: S,
-    shared: Arc<Shared>,
+    layer: Arc<LayerState>,
 }
 
 impl<S> Service<Request> for RequestService<S>
@@ -99,68 +113,65 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let inner = self.inner.clone();
-        // The one that was polled ready handles the request; the clone waits for the next.
+        // The service that was polled ready handles the request; its clone waits for the next.
         let inner = std::mem::replace(&mut self.inner, inner);
-        let shared = Arc::clone(&self.shared);
-        Box::pin(async move { Ok(answer(inner, &shared, request).await) })
+        let layer = Arc::clone(&self.layer);
+        Box::pin(async move { Ok(respond(inner, &layer, request).await) })
     }
 }
 
-async fn answer<S>(inner: S, shared: &Shared, mut request: Request) -> Response
+async fn respond<S>(inner: S, layer: &LayerState, mut request: Request) -> Response
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
     let start = Instant::now();
+    let settings = &layer.settings;
     let method = request.method().clone();
     let uri = request.uri().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let label = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let incoming = context::incoming_trace(request.headers());
-    let (span, trace) = request_span(incoming, method.as_str(), label);
-    let context = Arc::new(context(&request, trace, &shared.state));
+    let (span, trace) = request_span(incoming, method.as_str(), route);
+    let context = Arc::new(new_context(&request, trace, settings.trusted_proxies));
     request.extensions_mut().insert(Arc::clone(&context));
 
-    let http = &shared.state.config.http;
-    let bodies = shared.bodies.for_route(label);
-    let declared = declared_length(&request);
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let mut response = if let Some(preflight) = http.origins.preflight(&request) {
+    let bodies = layer.bodies.for_route(route);
+    let mut response = if let Some(preflight) = settings.origins.preflight(&request) {
         preflight
-    } else if let Err(error) = request_rules::check(request.version(), request.headers()) {
-        error.into_response()
-    } else if let Err(error) = admit(route.as_ref(), &context, &shared.state.limits).await {
-        error.into_response()
-    } else if let Err(error) = bodies.check_declared_length(declared) {
+    } else if let Err(error) =
+        admit(request.version(), request.headers(), route, &context, settings, &bodies).await
+    {
         error.into_response()
     } else {
         request.extensions_mut().insert(bodies);
-        let budget = request.extensions().get::<AnswerBudget>().cloned();
-        let response = within_trace(context.trace, handle(inner, request, http.request_timeout))
+        let budget = request.extensions().get::<ResponseBudget>().cloned();
+        let response = within_trace(context.trace, handle(inner, request, settings.timeout))
             .instrument(span.clone())
             .await;
         match budget {
-            // The documents are shared by all who read them, and answers to writes are small.
+            // The documents are shared by all who read them, and responses to writes are small.
             Some(budget) if method == Method::GET && context.caller().is_some() => {
-                budget.hold(response).await.unwrap_or_else(IntoResponse::into_response)
+                budget.reserve(response).await.unwrap_or_else(IntoResponse::into_response)
             }
             _ => response,
         }
     };
 
-    let error = problem::render(&mut response, uri.path(), &context);
+    let error = problem::write_problem(&mut response, uri.path(), &context);
     let headers = response.headers_mut();
-    headers::secure(headers);
-    http.origins.open(origin.as_ref(), headers);
-    add_fields(headers, &context.limits());
+    headers::add_security_headers(headers);
+    settings.origins.add_headers(origin.as_ref(), headers);
+    rate_limit::add_fields(headers, &context.limits());
     headers.insert(X_REQUEST_ID, context.request_id.clone());
 
     let took = start.elapsed();
     record_status(&span, response.status().as_u16());
-    shared.meters.record(label, &method, response.status(), took);
-    log::line(&log::Answered {
+    layer.metrics.record(route, &method, response.status(), took);
+    log::log_request(&log::CompletedRequest {
         method: &method,
-        route: label,
+        route,
         status: response.status(),
         took,
         context: &context,
@@ -169,42 +180,49 @@ where
     response
 }
 
-fn context(request: &Request, trace: Option<TraceParent>, state: &AppState) -> Context {
-    let peer =
-        request.extensions().get::<Peer>().map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+fn new_context(request: &Request, trace: Option<TraceParent>, trusted_proxies: usize) -> Context {
+    let peer = request.extensions().get::<PeerAddress>();
+    let peer = peer.map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
     let headers = request.headers();
-    let client = client::client_address(peer, headers, state.config.http.trusted_proxies);
-    Context::new(headers, client, trace)
+    Context::new(headers, client::client_address(peer, headers, trusted_proxies), trace)
 }
 
-fn declared_length(request: &Request) -> Option<u64> {
-    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Counts the request against the limit of its address.
-async fn admit(route: Option<&MatchedPath>, context: &Context, limits: &Limits) -> Result<(), ApiError> {
-    // A load balancer asks from one address, often, and takes a refusal for a failure.
-    let is_health = route.is_some_and(|route| health::ROUTES.contains(&route.as_str()));
-    if !is_health && let Some(decision) = limits.address(context.client).await {
-        context.add_limit(decision);
-        decision.check()?;
+/// Checks the head of a request, and counts it against the limit of its address.
+async fn admit(
+    version: Version,
+    headers: &HeaderMap,
+    route: &str,
+    context: &Context,
+    settings: &RequestSettings,
+    bodies: &BodyReader,
+) -> Result<(), ApiError> {
+    request_rules::check(version, headers)?;
+    if !settings.uncounted_routes.contains(&route)
+        && let Some(check) = settings.rate_limiter.count_address(context.client).await
+    {
+        context.add_limit(check);
+        check.require_allowed()?;
     }
-    Ok(())
+    bodies.check_declared_length(declared_length(headers))
 }
 
-/// The handler's answer, or the problem that it took too long or panicked.
-async fn handle<S>(mut inner: S, request: Request, deadline: Duration) -> Response
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Returns the handler's response, or the problem that it took too long or panicked.
+async fn handle<S>(mut inner: S, request: Request, timeout: Duration) -> Response
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    // Nothing that a handler shares is left half-changed by a panic: stores change in transactions.
+    // A panic leaves nothing that handlers share half-changed: stores change in transactions.
     let handled = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
-    match tokio::time::timeout(deadline, handled).await {
+    match tokio::time::timeout(timeout, handled).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(never))) => match never {},
         Ok(Err(panic)) => ApiError::internal(panic_message(panic.as_ref())).into_response(),
         Err(_) => {
-            let detail = format!("the request took more than {} s", deadline.as_secs());
+            let detail = format!("the request took more than {} s", timeout.as_secs());
             ApiError::new(Code::Timeout, detail).into_response()
         }
     }

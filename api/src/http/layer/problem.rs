@@ -1,4 +1,4 @@
-//! Every answer that is no success is written as a problem document (RFC 9457), whoever made it.
+//! Problem documents (RFC 9457): the body of every response with a status of 4xx or 5xx.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::http::error::{ApiError, Code};
 /// The media type of problem documents.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// The problem document of an error as it is answered to one request.
+/// The problem document of an error in response to one request.
 pub fn document(error: &ApiError, instance: &str, request_id: &str) -> Vec<u8> {
     let mut problem = error.problem();
     instance.clone_into(&mut problem.instance);
@@ -22,20 +22,24 @@ pub fn document(error: &ApiError, instance: &str, request_id: &str) -> Vec<u8> {
     serde_json::to_vec(&problem).unwrap_or_default()
 }
 
-/// Writes the body of a failed answer, and gives back the error for the log.
-pub(super) fn render(response: &mut Response, instance: &str, context: &Context) -> Option<Arc<ApiError>> {
+/// Writes the body of a failed response, and returns the error for the log.
+pub(super) fn write_problem(
+    response: &mut Response,
+    instance: &str,
+    context: &Context,
+) -> Option<Arc<ApiError>> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return None;
     }
     let error = response.extensions_mut().remove::<Arc<ApiError>>();
-    // A report of health is an answer of its own kind, and a stored problem stays as it was.
+    // A health report is not a problem, and a stored problem stays as it is.
     let content_type = response.headers().get(header::CONTENT_TYPE);
     if error.is_none() && content_type.is_some_and(|kind| kind == PROBLEM_JSON || kind == "application/json")
     {
         return None;
     }
-    let error = error.unwrap_or_else(|| Arc::new(described(status)));
+    let error = error.unwrap_or_else(|| Arc::new(error_of_status(status)));
     let body = document(&error, instance, context.request_id());
     *response.status_mut() = error.status();
     response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -44,11 +48,11 @@ pub(super) fn render(response: &mut Response, instance: &str, context: &Context)
     Some(error)
 }
 
-/// A bare status, as the router or an extractor of the framework answers it, in our words.
-fn described(status: StatusCode) -> ApiError {
+/// The error of a response without a body, which axum's router or one of its extractors has made.
+fn error_of_status(status: StatusCode) -> ApiError {
     match status {
         StatusCode::NOT_FOUND => ApiError::not_found(),
-        // The framework writes `Allow` after this, so its methods cannot be named here.
+        // axum adds `Allow` after this, so its methods are not known here.
         StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
             Code::MethodNotAllowed,
             "this resource does not have this method; the header `Allow` names those it has",

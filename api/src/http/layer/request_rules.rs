@@ -1,10 +1,10 @@
-//! Requests that are refused by their head alone, because two servers in a row might read them in two ways.
+//! Rules for the head of a request: what two servers in a row could read in two ways is refused.
 
 use axum::http::{HeaderMap, HeaderValue, Version, header};
 
 use crate::http::error::{ApiError, Code};
 
-/// Checks what HTTP asks of every request, whatever its route.
+/// Checks what HTTP requires of every request.
 pub(super) fn check(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     check_host(version, headers)?;
     check_transfer_encoding(headers)

@@ -1,4 +1,4 @@
-//! `GET /asyncapi.json`: the events, as `AsyncAPI` 3, generated from the types that write them.
+//! `GET /asyncapi.json`: the events, as `AsyncAPI` 3, generated from the types of the events.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub fn document() -> Value {
         "defaultContentType": "application/json",
         "channels": {
             "orderEvents": {
-                // The stream, queue or exchange is a setting of the deployment.
+                // The stream, queue or exchange is a setting.
                 "address": null,
                 "title": "Order events",
                 "description": "The Redis stream, RabbitMQ exchange or SQS queue that `EVENT_SYSTEM` chooses.",
@@ -48,7 +48,7 @@ pub fn document() -> Value {
 
 fn message(kind: EventType) -> Value {
     let summary = match kind {
-        EventType::OrderCreated => "An order was placed: its version 1",
+        EventType::OrderCreated => "An order was created: its version 1",
         EventType::OrderUpdated => "An order was changed: its next version",
         EventType::OrderDeleted => "An order was deleted; `data.order` is the order as it last was",
     };
@@ -64,7 +64,7 @@ fn message(kind: EventType) -> Value {
     })
 }
 
-/// The schema of an event and of everything in it, from the types themselves.
+/// The schemas of an event and of everything in it, from the types.
 fn schemas() -> Value {
     let mut schemas = vec![(Document::name().into_owned(), Document::schema())];
     Document::schemas(&mut schemas);

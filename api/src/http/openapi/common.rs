@@ -1,5 +1,5 @@
-//! What every operation has in common, so that no endpoint has to repeat it: the answers that the frame around the
-//! handlers gives, and the headers of every answer.
+//! What all operations have in common, so that no endpoint repeats it: the problems that `RequestLayer` and the extractors
+//! return, and the headers of every response.
 
 use utoipa::openapi::{
     ContentBuilder, Header, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder,
@@ -9,40 +9,45 @@ use utoipa::openapi::{
 
 use crate::http::error::{ApiError, Code};
 
-/// The answers of the frame, by the name under which they stand in the document.
-const ANSWERS: [(Code, &str, &str, Applies); 11] = [
-    (Code::MalformedRequest, "MalformedRequest", "the body is not valid JSON", Applies::WithSyntax),
-    (Code::Unauthenticated, "Unauthenticated", "a bearer token is required", Applies::Secured),
-    (Code::RequestTimeout, "RequestTimeout", "the body was not sent within 5 s", Applies::WithBody),
-    (Code::PayloadTooLarge, "PayloadTooLarge", "the body may have at most 262144 bytes", Applies::WithBody),
+/// The common problems: code, name in the document, an example of the detail, and the operations that can return it.
+const PROBLEMS: [(Code, &str, &str, Operations); 11] = [
+    (Code::MalformedRequest, "MalformedRequest", "the body is not valid JSON", Operations::WithSyntax),
+    (Code::Unauthenticated, "Unauthenticated", "a bearer token is required", Operations::Secured),
+    (Code::RequestTimeout, "RequestTimeout", "the body was not sent within 5 s", Operations::WithBody),
+    (
+        Code::PayloadTooLarge,
+        "PayloadTooLarge",
+        "the body may have at most 262144 bytes",
+        Operations::WithBody,
+    ),
     (
         Code::UnsupportedMediaType,
         "UnsupportedMediaType",
         "the body must be application/json",
-        Applies::WithBody,
+        Operations::WithBody,
     ),
-    (Code::ValidationFailed, "ValidationFailed", "2 fields are invalid", Applies::WithInput),
-    (Code::RateLimited, "RateLimited", "more than 1000 requests in 60 s", Applies::Always),
-    (Code::InternalError, "InternalError", "something went wrong on our side", Applies::Always),
+    (Code::ValidationFailed, "ValidationFailed", "2 fields are invalid", Operations::WithInput),
+    (Code::RateLimited, "RateLimited", "more than 1000 requests in 60 s", Operations::All),
+    (Code::InternalError, "InternalError", "something went wrong on our side", Operations::All),
     (
         Code::NotImplemented,
         "NotImplemented",
         "no Transfer-Encoding is supported but chunked",
-        Applies::WithBody,
+        Operations::WithBody,
     ),
     (
         Code::Unavailable,
         "Unavailable",
         "a service this depends on is not available; try again in a moment",
-        Applies::Always,
+        Operations::All,
     ),
-    (Code::Timeout, "Timeout", "the request took more than 10 s", Applies::Always),
+    (Code::Timeout, "Timeout", "the request took more than 10 s", Operations::All),
 ];
 
-/// Which operations may give an answer.
+/// The operations that can return a problem.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Applies {
-    Always,
+enum Operations {
+    All,
     Secured,
     WithBody,
     /// Bodies and headers have a syntax of their own.
@@ -51,19 +56,19 @@ enum Applies {
     WithInput,
 }
 
-/// Adds the common answers and headers.
-pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+/// Adds the common problems and headers.
+pub(super) fn add_common_parts(mut document: OpenApi) -> OpenApi {
     let components = document.components.get_or_insert_default();
-    for (code, name, detail, _) in ANSWERS {
-        components.responses.insert(name.to_owned(), RefOr::T(answer(code, detail)));
+    for (code, name, detail, _) in PROBLEMS {
+        components.responses.insert(name.to_owned(), RefOr::T(problem_response(code, detail)));
     }
     for item in document.paths.paths.values_mut() {
-        for operation in operations(item) {
-            for (code, name, _, applies) in ANSWERS {
-                if applies.to(operation) {
+        for operation in operations_of(item) {
+            for (code, name, _, operations) in PROBLEMS {
+                if operations.include(operation) {
                     let status = code.parts().0.as_u16().to_string();
-                    let answer = RefOr::Ref(Ref::from_response_name(name));
-                    operation.responses.responses.entry(status).or_insert(answer);
+                    let response = RefOr::Ref(Ref::from_response_name(name));
+                    operation.responses.responses.entry(status).or_insert(response);
                 }
             }
             for response in operation.responses.responses.values_mut() {
@@ -76,8 +81,8 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     document
 }
 
-impl Applies {
-    fn to(self, operation: &Operation) -> bool {
+impl Operations {
+    fn include(self, operation: &Operation) -> bool {
         let has_body = operation.request_body.is_some();
         let has = |place: ParameterIn| {
             let mut parameters = operation.parameters.iter().flatten();
@@ -85,8 +90,8 @@ impl Applies {
                 .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == place))
         };
         match self {
-            Self::Always => true,
-            // The document as a whole asks for a token; what does not says so.
+            Self::All => true,
+            // The document requires a token; operations that do not need one say so.
             Self::Secured => operation.security.is_none(),
             Self::WithBody => has_body,
             Self::WithSyntax => has_body || has(ParameterIn::Header),
@@ -95,12 +100,12 @@ impl Applies {
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten()
 }
 
-/// A problem document with an example.
-fn answer(code: Code, detail: &str) -> Response {
+/// The response of a problem, with an example.
+fn problem_response(code: Code, detail: &str) -> Response {
     let (_, _, title) = code.parts();
     let mut problem = ApiError::new(code, detail).problem();
     "/api/v1/orders".clone_into(&mut problem.instance);
@@ -113,41 +118,51 @@ fn answer(code: Code, detail: &str) -> Response {
     add_request_id(&mut response);
     match code {
         Code::Unauthenticated => {
-            add(
+            add_header(
                 &mut response,
                 "WWW-Authenticate",
-                text("Which token is asked for, and what is wrong with this one"),
+                text_header("Which token is needed, and what is wrong with this one"),
             );
         }
         Code::RateLimited => {
-            add(&mut response, "Retry-After", seconds("Wait this long before the next request"));
-            add(
+            add_header(
+                &mut response,
+                "Retry-After",
+                seconds_header("Wait this long before the next request"),
+            );
+            add_header(
                 &mut response,
                 "RateLimit",
-                text("How much is left of each quota, and when it is whole again"),
+                text_header("How much is left of each quota, and when it is whole again"),
             );
-            add(&mut response, "RateLimit-Policy", text("The quotas"));
+            add_header(&mut response, "RateLimit-Policy", text_header("The quotas"));
         }
-        Code::Unavailable => add(&mut response, "Retry-After", seconds("Try again after this long")),
+        Code::Unavailable => {
+            add_header(&mut response, "Retry-After", seconds_header("Try again after this long"))
+        }
         _ => {}
     }
     response
 }
 
 fn add_request_id(response: &mut Response) {
-    add(response, "X-Request-Id", text("The request's id: the caller's, where it sent a sane one"));
+    add_header(
+        response,
+        "X-Request-Id",
+        text_header("The request's id: the caller's, if it sent a valid one"),
+    );
 }
 
-fn add(response: &mut Response, name: &str, header: Header) {
+fn add_header(response: &mut Response, name: &str, header: Header) {
     response.headers.entry(name.to_owned()).or_insert(RefOr::T(header));
 }
 
-fn text(description: &str) -> Header {
+fn text_header(description: &str) -> Header {
     let schema = ObjectBuilder::new().schema_type(Type::String).build();
     HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }
 
-fn seconds(description: &str) -> Header {
+fn seconds_header(description: &str) -> Header {
     let schema = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).build();
     HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }

@@ -15,7 +15,7 @@ use utoipa_swagger_ui::Config;
 
 use crate::http::error::ApiError;
 
-/// Scripts come from the binary alone. Swagger UI styles its elements inline and draws icons from data URLs.
+/// Scripts come only from the binary. Swagger UI has inline styles, and icons in data URLs.
 const POLICY: (HeaderName, HeaderValue) = (
     header::CONTENT_SECURITY_POLICY,
     HeaderValue::from_static(
@@ -24,7 +24,7 @@ const POLICY: (HeaderName, HeaderValue) = (
     ),
 );
 
-/// The files change with the binary only, but carry no version in their names.
+/// The files change only with the binary, but their names have no version.
 const CACHED: (HeaderName, HeaderValue) =
     (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
 
@@ -35,23 +35,23 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         .persist_authorization(false)
         .display_request_duration(true)
         .filter(true)
-        // The badge of a validator on the internet.
+        // No badge of a validator on the internet.
         .validator_url("none");
     Arc::new(config)
 });
 
 /// The page.
-pub(super) async fn page() -> impl IntoResponse {
+pub(super) async fn get_page() -> impl IntoResponse {
     ([POLICY], Html(include_str!("docs.html")))
 }
 
 /// Its scripts and styles.
-pub(super) async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn get_file(Path(name): Path<String>) -> Result<Response, ApiError> {
     let file = utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG))
         .map_err(|error| ApiError::internal(error.to_string()))?
         .ok_or_else(ApiError::not_found)?;
     let kind = HeaderValue::try_from(file.content_type).map_err(ApiError::internal)?;
-    // Shared with the binary: the bundle has 1.4 MB, and no request copies it.
+    // Borrowed from the binary: the bundle has 1.4 MB, and no request copies it.
     let bytes = match file.bytes {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
         Cow::Owned(bytes) => Bytes::from(bytes),

@@ -1,4 +1,6 @@
-//! The OpenAPI document: generated from the types and routes, completed with what every operation has in common.
+//! The OpenAPI document: what no single endpoint says. The router collects the endpoints, which describe themselves.
+//!
+//! Also `/docs`, `/asyncapi.json` and `/`.
 
 pub mod asyncapi;
 mod common;
@@ -19,13 +21,7 @@ use utoipa::{
     },
 };
 
-use crate::{
-    http::{
-        error::{FieldError, Problem},
-        router,
-    },
-    state::AppState,
-};
+use crate::http::error::{FieldError, Problem};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -40,36 +36,31 @@ use crate::{
 )]
 struct Base;
 
-/// What the document says before any route is added.
+/// The document before any route is added.
 pub fn base() -> OpenApi {
     let mut document = Base::openapi();
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("An access token, as a login or a refresh answers it."))
+        .description(Some("An access token, as a login or a refresh returns it."))
         .build();
     components.security_schemes.insert("bearer".to_owned(), SecurityScheme::Http(bearer).into());
     document
 }
 
-/// Adds what every operation has in common, and what the routes cannot say.
-pub fn completed(mut document: OpenApi) -> OpenApi {
+/// Adds what all operations have in common, and what an endpoint cannot say of itself.
+pub fn complete(mut document: OpenApi) -> OpenApi {
     let logout_all = document.paths.paths.get_mut("/api/v1/auth/logout-all");
     if let Some(RefOr::T(body)) = logout_all.and_then(|item| item.post.as_mut()?.request_body.as_mut()) {
         body.required = Some(Required::False);
     }
-    common::complete(document)
-}
-
-/// The document of a development build, with `login-test` and accounts.
-pub fn document() -> OpenApi {
-    completed(router::documented(true, true).into_openapi())
+    common::add_common_parts(document)
 }
 
 /// The routes that serve the documents.
-pub fn routes(document: &OpenApi) -> Router<AppState> {
-    // Written once: the document is the same for everybody.
+pub fn routes<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> Router<S> {
+    // Serialised once: the document is the same for everyone.
     let document = Bytes::from(document.to_json().unwrap_or_default());
     let events = Bytes::from(asyncapi::document().to_string());
     let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -82,7 +73,7 @@ pub fn routes(document: &OpenApi) -> Router<AppState> {
             }),
         )
         .route("/asyncapi.json", get(move || async move { (json, events) }))
-        .route("/docs", get(docs::page))
-        .route("/docs/", get(docs::page))
-        .route("/docs/{file}", get(docs::file))
+        .route("/docs", get(docs::get_page))
+        .route("/docs/", get(docs::get_page))
+        .route("/docs/{file}", get(docs::get_file))
 }

@@ -1,34 +1,34 @@
-//! `GET /`: where to go from here.
+//! `GET /`: what this service is, and where its documentation is.
 
 use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Where to go from here.
+/// What this service is, and where its documentation is.
 #[derive(Serialize, ToSchema)]
-pub struct Root {
-    /// What this is.
+pub struct ServiceInfo {
+    /// The name of the API.
     message: &'static str,
     /// The version of this build.
     version: &'static str,
-    /// The documentation.
+    /// The path of the documentation.
     #[schema(example = "/docs")]
     docs: &'static str,
-    /// The state of the service.
+    /// The path of the health report.
     #[schema(example = "/health")]
     health: &'static str,
 }
 
-/// Where to go from here.
+/// The name and version of the API, and the paths of its documentation and health.
 #[utoipa::path(
     get,
     path = "/",
     tag = "health",
     security(()),
-    responses((status = 200, description = "The way to the documentation", body = Root)),
+    responses((status = 200, description = "The service", body = ServiceInfo)),
 )]
-pub async fn root() -> Json<Root> {
-    Json(Root {
+pub async fn root() -> Json<ServiceInfo> {
+    Json(ServiceInfo {
         message: "Order management API",
         version: env!("CARGO_PKG_VERSION"),
         docs: "/docs",

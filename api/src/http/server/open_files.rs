@@ -1,4 +1,4 @@
-//! Each connection is an open file, and the operating system bounds those.
+//! Each connection is an open file, and the operating system limits open files.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -17,7 +17,11 @@ pub fn fit_connections(connections: usize, others: usize) -> usize {
             "the hard limit of open files leaves room for fewer connections"
         );
     } else {
-        tracing::info!(connections = fitting, open_files, "places for connections");
+        tracing::info!(
+            connections = fitting,
+            open_files,
+            "the limit of open files leaves room for all connections"
+        );
     }
     fitting
 }

@@ -1,4 +1,4 @@
-//! A request's body as it comes from the client.
+//! A request's body as it arrives from the client.
 
 use std::{
     pin::Pin,
@@ -9,9 +9,9 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::activity::{Activity, Doing};
+use super::activity::{Activity, ConnectionState};
 
-/// Notes while the connection waits for the client, and whether the body was read to its end.
+/// Records while the connection waits for the client, and whether the body was read to its end.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     inner: Incoming,
@@ -34,7 +34,11 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        self.activity.begin(if polled.is_pending() { Doing::Receiving } else { Doing::Working });
+        self.activity.set_state(if polled.is_pending() {
+            ConnectionState::ReceivingBody
+        } else {
+            ConnectionState::Handling
+        });
         let frame = ready!(polled);
         self.has_ended = frame.is_none();
         Poll::Ready(frame)

@@ -1,4 +1,4 @@
-//! A client's connection: written to under a deadline, and closed so that the last answer arrives.
+//! A client's connection: writes have a deadline, and it is closed so that the last response arrives.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -15,16 +15,17 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::activity::{Activity, Doing};
+use super::activity::{Activity, ConnectionState};
 
-/// So many bytes a client must accept within each write time-out, if it does not accept all there are: 32 KiB.
-pub(super) const MIN_PROGRESS: usize = 32 * 1024;
-/// What the kernel takes for a connection beyond what the client's window allows to be sent: 64 KiB. By default it
-/// takes up to 4 MiB (`tcp_wmem`) from a client that never reads.
+/// The bytes that a client must accept within each write time-out, if there are as many: 32 KiB.
+const MIN_PROGRESS: usize = 32 * 1024;
+/// What the kernel buffers for a connection beyond the client's window: 64 KiB. By default it buffers up to 4 MiB
+/// (`tcp_wmem`) for a client that never reads.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 64 * 1024;
-/// How long, and for how many bytes, the rest of a refused request is read.
+/// How long the rest of a refused request is read.
 const LINGER: Duration = Duration::from_secs(2);
+/// How many bytes of it are read.
 const LINGER_BYTES: u64 = 1024 * 1024;
 
 /// A connection's stream.
@@ -32,7 +33,7 @@ pub(super) struct ClientStream {
     inner: TcpStream,
     activity: Arc<Activity>,
     write_timeout: Duration,
-    /// Set while the client owes progress.
+    /// Set while the client must accept bytes.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Bytes the client has accepted since `deadline` was set.
     progress: usize,
@@ -54,20 +55,20 @@ impl ClientStream {
         self.has_timed_out
     }
 
-    /// Answers the first bytes of HTTP/2, which hyper leaves without an answer.
+    /// Responds to the first bytes of HTTP/2, to which hyper does not respond.
     pub(super) async fn refuse_http2(&mut self) {
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 505 HTTP Version Not Supported\r\nx-request-id: {}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             Uuid::now_v7()
         );
         // The client may be gone.
-        let _best_effort = self.inner.write_all(answer.as_bytes()).await;
+        let _best_effort = self.inner.write_all(response.as_bytes()).await;
     }
 
-    /// Reads the rest of a request that was refused: if a connection is closed on unread input, it is reset, and then
-    /// the client may never see the answer.
+    /// Reads the rest of a request that was refused: a connection that is closed with unread input is reset, and then the
+    /// client may never see the response.
     pub(super) async fn linger(&mut self) {
-        self.activity.begin(Doing::Receiving);
+        self.activity.set_state(ConnectionState::ReceivingBody);
         if self.inner.shutdown().await.is_ok() {
             let mut rest = (&mut self.inner).take(LINGER_BYTES);
             let mut nowhere = tokio::io::sink();
@@ -75,7 +76,7 @@ impl ClientStream {
         }
     }
 
-    /// Holds a write to the deadline.
+    /// Fails the write if the client has not accepted enough bytes within the write time-out.
     fn check_progress(
         &mut self,
         cx: &mut Context<'_>,
@@ -92,7 +93,7 @@ impl ClientStream {
             Poll::Pending => {
                 let deadline = self.deadline.get_or_insert_with(|| {
                     self.progress = 0;
-                    self.activity.begin(Doing::Working);
+                    self.activity.set_state(ConnectionState::Handling);
                     Box::pin(tokio::time::sleep(self.write_timeout))
                 });
                 self.activity.block();
@@ -106,11 +107,11 @@ impl ClientStream {
     }
 }
 
-/// The kernel's part: nothing waits to fill a packet, little waits for a client that does not read, and a client that
-/// is gone is noticed.
+/// Options of the kernel: bytes do not wait to fill a packet, few are buffered for a client that does not read, and a client
+/// that is gone is noticed.
 fn set_options(stream: &TcpStream, write_timeout: Duration) {
     let options = socket2::SockRef::from(stream);
-    // They fail only if the connection is gone already, which the first read tells.
+    // They fail only if the connection is gone, which the first read reports.
     let _is_open = options.set_tcp_nodelay(true);
     #[cfg(target_os = "linux")]
     {
@@ -154,11 +155,11 @@ impl AsyncWrite for ClientStream {
         self.inner.is_write_vectored()
     }
 
-    /// hyper calls it once nothing is left to be written.
+    /// hyper calls it when nothing is left to be written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.deadline = None;
         if self.activity.unblock() {
-            // The next request may wait for this.
+            // The next request can be waiting for this.
             cx.waker().wake_by_ref();
         }
         Pin::new(&mut self.inner).poll_flush(cx)

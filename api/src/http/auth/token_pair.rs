@@ -1,37 +1,37 @@
-//! The answer to a login or a refresh.
+//! The response to a login or a refresh.
 
 use serde::Serialize;
 use shared::domain::order::CustomerId;
 use utoipa::ToSchema;
 
-use super::{ACCESS_LIFETIME, Caller, sessions::Pair};
+use crate::auth::{ACCESS_LIFETIME, sessions::SessionTokens};
 
-/// An access token and the refresh token to get the next one with.
+/// An access token, and the refresh token that is exchanged for the next pair.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenPair {
     /// For `Authorization: Bearer …`.
     access_token: String,
-    /// Good for one refresh.
+    /// Valid for one refresh.
     refresh_token: String,
     /// Always `bearer`.
     #[schema(example = "bearer")]
     token_type: &'static str,
-    /// Seconds that the access token lives.
+    /// Seconds until the access token expires.
     #[schema(example = 1800)]
     expires_in: i64,
-    /// Who is logged in.
+    /// The customer who is logged in.
     customer_id: CustomerId,
 }
 
-impl TokenPair {
-    pub(crate) fn new(pair: Pair, caller: Caller) -> Self {
+impl From<SessionTokens> for TokenPair {
+    fn from(tokens: SessionTokens) -> Self {
         Self {
-            access_token: pair.access,
-            refresh_token: pair.refresh,
+            access_token: tokens.access,
+            refresh_token: tokens.refresh,
             token_type: "bearer",
             expires_in: ACCESS_LIFETIME.whole_seconds(),
-            customer_id: caller.customer_id,
+            customer_id: tokens.caller.customer_id,
         }
     }
 }

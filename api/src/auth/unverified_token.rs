@@ -1,30 +1,30 @@
-//! The parts of a signed token, taken apart once and without trust.
+//! The parts of a signed token before its signature has been checked.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::TokenError;
 
-/// Longer texts are no tokens; they are not even decoded.
+/// Longer texts are not decoded: they are not tokens.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// A token whose signature has not been checked yet.
 #[derive(Debug)]
-pub(crate) struct Unverified<'a> {
-    /// The whole of it.
+pub(crate) struct UnverifiedToken<'a> {
+    /// The whole token.
     pub(crate) text: &'a str,
-    /// What is signed: header and payload as sent.
+    /// The signed part: header and payload as sent.
     pub(crate) message: &'a str,
     pub(crate) signature: &'a str,
     payload: &'a str,
-    pub(crate) header: Header,
+    pub(crate) header: TokenHeader,
 }
 
-/// What the header says of how to check the signature.
+/// The header of a token: how to check its signature.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Header {
+pub(crate) struct TokenHeader {
     pub(crate) alg: String,
-    /// Which of an identity provider's keys; our own tokens name none.
+    /// Which key of an identity provider signed it; our own tokens name none.
     #[serde(default)]
     pub(crate) kid: Option<String>,
     /// What kind of token it is (RFC 7519, section 5.1).
@@ -35,7 +35,7 @@ pub(crate) struct Header {
     crit: Option<serde::de::IgnoredAny>,
 }
 
-impl<'a> Unverified<'a> {
+impl<'a> UnverifiedToken<'a> {
     /// Splits a token in compact form.
     pub(crate) fn parse(token: &'a str) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
@@ -43,7 +43,7 @@ impl<'a> Unverified<'a> {
         }
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
-        let header: Header = decode(header)?;
+        let header: TokenHeader = decode_part(header)?;
         if header.crit.is_some() {
             return Err(TokenError::Algorithm);
         }
@@ -53,20 +53,20 @@ impl<'a> Unverified<'a> {
         Ok(Self { text: token, message, signature, payload, header })
     }
 
-    /// The claims. They mean nothing before the signature has been checked.
+    /// Reads the claims. They must not be used before the signature has been checked.
     pub(crate) fn claims<T: DeserializeOwned>(&self) -> Result<T, TokenError> {
-        decode(self.payload)
+        decode_part(self.payload)
     }
 }
 
-/// The types of access tokens: the general one, and that of RFC 9068. Tokens for logout, proof of possession or security
-/// events are signed by the same keys and have types of their own.
+/// Whether `typ` is a type of access tokens: the general one, or that of RFC 9068. Tokens for logout, proof of possession
+/// or security events are signed by the same keys and have other types.
 fn is_access_token_type(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
-fn decode<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {
+fn decode_part<T: DeserializeOwned>(part: &str) -> Result<T, TokenError> {
     let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
     serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)
 }

@@ -1,4 +1,4 @@
-//! Whom a limit counts.
+//! Who is counted by a limit.
 
 use std::{
     fmt,
@@ -8,14 +8,14 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use shared::domain::order::CustomerId;
 
-/// Whom a limit counts. An address can only be counted by its network.
+/// Who is counted by a limit. An address can only be counted by its network.
 #[derive(Clone, Copy, Debug)]
-pub enum Subject<'a> {
+pub enum LimitKey<'a> {
     /// Everybody who calls from a network.
     Network(Network),
-    /// A customer, from wherever.
+    /// A customer, from any address.
     Customer(CustomerId),
-    /// Attempts at the account of an e-mail address, from wherever.
+    /// Attempts at the account of an e-mail address, from any address.
     Account(&'a str),
     /// Attempts at the account of an e-mail address from one network.
     AccountFromNetwork(&'a str, Network),
@@ -47,8 +47,8 @@ impl fmt::Display for Network {
     }
 }
 
-impl fmt::Display for Subject<'_> {
-    /// As it stands in Redis, which gets to know no e-mail address.
+impl fmt::Display for LimitKey<'_> {
+    /// As part of a key in Redis, which must not hold e-mail addresses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) => write!(f, "{network}"),
@@ -85,17 +85,17 @@ mod tests {
     }
 
     #[test]
-    fn every_subject_that_has_an_address_is_counted_by_its_network_and_shows_no_e_mail() {
+    fn every_key_with_an_address_is_counted_by_its_network_and_shows_no_e_mail() {
         let email = "ada@example.com";
         let near = ["2001:db8::1", "2001:db8::2"].map(|text| Network::from(text.parse::<IpAddr>().unwrap()));
-        for subjects in
-            [near.map(Subject::Network), near.map(|network| Subject::AccountFromNetwork(email, network))]
+        for keys in
+            [near.map(LimitKey::Network), near.map(|network| LimitKey::AccountFromNetwork(email, network))]
         {
-            let [one, other] = subjects.map(|subject| subject.to_string());
+            let [one, other] = keys.map(|key| key.to_string());
             assert_eq!(one, other);
             assert!(!one.contains("ada") && one.ends_with("2001:db8::/64"), "{one}");
         }
-        let account = Subject::Account(email).to_string();
+        let account = LimitKey::Account(email).to_string();
         assert!(account.len() == 64 && account.bytes().all(|byte| byte.is_ascii_hexdigit()), "{account}");
     }
 }

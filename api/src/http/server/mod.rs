@@ -1,15 +1,19 @@
-//! The HTTP server: accepts connections, bounds what each may take, and lets them finish at shutdown.
+//! The HTTP server: accepts connections, limits what each can take, and lets them finish at shutdown.
+//!
+//! It knows neither routes nor problems; a request is handled by the router and its `layer`.
 
 mod activity;
-mod answer_budget;
+mod limits;
 mod open_files;
-mod places;
 mod request_body;
+mod response_budget;
+mod slots;
 mod stream;
 
 use std::{
     convert::Infallible,
     io::{self, ErrorKind},
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -27,66 +31,30 @@ use shared::platform::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
 
-pub(crate) use self::answer_budget::AnswerBudget;
-pub use self::open_files::fit_connections;
+pub(crate) use self::response_budget::ResponseBudget;
 use self::{
     activity::Activity,
-    places::{Place, Places},
     request_body::RequestBody,
+    slots::{ConnectionSlot, ConnectionSlots},
     stream::ClientStream,
 };
-use crate::http::layer::Peer;
+pub use self::{limits::ServerLimits, open_files::fit_connections};
 
-/// What a connection, and all of them together, may take.
+/// The client's end of a connection, in the extensions of each request.
 #[derive(Clone, Copy, Debug)]
-pub struct ServerLimits {
-    /// Connections at once. When they are used up, the one that has waited longest for its client is closed.
-    pub connections: usize,
-    /// Connections of one address at once (of one /64 with IPv6), at most a quarter of all. `None` behind a proxy,
-    /// whose address all clients share.
-    pub connections_per_address: Option<usize>,
-    /// How long the head of a request may take, also the next one of an idle connection.
-    pub header_read_timeout: Duration,
-    /// Bytes of a request's head, and of what is read ahead.
-    pub header_bytes: usize,
-    /// How long a client may take to accept the next [`stream::MIN_PROGRESS`] bytes of its answers.
-    pub write_timeout: Duration,
-    /// Bytes of all large answers that wait to be sent.
-    pub answer_budget: u32,
-}
+pub struct PeerAddress(pub SocketAddr);
 
-impl Default for ServerLimits {
-    fn default() -> Self {
-        Self {
-            connections: 8192,
-            connections_per_address: Some(2048),
-            header_read_timeout: Duration::from_secs(20),
-            header_bytes: 32 * 1024,
-            write_timeout: Duration::from_secs(20),
-            answer_budget: 64 * 1024 * 1024,
-        }
-    }
-}
-
-impl ServerLimits {
-    /// The default behind so many proxies.
-    pub fn behind(trusted_proxies: usize) -> Self {
-        let limits = Self::default();
-        if trusted_proxies == 0 { limits } else { Self { connections_per_address: None, ..limits } }
-    }
-}
-
-/// After a failed accept, mostly because file descriptors are used up: time for some to come free.
+/// The pause after a failed accept, which mostly means that file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// At shutdown a connection may wait this long for its client. A handler at work may take the whole grace period.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a connection that must close looks whether its handler has finished.
+/// How long a connection can wait for its client at shutdown. A running handler can take the whole grace period.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
+/// How often a connection that must close checks whether its handler has finished.
 const CLOSE_CHECK: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` begins. Open connections are tracked by it: each ends after the request in progress.
+/// Serves until `shutdown` begins. `shutdown` tracks the open connections; each ends after its current request.
 pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, shutdown: Shutdown) {
-    let places = Arc::new(Places::new(limits.connections, limits.connections_per_address));
-    let answers = AnswerBudget::new(limits.answer_budget, &places);
+    let slots = Arc::new(ConnectionSlots::new(limits.connections, limits.connections_per_address));
+    let budget = ResponseBudget::new(limits.response_budget, &slots);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_read_timeout)
@@ -102,24 +70,24 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 tracing::warn!(error = %error, "a connection could not be accepted");
-                places.close_waiting();
+                slots.close_waiting();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let place = tokio::select! {
+        let slot = tokio::select! {
             () = shutdown.begun() => return,
-            place = places.take(peer.ip()) => place,
+            slot = slots.acquire(peer.ip()) => slot,
         };
-        let Some(place) = place else {
+        let Some(slot) = slot else {
             reset(&stream);
             continue;
         };
-        let stream = ClientStream::new(stream, Arc::clone(place.activity()), limits.write_timeout);
+        let stream = ClientStream::new(stream, Arc::clone(slot.activity()), limits.write_timeout);
         shutdown.spawn(serve_connection(
             stream,
-            place,
-            (Peer(peer), answers.clone()),
+            slot,
+            (PeerAddress(peer), budget.clone()),
             router.clone(),
             http.clone(),
             shutdown.clone(),
@@ -127,7 +95,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
     }
 }
 
-/// Whether accepting failed for this one client only, which has gone away again.
+/// Whether accepting failed only because this client has gone away.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -144,24 +112,25 @@ fn reset(stream: &TcpStream) {
 /// Serves one connection to its end.
 async fn serve_connection(
     mut stream: ClientStream,
-    place: Place,
-    extensions: (Peer, AnswerBudget),
+    slot: ConnectionSlot,
+    extensions: (PeerAddress, ResponseBudget),
     router: Router,
     http: http1::Builder,
     shutdown: Shutdown,
 ) {
-    let activity = Arc::clone(place.activity());
-    let service =
-        service_fn(move |request| answer(request, extensions.clone(), router.clone(), Arc::clone(&activity)));
+    let activity = Arc::clone(slot.activity());
+    let service = service_fn(move |request| {
+        handle_request(request, extensions.clone(), router.clone(), Arc::clone(&activity))
+    });
     let ended = {
         let connection = pin!(http.serve_connection(TokioIo::new(&mut stream), service));
-        run_until_told(connection, &place, &shutdown).await
+        run_until_closed(connection, &slot, &shutdown).await
     };
     let is_refused = match &ended {
         None => false,
-        Some(Ok(())) => place.activity().has_unread_body(),
+        Some(Ok(())) => slot.activity().has_unread_body(),
         Some(Err(error)) => {
-            // A client that went away, or one that speaks no HTTP.
+            // The client went away, or does not speak HTTP.
             tracing::debug!(error = %error, "a connection ended early");
             if error.is_parse_version_h2() {
                 stream.refuse_http2().await;
@@ -172,29 +141,29 @@ async fn serve_connection(
     if is_refused {
         tokio::select! {
             () = stream.linger() => {}
-            () = place.closed() => {}
+            () = slot.close_requested() => {}
         }
     } else if ended.is_none() || stream.has_timed_out() {
         reset(stream.get_ref());
     }
 }
 
-/// Runs a connection until it ends. The result is `None` if it was told to close and would only wait for its client.
-async fn run_until_told<I, S>(
+/// Runs a connection until it ends. Returns `None` if it must close and would only wait for its client.
+async fn run_until_closed<I, S>(
     mut connection: Pin<&mut http1::Connection<I, S>>,
-    place: &Place,
+    slot: &ConnectionSlot,
     shutdown: &Shutdown,
 ) -> Option<hyper::Result<()>>
 where
     I: Read + Write + Unpin,
     S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
-    // `biased`: what the client has sent is looked at first.
-    let patience = tokio::select! {
+    // `biased`: a request that has arrived is handled first.
+    let max_wait = tokio::select! {
         biased;
         ended = connection.as_mut() => return Some(ended),
-        () = place.closed() => Duration::ZERO,
-        () = shutdown.begun() => SHUTDOWN_PATIENCE,
+        () = slot.close_requested() => Duration::ZERO,
+        () = shutdown.begun() => SHUTDOWN_WAIT,
     };
     connection.as_mut().graceful_shutdown();
     let mut next_check = Duration::ZERO;
@@ -204,28 +173,28 @@ where
             ended = connection.as_mut() => return Some(ended),
             () = tokio::time::sleep(next_check) => {}
         }
-        if place.activity().waiting_for().is_some_and(|waiting| waiting >= patience) {
+        if slot.activity().waiting_for().is_some_and(|waiting| waiting >= max_wait) {
             return None;
         }
         next_check = CLOSE_CHECK;
     }
 }
 
-/// Answers one request, once the client has accepted the answers before.
-async fn answer(
+/// Handles one request, after the client has accepted the responses before it.
+async fn handle_request(
     request: Request<Incoming>,
-    (peer, answers): (Peer, AnswerBudget),
+    (peer, budget): (PeerAddress, ResponseBudget),
     mut router: Router,
     activity: Arc<Activity>,
 ) -> Result<Response, Infallible> {
-    activity.answers_sent().await;
+    activity.responses_sent().await;
     activity.take_turn().await;
     activity.begin_request();
     let mut request = request.map(|body| {
         if body.is_end_stream() { Body::empty() } else { Body::new(RequestBody::new(body, &activity)) }
     });
     request.extensions_mut().insert(peer);
-    request.extensions_mut().insert(answers);
+    request.extensions_mut().insert(budget);
     let response = router.call(request).await;
     activity.end_request();
     response
