@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use api::{
     app::{App, serve_operators},
     config::ApiConfig,
-    http::router,
+    http::{openapi::asyncapi, router},
     migrate,
 };
 use clap::{Parser, Subcommand};
@@ -71,7 +71,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Asyncapi => {
-            println!("{:#}", openapi::asyncapi::document());
+            println!("{:#}", asyncapi::document());
             Ok(())
         }
     }

@@ -48,7 +48,7 @@ fn joined(lines: &[HeaderValue]) -> HeaderValue {
     HeaderValue::from_bytes(&lines.join(&b", "[..])).expect("lines of a header make a line")
 }
 
-/// The preconditions, or `None` where they are malformed. Several lines are the same as one with commas.
+/// The preconditions, or `None` if they are malformed. Several lines are the same as one with commas.
 fn preconditions(name: &HeaderName, lines: &[HeaderValue]) -> Option<Preconditions> {
     let read = Preconditions::parse(&with(name, lines));
     let as_one = Preconditions::parse(&with(name, &[joined(lines)]));
@@ -93,13 +93,13 @@ fn if_none_match(lines: &[HeaderValue]) {
 }
 
 fn idempotency_key(lines: &[HeaderValue]) {
-    match key::read(&with(&IDEMPOTENCY_KEY, lines)) {
+    match idempotency::read(&with(&IDEMPOTENCY_KEY, lines)) {
         Ok(key) => {
             let key = key.expect("a line is there");
             assert!((1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
             let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
             let quoted = HeaderValue::try_from(quoted).expect("visible characters");
-            assert_eq!(key::read(&with(&IDEMPOTENCY_KEY, &[quoted])).expect("well-formed"), Some(key));
+            assert_eq!(idempotency::read(&with(&IDEMPOTENCY_KEY, &[quoted])).expect("well-formed"), Some(key));
         }
         Err(error) => malformed(&error),
     }

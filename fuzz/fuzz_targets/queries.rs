@@ -1,4 +1,4 @@
-//! The query of the list, with its cursor: what is understood reads the same when written out again.
+//! The query of the list, with its cursor: a query that is accepted means the same when it is written out again.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ use shared::domain::timestamp;
 fuzz_target!(|data: &[u8]| {
     let Some((choice, rest)) = choice(data) else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
-    if let Some(position) = cursor::read(text) {
+    if let Some(position) = page_cursor::read(text) {
         assert_eq!(fuzzing::write_cursor(position), text, "one position, one text");
     }
     // As it comes in, or decoded more freely than any URI is.

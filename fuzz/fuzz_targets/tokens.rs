@@ -1,4 +1,4 @@
-//! Bearer tokens: nobody gets in without the key, and nothing that is signed brings the reader down.
+//! Bearer tokens: no token is accepted without the key, and no signed claims make the reader panic.
 
 #![no_main]
 
@@ -6,7 +6,10 @@ use std::sync::LazyLock;
 
 use api::{
     auth::{ACCESS_LIFETIME, Auth, AuthConfig, Caller, ProviderConfig, Role, TokenError, fuzzing},
-    http::error::{ApiError, Code},
+    http::{
+        auth::fuzzing::bearer_token,
+        error::{ApiError, Code},
+    },
 };
 use axum::http::{HeaderMap, HeaderValue, header};
 use fuzz::{check_problem, choice};
@@ -21,7 +24,7 @@ use tokio::runtime::Runtime;
 const SECRET: &str = "a secret of the fuzz targets, of 32 bytes or more";
 const NOW: OffsetDateTime = datetime!(2025-06-30 12:00 UTC);
 
-/// What reads the claims of a provider's token.
+/// Reads the claims of a provider's token.
 type ReadClaims = Box<dyn Fn(&[u8], OffsetDateTime) -> Option<Result<Caller, TokenError>> + Send + Sync>;
 
 static RUNTIME: LazyLock<Runtime> =
@@ -29,7 +32,7 @@ static RUNTIME: LazyLock<Runtime> =
 
 static AUTH: LazyLock<Auth> = LazyLock::new(|| {
     let _inside = RUNTIME.enter();
-    // No token gets as far as asking it.
+    // No token is looked up in Redis.
     let redis = Redis::new(&SecretString::from("redis://127.0.0.1:1/".to_owned())).expect("an address");
     let config = AuthConfig {
         secret: SecretString::from(SECRET.to_owned()),
@@ -52,39 +55,39 @@ static PROVIDER: LazyLock<ReadClaims> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let Some((choice, input)) = choice(data) else { return };
     match choice % 4 {
-        0 => as_sent(input),
-        1 => signed(input),
-        2 => claims_of_a_provider(input),
+        0 => check_header(input),
+        1 => check_signed_claims(input),
+        2 => check_provider_claims(input),
         _ => {
             let _usable = fuzzing::provider_key(input);
         }
     }
 });
 
-/// A header as anybody can send it. Without the key nothing is let in.
-fn as_sent(header: &[u8]) {
+/// A header that any client can send. Without the key no token is accepted.
+fn check_header(header: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(header) else { return };
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, value);
-    match fuzzing::bearer(&headers) {
+    match bearer_token(&headers) {
         Ok(token) => {
             let refused = verify(token).expect_err("nobody has the key");
-            unauthenticated(&refused);
-            let refused = AUTH.verify_refresh(token, NOW);
-            unauthenticated(&refused.map(|_| ()).expect_err("nobody has the key"));
+            expect_unauthenticated(&refused);
+            let refused = AUTH.verify_refresh(token, NOW).map(|_| ());
+            expect_unauthenticated(&refused.expect_err("nobody has the key").into());
         }
-        Err(error) => unauthenticated(&error.into()),
+        Err(error) => expect_unauthenticated(&error.into()),
     }
 }
 
 /// Claims under our own key, as an older or newer version of this program might have signed them.
-fn signed(claims: &[u8]) {
+fn check_signed_claims(claims: &[u8]) {
     let message = format!("{}.{}", encoded(br#"{"typ":"JWT","alg":"HS256"}"#), encoded(claims));
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signature = sign(message.as_bytes(), &key, Algorithm::HS256).expect("a signature");
     match verify(&format!("{message}.{signature}")) {
         Ok(caller) => {
-            // What is ignored may be no text.
+            // Claims that are ignored may not be valid text.
             let Ok(claims) = serde_json::from_slice::<Value>(claims) else { return };
             assert_eq!(claims["customer_id"], caller.customer_id.get());
             assert_eq!(claims["type"], "access");
@@ -93,13 +96,13 @@ fn signed(claims: &[u8]) {
             let latest = NOW + ACCESS_LIFETIME;
             assert!(claims["iat"].as_i64().is_some_and(|issued| issued < latest.unix_timestamp()));
         }
-        Err(error) => unauthenticated(&error),
+        Err(error) => expect_unauthenticated(&error),
     }
 }
 
-fn claims_of_a_provider(claims: &[u8]) {
+fn check_provider_claims(claims: &[u8]) {
     let Some(Ok(caller)) = PROVIDER(claims, NOW) else { return };
-    // What is ignored may be no text.
+    // Claims that are ignored may not be valid text.
     let Ok(claims) = serde_json::from_slice::<Value>(claims) else { return };
     assert_eq!(claims["iss"], "us");
     assert!(
@@ -111,11 +114,11 @@ fn claims_of_a_provider(claims: &[u8]) {
 }
 
 fn verify(token: &str) -> Result<Caller, ApiError> {
-    RUNTIME.block_on(AUTH.verify(token, NOW))
+    Ok(RUNTIME.block_on(AUTH.verify_access(token, NOW))?)
 }
 
-/// 401 with its challenge.
-fn unauthenticated(error: &ApiError) {
+/// Asserts that it is a 401 with its challenge.
+fn expect_unauthenticated(error: &ApiError) {
     check_problem(error, &[Code::Unauthenticated]);
     let challenge = error.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
     assert!(challenge.is_some_and(|challenge| challenge.starts_with("Bearer realm=")), "{challenge:?}");

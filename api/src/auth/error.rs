@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use shared::platform::{db::DbError, redis::RedisFailure};
 
-/// Why a token is refused. The client is told, because each reason asks for something else of it.
+/// Why a token is refused. The client needs the reason, because it must react to each in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// There is no bearer token.

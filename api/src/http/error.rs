@@ -174,7 +174,7 @@ impl ApiError {
     pub fn unknown_outcome(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(
             Code::Timeout,
-            "the outcome is not known; repeating the request with its Idempotency-Key tells",
+            "the outcome is not known; repeat the request with its Idempotency-Key to learn it",
         )
         .caused_by(cause)
     }

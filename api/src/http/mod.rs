@@ -1,4 +1,4 @@
-//! Everything that knows HTTP: the server, the routes, and how requests are read and answered.
+//! Everything that knows HTTP: the server, the routes, and how requests are read and responses written.
 //!
 //! What an order may do, and what is stored, is decided in `orders`, `auth` and `db`, which know nothing of HTTP.
 

@@ -50,5 +50,6 @@ mod read_replica;
 mod redis_memory;
 mod redis_outages;
 mod schemathesis;
+mod settings;
 mod support;
 mod tls;

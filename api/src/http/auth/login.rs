@@ -16,7 +16,7 @@ use crate::{
         sessions::SessionOrigin,
     },
     http::{
-        error::{ApiError, Code},
+        error::{ApiError, Code, Problem},
         extract::JsonBody,
         layer::Context,
     },
@@ -37,7 +37,7 @@ const FOR_ACCOUNT: Policy = Policy { name: "login-account", counts: COUNTS, quot
 
 /// Log in with an address and a password.
 ///
-/// A wrong password and an unknown address are answered alike, after the same time. Ten wrong passwords for an account
+/// A wrong password and an unknown address get equal responses, after the same time. Ten wrong passwords for an account
 /// from one network in 15 minutes, a hundred from a network for any accounts, or two hundred for an account from
 /// everywhere are enough: then it is 429. A network is an IPv4 address or the /64 of an IPv6 address. Right passwords are
 /// not counted.
@@ -50,10 +50,10 @@ const FOR_ACCOUNT: Policy = Policy { name: "login-account", counts: COUNTS, quot
     responses(
         (status = 200, description = "Logged in", body = TokenPair),
         (status = 401, description = "The address or the password is wrong",
-         body = crate::http::error::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The account is from before the identity provider was set, and its customer id may \
                                       belong to a customer of the provider",
-         body = crate::http::error::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn login(

@@ -4,7 +4,10 @@ use axum::{extract::State, http::StatusCode};
 
 use super::refresh::RefreshRequest;
 use crate::{
-    http::{error::ApiError, extract::JsonBody},
+    http::{
+        error::{ApiError, Problem},
+        extract::JsonBody,
+    },
     state::AppState,
 };
 
@@ -20,7 +23,7 @@ use crate::{
     responses(
         (status = 204, description = "Logged out"),
         (status = 401, description = "The token is not valid, or the session is over",
-         body = crate::http::error::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn logout(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<StatusCode, ApiError> {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     auth::{Caller, Role, accounts},
     http::{
-        error::{ApiError, Code},
+        error::{ApiError, Code, Problem},
         extract::{FieldErrors, JsonBody, Object, Value},
     },
     state::AppState,
@@ -45,7 +45,7 @@ impl LogoutAllRequest {
     responses(
         (status = 204, description = "Every session is over"),
         (status = 403, description = "Only administrators may name another customer",
-         body = crate::http::error::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn logout_all(

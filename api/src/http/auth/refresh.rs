@@ -7,7 +7,7 @@ use super::token_pair::TokenPair;
 use crate::{
     auth::accounts,
     http::{
-        error::ApiError,
+        error::{ApiError, Problem},
         extract::{FieldErrors, JsonBody, Object, Value},
     },
     state::AppState,
@@ -45,7 +45,7 @@ impl RefreshRequest {
     responses(
         (status = 200, description = "The next pair", body = TokenPair),
         (status = 401, description = "The token is not valid, or the session is over",
-         body = crate::http::error::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn refresh(

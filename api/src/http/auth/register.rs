@@ -14,7 +14,7 @@ use crate::{
         passwords::{self, Password},
     },
     http::{
-        error::{ApiError, Code},
+        error::{ApiError, Code, Problem},
         extract::JsonBody,
         layer::Context,
     },
@@ -45,7 +45,7 @@ pub struct NewAccount {
     responses(
         (status = 201, description = "The account was created", body = NewAccount),
         (status = 409, description = "Another account has this address (`email_taken`)",
-         body = crate::http::error::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn register(

@@ -34,11 +34,17 @@ impl<'a> Object<'a> {
         };
         let text = std::str::from_utf8(body).map_err(|error| malformed(error.to_string()))?;
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
-        Value::new(raw, String::new()).object().map_err(|error| ApiError::validation(vec![error]))
+        Self::from_value(&Value::new(raw, String::new())).map_err(|error| ApiError::validation(vec![error]))
     }
 
-    pub(super) fn from_raw(raw: &'a RawValue, pointer: String) -> Result<Self, serde_json::Error> {
-        Ok(Self { pointer, fields: serde_json::from_str(raw.get())? })
+    /// Reads a value as an object.
+    pub fn from_value(value: &Value<'a>) -> Result<Self, FieldError> {
+        if !value.starts_with(|byte| byte == b'{') {
+            return Err(value.error(field_code::INVALID_TYPE, "must be an object"));
+        }
+        let fields = serde_json::from_str(value.json())
+            .map_err(|_| value.error(field_code::INVALID_VALUE, "must have names of valid Unicode text"))?;
+        Ok(Self { pointer: value.pointer().to_owned(), fields })
     }
 
     /// Reads a field that must be there. Returns `None` if it is missing or invalid; then an error was collected.

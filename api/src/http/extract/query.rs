@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
-use super::{FieldErrors, field_code};
+use super::{FieldErrors, field_code, value::range_detail};
 use crate::http::error::{ApiError, FieldError};
 
 /// The parameters of a request. Parameters that are never read are unknown.
@@ -83,14 +83,10 @@ impl<'a> Query<'a> {
             if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err((field_code::INVALID_TYPE, "must be an integer".to_owned()));
             }
-            text.parse().ok().filter(|number| bounds.contains(number)).ok_or_else(|| {
-                let detail = if *bounds.end() == i64::MAX {
-                    format!("must be at least {} and fit 64 bits", bounds.start())
-                } else {
-                    format!("must be between {} and {}", bounds.start(), bounds.end())
-                };
-                (field_code::OUT_OF_RANGE, detail)
-            })
+            text.parse()
+                .ok()
+                .filter(|number| bounds.contains(number))
+                .ok_or_else(|| (field_code::OUT_OF_RANGE, range_detail(&bounds)))
         };
         self.optional(name, read, errors)
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::domain::order::Number;
 
-use super::{FieldErrors, Object, field_code};
+use super::{FieldErrors, field_code};
 use crate::http::error::FieldError;
 
 /// A value as the client wrote it, not yet read as the type that is expected.
@@ -36,8 +36,13 @@ impl<'a> Value<'a> {
         self.raw.get()
     }
 
-    /// The first character tells the type of a JSON value.
-    fn starts_with(&self, first: impl Fn(u8) -> bool) -> bool {
+    /// Its place: a JSON Pointer.
+    pub(super) fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    /// Checks the first character, which decides the type of a JSON value.
+    pub(super) fn starts_with(&self, first: impl Fn(u8) -> bool) -> bool {
         self.json().bytes().next().is_some_and(first)
     }
 
@@ -68,14 +73,7 @@ impl<'a> Value<'a> {
         if !self.is_number() {
             return Err(self.error(field_code::INVALID_TYPE, "must be an integer"));
         }
-        let out_of_range = || {
-            let detail = if *bounds.end() == i64::MAX {
-                format!("must be at least {} and fit 64 bits", bounds.start())
-            } else {
-                format!("must be between {} and {}", bounds.start(), bounds.end())
-            };
-            self.error(field_code::OUT_OF_RANGE, detail)
-        };
+        let out_of_range = || self.error(field_code::OUT_OF_RANGE, range_detail(&bounds));
         let number = match self.json().parse::<i64>() {
             Ok(number) => number,
             Err(_) => match Number::parse(self.json()) {
@@ -134,13 +132,13 @@ impl<'a> Value<'a> {
             .collect();
         items.into_iter().collect()
     }
+}
 
-    /// Reads an object.
-    pub fn object(&self) -> Result<Object<'a>, FieldError> {
-        if !self.starts_with(|byte| byte == b'{') {
-            return Err(self.error(field_code::INVALID_TYPE, "must be an object"));
-        }
-        Object::from_raw(self.raw, self.pointer.clone())
-            .map_err(|_| self.error(field_code::INVALID_VALUE, "must have names of valid Unicode text"))
+/// The detail of an integer outside of `bounds`.
+pub(super) fn range_detail(bounds: &RangeInclusive<i64>) -> String {
+    if *bounds.end() == i64::MAX {
+        format!("must be at least {} and fit 64 bits", bounds.start())
+    } else {
+        format!("must be between {} and {}", bounds.start(), bounds.end())
     }
 }

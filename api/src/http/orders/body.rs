@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         error::{ApiError, FieldError},
-        extract::{FieldErrors, Query, Value, field_code},
+        extract::{FieldErrors, Object, Query, Value, field_code},
         layer::Context,
     },
     orders::rules::LineInput,
@@ -117,7 +117,7 @@ pub(super) fn lines(value: &Value<'_>, faults: &mut FieldErrors) -> Option<Vec<L
 }
 
 fn line(value: &Value<'_>, faults: &mut FieldErrors) -> Option<LineInput> {
-    let mut fields = faults.check(value.object())?;
+    let mut fields = faults.check(Object::from_value(value))?;
     let product_id = fields.required("product_id", Value::id::<ProductId>, faults);
     let quantity = fields.required("quantity", |value| value.integer(1..=MAX_QUANTITY.into()), faults);
     let unit_price = fields.required("unit_price", unit_price, faults);
