@@ -59,7 +59,7 @@ pub fn parse_date(text: &str) -> Option<Date> {
     Date::from_calendar_date(i32::try_from(number(year)?).ok()?, month, day).ok()
 }
 
-/// Reads what [`format`] writes, and nothing else.
+/// Reads what [`format()`] writes, and nothing else.
 pub fn parse(text: &str) -> Option<OffsetDateTime> {
     let (date, time) = text.split_at_checked(10)?;
     let [b'T', h1, h2, b':', m1, m2, b':', s1, s2, b'.', micros @ .., b'Z'] = time.as_bytes() else {
@@ -78,7 +78,7 @@ fn number(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| Some(number * 10 + char::from(*digit).to_digit(10)?))
 }
 
-/// Serialises a time with [`format`].
+/// Serialises a time with [`format()`].
 pub fn serialize<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(format(*at).as_str())
 }
