@@ -1,11 +1,12 @@
 //! Builds the parts of the API and starts them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
     broker::EventSink,
+    cache::Cache,
     domain::clock::Clock,
     platform::{
         db::{DbPool, PoolSettings, Servers},
@@ -29,13 +30,15 @@ use crate::{
         server,
     },
     limits::RateLimiter,
-    orders::Orders,
+    orders::{Orders, ReadDb},
     outbox::{Relay, Wake},
     state::{AppState, StateParts},
 };
 
 /// Open files beside the clients' and the pools' connections: Redis, broker, metrics, logs, password checks.
 const OTHER_OPEN_FILES: usize = 128;
+/// How long any response can wait for Redis; then PostgreSQL answers.
+const CACHE_DEADLINE: Duration = Duration::from_millis(50);
 /// Connections for health and metrics, apart from those of requests.
 const HEALTH_CONNECTIONS: u32 = 3;
 
@@ -97,7 +100,9 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
     let redis = Redis::new(&config.redis_url).context("REDIS_URL")?;
     let sink: Arc<dyn EventSink> = Arc::new(LazySink::new(config.broker.clone()));
     let wake = Wake::default();
-    let orders = Orders::start(&config, &db, &clock, &wake, shutdown)?;
+    let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE).context("REDIS_URL")?;
+    let read_db = ReadDb::start(&db, config.database_read_url.as_ref(), connections, shutdown)?;
+    let orders = Orders::start(&db, read_db, cache, &clock, &wake, shutdown);
     let dependencies = HealthDependencies {
         db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
         read_db: orders.read_db(),

@@ -4,13 +4,16 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use api::http::{
-    error::{ApiError, Code},
-    layer::{X_REQUEST_ID, fuzzing},
-    orders::{
-        conditional::{Preconditions, etag},
-        idempotency::{self, IDEMPOTENCY_KEY},
+use api::{
+    http::{
+        error::{ApiError, Code},
+        layer::{X_REQUEST_ID, fuzzing},
+        orders::{
+            conditional::parse_preconditions,
+            idempotency::{IDEMPOTENCY_KEY, parse_key},
+        },
     },
+    orders::preconditions::{Preconditions, etag},
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use fuzz::{check_problem, choice};
@@ -50,8 +53,8 @@ fn joined(lines: &[HeaderValue]) -> HeaderValue {
 
 /// The preconditions, or `None` if they are malformed. Several lines are the same as one with commas.
 fn preconditions(name: &HeaderName, lines: &[HeaderValue]) -> Option<Preconditions> {
-    let read = Preconditions::parse(&with(name, lines));
-    let as_one = Preconditions::parse(&with(name, &[joined(lines)]));
+    let read = parse_preconditions(&with(name, lines));
+    let as_one = parse_preconditions(&with(name, &[joined(lines)]));
     assert_eq!(read.as_ref().ok(), as_one.as_ref().ok());
     read.inspect_err(malformed).ok()
 }
@@ -69,7 +72,7 @@ fn extended(lines: &[HeaderValue], tag: &str) -> Option<Vec<HeaderValue>> {
 
 fn if_match(lines: &[HeaderValue]) {
     let Some(read) = preconditions(&header::IF_MATCH, lines) else { return };
-    assert!(!read.not_modified(7));
+    assert!(!read.not_modified("7"));
     assert_eq!(read.allow_change_of(7), read.allow_read_of(7));
     let Some(more) = extended(lines, &etag(7)) else { return assert!(read.allow_change_of(7)) };
     let more = preconditions(&header::IF_MATCH, &more).expect("one more tag keeps it well-formed");
@@ -83,23 +86,23 @@ fn if_match(lines: &[HeaderValue]) {
 fn if_none_match(lines: &[HeaderValue]) {
     let Some(read) = preconditions(&header::IF_NONE_MATCH, lines) else { return };
     assert!(read.allow_read_of(7));
-    assert_eq!(read.allow_change_of(7), !read.not_modified(7));
+    assert_eq!(read.allow_change_of(7), !read.not_modified("7"));
     for tag in [etag(7), format!("W/{}", etag(7))] {
-        let Some(more) = extended(lines, &tag) else { return assert!(read.not_modified(7)) };
+        let Some(more) = extended(lines, &tag) else { return assert!(read.not_modified("7")) };
         let more = preconditions(&header::IF_NONE_MATCH, &more).expect("well-formed");
-        assert!(more.not_modified(7));
-        assert_eq!(more.not_modified(8), read.not_modified(8));
+        assert!(more.not_modified("7"));
+        assert_eq!(more.not_modified("8"), read.not_modified("8"));
     }
 }
 
 fn idempotency_key(lines: &[HeaderValue]) {
-    match idempotency::read(&with(&IDEMPOTENCY_KEY, lines)) {
+    match parse_key(&with(&IDEMPOTENCY_KEY, lines)) {
         Ok(key) => {
             let key = key.expect("a line is there");
             assert!((1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
             let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
             let quoted = HeaderValue::try_from(quoted).expect("visible characters");
-            assert_eq!(idempotency::read(&with(&IDEMPOTENCY_KEY, &[quoted])).expect("well-formed"), Some(key));
+            assert_eq!(parse_key(&with(&IDEMPOTENCY_KEY, &[quoted])).expect("well-formed"), Some(key));
         }
         Err(error) => malformed(&error),
     }

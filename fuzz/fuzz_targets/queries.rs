@@ -4,10 +4,10 @@
 
 use api::{
     auth::Role,
-    db::{COUNTED, Filter, Start, count_query, page_query},
+    db::{MAX_TOTAL, OrderFilter, PageStart, count_query, page_query},
     http::{
         error::Code,
-        orders::{fuzzing, page_cursor},
+        orders::{fuzzing, page_cursor::decode_cursor},
     },
 };
 use axum::http::Uri;
@@ -18,7 +18,7 @@ use shared::domain::timestamp;
 fuzz_target!(|data: &[u8]| {
     let Some((choice, rest)) = choice(data) else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
-    if let Some(position) = page_cursor::read(text) {
+    if let Some(position) = decode_cursor(text) {
         assert_eq!(fuzzing::write_cursor(position), text, "one position, one text");
     }
     // As it comes in, or decoded more freely than any URI is.
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     match fuzzing::list(query, caller) {
         Ok((filter, start, size)) => {
             assert!((1..=100).contains(&size));
-            assert!(!matches!(start, Start::Offset(offset) if !(0..=COUNTED).contains(&offset)));
+            assert!(!matches!(start, PageStart::Offset(offset) if !(0..=MAX_TOTAL).contains(&offset)));
             if caller.role == Role::Customer {
                 assert_eq!(filter.customer, Some(caller.customer_id), "a customer sees only its own");
             }
@@ -53,7 +53,7 @@ fn check_places(sql: &str) {
     assert!(!sql.contains('\''), "no value stands in the text: {sql}");
 }
 
-fn written(filter: &Filter, start: Start, size: i64) -> String {
+fn written(filter: &OrderFilter, start: PageStart, size: i64) -> String {
     let mut query = format!("size={size}");
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -61,8 +61,8 @@ fn written(filter: &Filter, start: Start, size: i64) -> String {
         }
     };
     match start {
-        Start::Offset(offset) => add("page", (offset % size == 0).then(|| (offset / size + 1).to_string())),
-        Start::After(position) => add("cursor", Some(fuzzing::write_cursor(position))),
+        PageStart::Offset(offset) => add("page", (offset % size == 0).then(|| (offset / size + 1).to_string())),
+        PageStart::After(position) => add("cursor", Some(fuzzing::write_cursor(position))),
     }
     add("customer_id", filter.customer.map(|id| id.to_string()));
     add("status", filter.status.map(|status| status.as_str().to_owned()));

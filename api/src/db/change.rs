@@ -1,4 +1,4 @@
-//! Changing and deleting orders: many in one statement, each only if it still is at the version it was read at.
+//! Changing and deleting orders: many in one statement, each only if it is still at the version at which it was read.
 
 use std::collections::HashMap;
 
@@ -9,102 +9,113 @@ use shared::domain::{
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{IdempotencyClaim, LineColumns, StoredResponse, answers::ClaimColumns, impossible};
+use super::{
+    columns::{EventColumns, LineColumns, OrderColumns},
+    decode::impossible,
+    idempotency::{ClaimColumns, IdempotencyClaim, StoredResponse},
+};
 
 /// One order to change.
 #[derive(Clone, Copy, Debug)]
-pub struct Change<'a> {
+pub struct ChangedOrder<'a> {
     /// The order as it was read.
     pub before: &'a Order,
-    /// The order as it shall be, one version later; `None` deletes it.
+    /// The order one version later; `None` deletes it.
     pub after: Option<&'a Order>,
-    /// What announces it.
+    /// The event of the change.
     pub event: &'a Envelope,
-    /// The key of the request, and the answer to keep under it.
+    /// The key of the request, and the response to store under it.
     pub claim: Option<(&'a IdempotencyClaim, &'a StoredResponse)>,
 }
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeOutcome {
-    /// It was written, with its event and its kept answer.
-    Encoded,
-    /// The order is at another version by now, or gone, or somebody else is changing it at this moment.
+    /// It was written, with its event and its stored response.
+    Written,
+    /// The order is at another version by now, or gone, or another transaction is changing it at this moment.
     Raced,
     /// The key is taken.
     KeyTaken,
 }
 
-/// Writes changes, each with all that belongs to it, in one statement, and says what became of each.
-/// No two of `changes` may be of the same order or have the same key. `now` is the age of the kept answers.
+/// Writes changes, each with all that belongs to it, in one statement, and returns what became of each.
+/// No two of `changes` can be of the same order or have the same key. `now` is the age of the stored responses.
 ///
 /// The version is compared and the row locked first; then the keys are claimed in their order; the event's place in
-/// the log is drawn last, while the lock is held. Rows that somebody else holds are skipped, never waited for, so a
+/// the log is drawn last, while the lock is held. Rows that another transaction holds are skipped, never waited for, so a
 /// batch is not held up by one of its rows and batches do not wait for each other in a circle.
-pub async fn write(
+pub async fn change_orders(
     db: &mut PgConnection,
-    changes: &[Change<'_>],
+    changes: &[ChangedOrder<'_>],
     now: OffsetDateTime,
 ) -> Result<HashMap<OrderId, ChangeOutcome>, sqlx::Error> {
-    let (mut ids, mut versions, mut deletes, mut dates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut statuses, mut totals, mut times) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut event_ids, mut types, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut relined, mut kept_lines) = (Vec::new(), Vec::new());
-    let (mut lines, mut claims) = (LineColumns::default(), ClaimColumns::default());
-    for Change { before, after, event, claim } in changes {
-        let row = after.unwrap_or(before);
-        ids.push(before.id.get());
-        versions.push(before.version);
+    let (mut orders, mut lines) = (OrderColumns::default(), LineColumns::default());
+    let (mut events, mut claims) = (EventColumns::default(), ClaimColumns::default());
+    let (mut read_versions, mut deletes) = (Vec::new(), Vec::new());
+    let (mut with_new_lines, mut kept_lines) = (Vec::new(), Vec::new());
+    for ChangedOrder { before, after, event, claim } in changes {
+        let order = after.unwrap_or(before);
+        orders.push(order);
+        read_versions.push(before.version);
         deletes.push(after.is_none());
-        dates.push(row.order_date);
-        statuses.push(row.status.as_str());
-        totals.push(row.total_amount.amount());
-        times.push(row.updated_at);
-        event_ids.push(event.id);
-        types.push(event.event_type.as_str());
-        payloads.push(event.body.as_str());
-        claims.add(*claim);
-        if row.lines != before.lines {
-            relined.push(row.id.get());
-            kept_lines.extend(row.lines.iter().map(|line| line.id.get()));
-            lines.add(row);
+        events.push(event);
+        claims.push(*claim);
+        if order.lines != before.lines {
+            with_new_lines.push(order.id.get());
+            kept_lines.extend(order.lines.iter().map(|line| line.id.get()));
+            lines.push_lines_of(order);
         }
     }
+    // An order keeps its owner and the time of its creation; the next version is that which was read, plus one.
+    let OrderColumns { ids, dates, statuses, totals, updated, customers: _, versions: _, created: _ } =
+        orders;
+    let ClaimColumns {
+        callers,
+        keys,
+        request_hashes,
+        context_hashes,
+        statuses: response_statuses,
+        headers,
+        bodies,
+    } = claims;
+    let EventColumns { ids: event_ids, types, payloads } = events;
+    let LineColumns { ids: line_ids, orders: line_orders, positions, products, quantities, prices } = lines;
     sqlx::query_file!(
         "src/db/change.sql",
         &ids,
-        &versions,
+        &read_versions,
         &deletes,
         &dates,
         &statuses as _,
         &totals,
-        &times,
-        &claims.callers as _,
-        &claims.keys as _,
-        &claims.hashes as _,
-        &claims.statuses as _,
-        &claims.headers as _,
-        &claims.bodies as _,
+        &updated,
+        &callers as _,
+        &keys as _,
+        &request_hashes as _,
+        &context_hashes as _,
+        &response_statuses as _,
+        &headers as _,
+        &bodies as _,
         &event_ids,
         &types as _,
         &payloads as _,
-        &relined,
+        &with_new_lines,
         &kept_lines,
-        &lines.ids,
-        &lines.orders,
-        &lines.positions,
-        &lines.products,
-        &lines.quantities,
-        &lines.prices,
+        &line_ids,
+        &line_orders,
+        &positions,
+        &products,
+        &quantities,
+        &prices,
         now,
-        &claims.contexts as _,
     )
     .fetch_all(db)
     .await?
     .into_iter()
     .map(|row| {
         let outcome = match (row.locked, row.written) {
-            (_, true) => ChangeOutcome::Encoded,
+            (_, true) => ChangeOutcome::Written,
             (true, false) => ChangeOutcome::KeyTaken,
             (false, false) => ChangeOutcome::Raced,
         };
@@ -113,10 +124,10 @@ pub async fn write(
     .collect()
 }
 
-/// Waits for an order's row and locks it until the transaction ends. `false` where there is no such order.
+/// Waits for an order's row and locks it until the transaction ends. Returns whether there is such an order.
 ///
-/// For a change that lost several races: whoever waits here is next.
-pub async fn lock(db: &mut PgConnection, id: OrderId) -> Result<bool, sqlx::Error> {
+/// A change that lost several races waits here, and is then the next.
+pub async fn lock_order(db: &mut PgConnection, id: OrderId) -> Result<bool, sqlx::Error> {
     let found = sqlx::query_scalar!("SELECT id FROM orders WHERE id = $1 FOR UPDATE", id.get())
         .fetch_optional(db)
         .await?;

@@ -1,4 +1,4 @@
-//! Creating orders: many in one statement, with their lines, events and kept answers.
+//! Creating orders: many in one statement, with their lines, events and stored responses.
 
 use std::collections::HashSet;
 
@@ -8,69 +8,72 @@ use shared::domain::{
 };
 use sqlx::PgConnection;
 
-use super::{IdempotencyClaim, LineColumns, StoredResponse, answers::ClaimColumns, impossible};
+use super::{
+    columns::{EventColumns, LineColumns, OrderColumns},
+    decode::impossible,
+    idempotency::{ClaimColumns, IdempotencyClaim, StoredResponse},
+};
 
 /// One order to write.
 #[derive(Clone, Copy, Debug)]
-pub struct NewOrder<'a> {
+pub struct CreatedOrder<'a> {
     /// The order, with its ids.
     pub order: &'a Order,
-    /// What announces it.
+    /// The event of its creation.
     pub event: &'a Envelope,
-    /// The key of the request, and the answer to keep under it.
+    /// The key of the request, and the response to store under it.
     pub claim: Option<(&'a IdempotencyClaim, &'a StoredResponse)>,
 }
 
-/// Writes orders, each with all that belongs to it, in one statement that commits by itself, and gives the ids of
-/// those that were written. The others are left out because their key is taken. No two of `new` may have the same key.
+/// Writes orders, each with all that belongs to it, in one statement that commits by itself, and returns the ids of
+/// those that were written. The others are left out because their key is taken. No two of `created` can have the same key.
 ///
 /// Keys are claimed in their order, so that two batches never wait for each other in a circle.
-pub async fn write(db: &mut PgConnection, new: &[NewOrder<'_>]) -> Result<HashSet<OrderId>, sqlx::Error> {
-    let count = new.len();
-    let (mut ids, mut customers) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut dates, mut totals) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut times, mut event_ids) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut types, mut payloads) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    // Where nobody has a key, `unnest` fills the empty columns up.
-    let has_keys = new.iter().any(|order| order.claim.is_some());
-    let (mut lines, mut claims) = (LineColumns::default(), ClaimColumns::default());
-    for NewOrder { order, event, claim } in new {
-        ids.push(order.id.get());
-        customers.push(order.customer_id.get());
-        dates.push(order.order_date);
-        totals.push(order.total_amount.amount());
-        times.push(order.created_at);
-        event_ids.push(event.id);
-        types.push(event.event_type.as_str());
-        payloads.push(event.body.as_str());
-        lines.add(order);
+pub async fn insert_orders(
+    db: &mut PgConnection,
+    created: &[CreatedOrder<'_>],
+) -> Result<HashSet<OrderId>, sqlx::Error> {
+    let (mut orders, mut lines) = (OrderColumns::default(), LineColumns::default());
+    let (mut events, mut claims) = (EventColumns::default(), ClaimColumns::default());
+    // If nobody has a key, `unnest` fills up the empty columns.
+    let has_keys = created.iter().any(|order| order.claim.is_some());
+    for CreatedOrder { order, event, claim } in created {
+        orders.push(order);
+        lines.push_lines_of(order);
+        events.push(event);
         if has_keys {
-            claims.add(*claim);
+            claims.push(*claim);
         }
     }
+    // The statement writes PENDING, version 1, and the same time twice.
+    let OrderColumns { ids, customers, dates, totals, created: at, statuses: _, versions: _, updated: _ } =
+        orders;
+    let ClaimColumns { callers, keys, request_hashes, context_hashes, statuses, headers, bodies } = claims;
+    let EventColumns { ids: event_ids, types, payloads } = events;
+    let LineColumns { ids: line_ids, orders: line_orders, positions, products, quantities, prices } = lines;
     sqlx::query_file_scalar!(
         "src/db/create.sql",
         &ids,
         &customers,
         &dates,
         &totals,
-        &times,
-        &claims.callers as _,
-        &claims.keys as _,
-        &claims.hashes as _,
-        &claims.statuses as _,
-        &claims.headers as _,
-        &claims.bodies as _,
+        &at,
+        &callers as _,
+        &keys as _,
+        &request_hashes as _,
+        &context_hashes as _,
+        &statuses as _,
+        &headers as _,
+        &bodies as _,
         &event_ids,
         &types as _,
         &payloads as _,
-        &lines.ids,
-        &lines.orders,
-        &lines.positions,
-        &lines.products,
-        &lines.quantities,
-        &lines.prices,
-        &claims.contexts as _,
+        &line_ids,
+        &line_orders,
+        &positions,
+        &products,
+        &quantities,
+        &prices,
     )
     .fetch_all(db)
     .await?

@@ -1,50 +1,62 @@
-//! Reading what the worker recorded.
+//! Reading the history, which the worker records.
 
+use serde::Serialize;
 use serde_json::value::RawValue;
-use shared::domain::order::{CustomerId, OrderId};
+use shared::domain::{
+    order::{ChangedFields, CustomerId, OrderId},
+    timestamp,
+};
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{customer, impossible};
+use super::decode::{decode_customer, impossible};
 
-/// One recorded version of an order.
-#[derive(Debug)]
-pub struct Entry {
-    /// The version.
+/// One change.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HistoryEntry {
+    /// The version it led to.
+    #[schema(minimum = 1)]
     pub version: i64,
     /// `CREATED`, `UPDATED` or `DELETED`.
+    #[schema(pattern = "^(CREATED|UPDATED|DELETED)$")]
     pub action: String,
-    /// The changed fields, as recorded.
+    /// Each changed field before and after.
+    #[schema(value_type = ChangedFields)]
     pub changes: Box<RawValue>,
     /// Who did it.
     pub performed_by: CustomerId,
     /// The event that told of it.
     pub event_id: Uuid,
     /// When it happened.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
     pub occurred_at: OffsetDateTime,
     /// When it was recorded.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
     pub recorded_at: OffsetDateTime,
 }
 
 /// A page of what is recorded of an order.
 #[derive(Debug)]
 pub struct HistoryPage {
-    /// Who the order belongs, or belonged, to; `None` if nothing of it is recorded.
+    /// The customer the order belongs, or belonged, to; `None` if nothing of it is recorded.
     pub owner: Option<CustomerId>,
     /// The entries, oldest first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<HistoryEntry>,
     /// Whether later versions are recorded than those of the page.
     pub has_next: bool,
     /// The last version before the first gap of the whole history, whatever the page shows.
     pub complete_through: i64,
 }
 
-/// The versions after `after`, up to `limit` of them, in one statement and so of one moment.
+/// Reads the versions after `after`, up to `limit` of them, in one statement and so of one moment.
 ///
 /// A version is its own place among the recorded ones as long as nothing before it is missing. Counting these reads the
 /// primary key alone, about 3 ms for 15,000 versions.
-pub async fn history(
+pub async fn load_history(
     db: &mut PgConnection,
     id: OrderId,
     after: i64,
@@ -61,7 +73,7 @@ pub async fn history(
                      FROM order_history WHERE order_id = $1) AS placed
            ) AS whole
            LEFT JOIN LATERAL (
-               -- One more than asked for tells whether another page follows.
+               -- One more than asked for, to see whether another page follows.
                SELECT * FROM order_history WHERE order_id = $1 AND version > $2 ORDER BY version LIMIT $3::bigint + 1
            ) AS page ON true
            ORDER BY version"#,
@@ -78,11 +90,11 @@ pub async fn history(
         // Without entries there is one row, of the whole history alone.
         let Some(version) = row.version else { continue };
         let missing = || impossible("order_history");
-        entries.push(Entry {
+        entries.push(HistoryEntry {
             version,
             action: row.action.ok_or_else(missing)?,
             changes: row.changes.ok_or_else(missing)?.0,
-            performed_by: customer(row.performed_by.ok_or_else(missing)?)?,
+            performed_by: decode_customer(row.performed_by.ok_or_else(missing)?)?,
             event_id: row.event_id.ok_or_else(missing)?,
             occurred_at: row.occurred_at.ok_or_else(missing)?,
             recorded_at: row.recorded_at.ok_or_else(missing)?,
@@ -91,5 +103,5 @@ pub async fn history(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_next = entries.len() > limit;
     entries.truncate(limit);
-    Ok(HistoryPage { owner: owner.map(customer).transpose()?, entries, has_next, complete_through })
+    Ok(HistoryPage { owner: owner.map(decode_customer).transpose()?, entries, has_next, complete_through })
 }

@@ -1,67 +1,33 @@
-//! The only SQL of orders. Functions take a connection, and say what happened.
+//! The SQL of orders: functions that take a connection and return what happened.
+//!
+//! What an order can do is decided in `crate::orders`; connections and repeated attempts are `shared::platform::db`.
 
-mod answers;
 mod change;
+mod columns;
 mod create;
+mod decode;
 mod deletions;
 mod history;
+mod idempotency;
 mod ids;
 mod list;
 mod read;
+mod replication;
+mod trial_write;
 
-use shared::domain::order::{CustomerId, Money, Order, OrderId};
-use sqlx::types::Decimal;
-
-pub use answers::{Found, IdempotencyClaim, StoredResponse, expire, find, keep};
-pub use change::{Change, ChangeOutcome, lock, write as change};
-pub use create::{NewOrder, write as create};
-pub use deletions::{Deletion, deletions};
-pub use history::{Entry, HistoryPage, history};
-pub use ids::{Ids, take_ids};
-pub use list::{COUNTED, Filter, LOOKED_AT, Page, Position, Start, count_query, list, page_query};
-pub use read::orders;
-
-/// A column held what this program never writes.
-#[derive(Debug, thiserror::Error)]
-#[error("the column {0} holds an impossible value")]
-struct Impossible(&'static str);
-
-fn impossible(column: &'static str) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(Impossible(column)))
-}
-
-fn customer(id: i64) -> Result<CustomerId, sqlx::Error> {
-    id.try_into().map_err(|_| impossible("customer_id"))
-}
-
-fn money(amount: Decimal, column: &'static str) -> Result<Money, sqlx::Error> {
-    Money::new(amount).map_err(|_| impossible(column))
-}
-
-fn raw_ids(ids: &[OrderId]) -> Vec<i64> {
-    ids.iter().map(|id| id.get()).collect()
-}
-
-/// The columns of many lines, one array each, as `unnest` takes them.
-#[derive(Default)]
-struct LineColumns {
-    ids: Vec<i64>,
-    orders: Vec<i64>,
-    positions: Vec<i16>,
-    products: Vec<i64>,
-    quantities: Vec<i32>,
-    prices: Vec<Decimal>,
-}
-
-impl LineColumns {
-    fn add(&mut self, order: &Order) {
-        for (position, line) in (0_i16..).zip(&order.lines) {
-            self.ids.push(line.id.get());
-            self.orders.push(order.id.get());
-            self.positions.push(position);
-            self.products.push(line.product_id.get());
-            self.quantities.push(line.quantity);
-            self.prices.push(line.unit_price.amount());
-        }
-    }
-}
+pub use change::{ChangeOutcome, ChangedOrder, change_orders, lock_order};
+pub use create::{CreatedOrder, insert_orders};
+pub use deletions::{Deletion, load_deletions};
+pub use history::{HistoryEntry, HistoryPage, load_history};
+pub use idempotency::{
+    IdempotencyClaim, KeyedResponse, StoredResponse, delete_expired_responses, load_responses,
+    store_responses,
+};
+pub use ids::{ReservedIds, reserve_ids};
+pub use list::{
+    ListPosition, MAX_SCANNED, MAX_TOTAL, OrderFilter, OrderPage, PageStart, count_query, load_order_page,
+    page_query,
+};
+pub use read::load_orders;
+pub use replication::{PrimaryTimes, load_primary_times, load_renewal_time};
+pub use trial_write::try_to_write;

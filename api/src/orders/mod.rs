@@ -1,18 +1,24 @@
-//! What stands behind the routes of orders: what a change may do, reader, writer, and the cache that both keep exact.
+//! Orders behind their routes: the rules of a change, the reader, the writer, and the cache that both keep exact.
+//!
+//! Nothing here knows HTTP: requests and problem documents are in `crate::http::orders`, SQL is in `crate::db`.
 
+mod cache_entry;
+mod error;
 mod idempotency_expiry;
 mod ids;
-pub(crate) mod outcomes;
+pub mod input;
+mod load;
+pub mod outcomes;
+pub mod preconditions;
 mod read_db;
 mod reader;
-pub(crate) mod rules;
-mod session;
+pub mod response;
+pub mod rules;
 mod write_through;
 pub(crate) mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use shared::{
     cache::Cache,
     domain::clock::Clock,
@@ -20,62 +26,61 @@ use shared::{
 };
 
 pub use self::{
-    idempotency_expiry::{ExpiryError, KEY_LIFETIME, expire_once},
+    error::OrderError,
+    idempotency_expiry::{KEY_LIFETIME, expire_once},
     read_db::{ReadDb, ReplicaHealth},
 };
-use self::{ids::IdSource, reader::Reader, write_through::StaleEntries, writer::Writer};
-use crate::{config::ApiConfig, orders::outcomes::WriteOutcomes, outbox::Wake};
+use self::{
+    ids::IdSource, outcomes::WriteOutcomes, reader::OrderReader, write_through::StaleEntries,
+    writer::OrderWriter,
+};
+use crate::outbox::Wake;
 
-/// How long any answer may wait for Redis; then PostgreSQL answers.
-const CACHE_DEADLINE: Duration = Duration::from_millis(50);
-
-/// What stands behind the routes: it reads, writes, and keeps the cache exact.
+/// Reads and writes orders, and keeps the cache exact.
 pub struct Orders {
-    pub(crate) reader: Reader,
-    pub(crate) writer: Writer,
+    pub(crate) reader: OrderReader,
+    pub(crate) writer: OrderWriter,
     pub(crate) ids: IdSource,
-    stale: Arc<StaleEntries>,
     pub(crate) read_db: Arc<ReadDb>,
+    stale: Arc<StaleEntries>,
 }
 
 impl Orders {
-    /// Starts the lanes of reader and writer, the repair of the cache and the expiry of kept answers.
+    /// Starts reader and writer, the repair of the cache and the expiry of stored responses.
     ///
-    /// Nothing needs to be up: connections are made when first used.
+    /// No server needs to be up: connections are made when they are first used.
     pub fn start(
-        config: &ApiConfig,
         db: &DbPool,
+        read_db: ReadDb,
+        cache: Cache,
         clock: &Clock,
         wake: &Wake,
         shutdown: &Shutdown,
-    ) -> anyhow::Result<Self> {
-        let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE).context("REDIS_URL")?;
+    ) -> Self {
         let stale = Arc::new(StaleEntries::new(cache.clone()));
         shutdown.spawn(Arc::clone(&stale).keep_repairing(db.clone(), shutdown.clone()));
         shutdown.spawn(idempotency_expiry::keep_expiring(db.clone(), clock.clone(), shutdown.clone()));
-        let read_db =
-            ReadDb::start(db, config.database_read_url.as_ref(), config.database_max_connections, shutdown)?;
-        Ok(Self {
+        Self {
             read_db: Arc::new(read_db),
-            reader: Reader::start(db.clone(), cache, Arc::clone(&stale), shutdown),
-            writer: Writer::start(db, clock.clone(), wake.clone(), Arc::clone(&stale), shutdown),
+            reader: OrderReader::start(db.clone(), cache, Arc::clone(&stale), shutdown),
+            writer: OrderWriter::start(db, clock.clone(), wake.clone(), Arc::clone(&stale), shutdown),
             ids: IdSource::new(db.clone()),
             stale,
-        })
+        }
     }
 
-    /// What lists and histories are read from.
+    /// The databases that lists and histories are read from.
     pub fn read_db(&self) -> Arc<ReadDb> {
         Arc::clone(&self.read_db)
     }
 
-    /// What became of the last writes.
+    /// What the last writes came to.
     pub fn write_outcomes(&self) -> Arc<WriteOutcomes> {
         self.writer.outcomes()
     }
 
-    /// Whether some order is served from PostgreSQL because its entry in the cache may be older than what was
-    /// answered. It corrects itself as soon as Redis answers.
+    /// Whether some order is served from PostgreSQL because its cache entry may be older than what was
+    /// answered. This ends by itself as soon as Redis answers.
     pub fn cache_degraded(&self) -> bool {
         self.stale.is_degraded()
     }

@@ -1,4 +1,4 @@
-//! Where lists and histories are read: from the read replica while it is up and close behind, else from the primary.
+//! Where lists and histories are read from: the read replica while it is up and close behind, else from the primary.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,18 +14,20 @@ use shared::platform::{
     shutdown::Shutdown,
 };
 
+use crate::db;
+
 /// A replica that is further behind, in seconds, is not read from.
 const LAG_LIMIT_SECONDS: f64 = 10.0;
 /// How often the replica is compared with the primary.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// How long each of the two may take for that.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a request waits for the replica before it asks the primary.
+/// How long a request waits for the replica before it turns to the primary.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The databases that lists and histories are read from.
 pub struct ReadDb {
-    /// Current, and always there.
+    /// Current, and always read from in the end.
     primary: DbPool,
     replica: Option<Replica>,
 }
@@ -35,7 +37,7 @@ struct Replica {
     health: Arc<Mutex<ReplicaHealth>>,
 }
 
-/// How the read replica stands.
+/// Whether the read replica can be read from.
 #[derive(Clone, Debug)]
 pub struct ReplicaHealth {
     /// How long it took to answer; `None` if it did not.
@@ -43,7 +45,7 @@ pub struct ReplicaHealth {
     /// How far it is behind the primary, to within about a second; `None` if that is not known.
     pub lag_seconds: Option<f64>,
     /// Why it is not read from; `None` if it is.
-    pub trouble: Option<String>,
+    pub unusable: Option<String>,
 }
 
 impl ReadDb {
@@ -61,32 +63,35 @@ impl ReadDb {
         let watching = PoolSettings::new("replica-watch", 1);
         let comparison =
             Comparison { primary: primary.sibling(watching.clone()), replica: db.sibling(watching) };
-        // Not read from until it has been compared.
+        // It is not read from until it has been compared.
         let health = Arc::new(Mutex::new(ReplicaHealth {
             latency: None,
             lag_seconds: None,
-            trouble: Some("it was not compared with the primary yet".to_owned()),
+            unusable: Some("it was not compared with the primary yet".to_owned()),
         }));
-        shutdown.spawn(watch(comparison, Arc::clone(&health), shutdown.clone()));
+        shutdown.spawn(watch_replica(comparison, Arc::clone(&health), shutdown.clone()));
         Ok(Self { primary: on_primary, replica: Some(Replica { db, health }) })
     }
 
-    /// How the replica stands; `None` if there is none.
+    /// The health of the replica; `None` if there is none.
     pub fn replica_health(&self) -> Option<ReplicaHealth> {
         self.replica.as_ref().map(Replica::health)
     }
 
-    /// Reads from the replica, or from the primary if that one is not up to it.
-    pub(crate) async fn read<T, F>(&self, mut work: impl FnMut(DbConnection) -> F) -> Result<T, DbError>
+    /// Reads from the replica, or from the primary if the replica is unusable or fails.
+    pub(crate) async fn read_with_fallback<T, F>(
+        &self,
+        mut work: impl FnMut(DbConnection) -> F,
+    ) -> Result<T, DbError>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
         if let Some(replica) = &self.replica {
-            if replica.health().trouble.is_none() {
+            if replica.health().unusable.is_none() {
                 match tokio::time::timeout(READ_TIMEOUT, replica.db.read_with_retry(&mut work)).await {
                     Ok(Ok(found)) => return Ok(found),
-                    Ok(Err(error)) => replica.set_trouble(error.to_string()),
-                    Err(_) => replica.set_trouble(format!("it did not answer within {READ_TIMEOUT:?}")),
+                    Ok(Err(error)) => replica.set_unusable(error.to_string()),
+                    Err(_) => replica.set_unusable(format!("it did not answer within {READ_TIMEOUT:?}")),
                 }
             }
             counter!("database_read_fallbacks_total").increment(1);
@@ -100,30 +105,29 @@ impl Replica {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has everybody read from the primary until the next comparison.
-    fn set_trouble(&self, trouble: String) {
-        tracing::warn!(error = trouble, "the read replica failed a request: the primary answers it");
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).trouble = Some(trouble);
+    /// Has every request read from the primary until the next comparison.
+    fn set_unusable(&self, reason: String) {
+        tracing::warn!(error = reason, "the read replica failed a request: the primary answers it");
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).unusable = Some(reason);
     }
 }
 
-/// What is compared: on each side the time at which the relay renewed its lease last, which it does about every second. The
-/// row is replicated like any other, so this holds for every kind of replication.
+/// Compares the time at which the relay renewed its lease last, as each side knows it.
 struct Comparison {
     primary: DbPool,
     replica: DbPool,
 }
 
 /// Compares until shutdown.
-async fn watch(comparison: Comparison, health: Arc<Mutex<ReplicaHealth>>, shutdown: Shutdown) {
+async fn watch_replica(comparison: Comparison, health: Arc<Mutex<ReplicaHealth>>, shutdown: Shutdown) {
     loop {
         let now = comparison.compare().await;
         gauge!("database_read_lag_seconds").set(now.lag_seconds.unwrap_or(UNKNOWN));
         let before =
             std::mem::replace(&mut *health.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
-        match (&before.trouble, &now.trouble) {
-            (None, Some(trouble)) => {
-                tracing::warn!(reason = trouble, "lists and histories are read from the primary");
+        match (&before.unusable, &now.unusable) {
+            (None, Some(reason)) => {
+                tracing::warn!(reason, "lists and histories are read from the primary");
             }
             (Some(_), None) => tracing::info!("lists and histories are read from the replica"),
             _ => {}
@@ -137,47 +141,37 @@ async fn watch(comparison: Comparison, health: Arc<Mutex<ReplicaHealth>>, shutdo
 
 impl Comparison {
     async fn compare(&self) -> ReplicaHealth {
-        // The primary first, so that a replica that is up to date is never found behind.
-        let primary = in_time(self.primary.read_with_retry(|mut db| async move {
-            sqlx::query!(
-                r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!",
-                              extract(epoch FROM clock_timestamp())::double precision AS "now!"
-                       FROM relay"#
-            )
-            .fetch_one(&mut *db)
-            .await
-        }))
+        // The primary comes first, so that a replica that is up to date never seems behind.
+        let primary = within_timeout(
+            self.primary.read_with_retry(|mut db| async move { db::load_primary_times(&mut db).await }),
+        )
         .await;
         let start = Instant::now();
-        let replica = in_time(self.replica.read_with_retry(|mut db| async move {
-            sqlx::query_scalar!(
-                r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!" FROM relay"#
-            )
-            .fetch_one(&mut *db)
-            .await
-        }))
+        let replica = within_timeout(
+            self.replica.read_with_retry(|mut db| async move { db::load_renewal_time(&mut db).await }),
+        )
         .await;
         let latency = Some(start.elapsed());
         match (primary, replica) {
             (_, Err(error)) => ReplicaHealth {
                 latency: None,
                 lag_seconds: None,
-                trouble: Some(format!("it does not answer: {error}")),
+                unusable: Some(format!("it does not answer: {error}")),
             },
-            // Without the primary the replica is all there is.
-            (Err(_), Ok(_)) => ReplicaHealth { latency, lag_seconds: None, trouble: None },
+            // Without the primary, the replica is all that is left.
+            (Err(_), Ok(_)) => ReplicaHealth { latency, lag_seconds: None, unusable: None },
             (Ok(primary), Ok(renewed)) => {
                 let behind = if renewed < primary.renewed { primary.now - renewed } else { 0.0 };
-                let trouble = (behind > LAG_LIMIT_SECONDS).then(|| {
+                let unusable = (behind > LAG_LIMIT_SECONDS).then(|| {
                     format!("it is {behind:.0} s behind the primary, more than {LAG_LIMIT_SECONDS:.0}")
                 });
-                ReplicaHealth { latency, lag_seconds: Some(behind.max(0.0)), trouble }
+                ReplicaHealth { latency, lag_seconds: Some(behind.max(0.0)), unusable }
             }
         }
     }
 }
 
-async fn in_time<T>(query: impl Future<Output = Result<T, DbError>>) -> Result<T, String> {
+async fn within_timeout<T>(query: impl Future<Output = Result<T, DbError>>) -> Result<T, String> {
     match tokio::time::timeout(COMPARE_TIMEOUT, query).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {COMPARE_TIMEOUT:?}")),

@@ -1,4 +1,4 @@
-//! Reading one order: from the cache in one round trip, else from PostgreSQL together with all others that wait.
+//! Reads one order: from the cache in one round trip, else from PostgreSQL together with all others that wait.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,114 +17,109 @@ use shared::{
 };
 use tokio::sync::oneshot;
 
-use super::{StaleEntries, session, writer::overloaded};
-use crate::http::{error::ApiError, orders::response::written};
+use super::{
+    cache_entry::{encode_order, entry},
+    error::{OrderError, refuse_overload},
+    load::load_orders,
+    write_through::StaleEntries,
+};
 
-/// Readers on PostgreSQL at once, however many clients miss the cache: this is what stands behind Redis when it is
-/// gone. Misses of one order, and of others, that wait for a reader share a statement.
+/// Three batches are read from PostgreSQL at a time, however many clients miss the cache; this bounds the load when Redis is
+/// gone. Misses that wait share a statement, whether they are of one order or of several.
 ///
-/// A miss never joins a statement that has begun already: that one may not see what was answered since.
-const LOADS: BatchConfig = BatchConfig { workers: 3, queue_size: 2048, batch_size: 64 };
+/// A miss never joins a statement that has begun already, because that one may not see what was answered since.
+const MISSES: BatchConfig = BatchConfig { workers: 3, queue_size: 2048, batch_size: 64 };
 
 /// Reads orders.
-pub(crate) struct Reader {
+pub(crate) struct OrderReader {
     cache: Cache,
     stale: Arc<StaleEntries>,
-    loads: Batcher<Load>,
-    hits: Counter,
-    misses: Counter,
+    misses: Batcher<CacheMiss>,
+    hit_count: Counter,
+    miss_count: Counter,
 }
 
-impl Reader {
+impl OrderReader {
     pub(crate) fn start(db: DbPool, cache: Cache, stale: Arc<StaleEntries>, shutdown: &Shutdown) -> Self {
-        let loading =
-            Loading { db, cache: cache.clone(), stale: Arc::clone(&stale), shutdown: shutdown.clone() };
+        let handler =
+            MissHandler { db, cache: cache.clone(), stale: Arc::clone(&stale), shutdown: shutdown.clone() };
         Self {
             cache,
             stale,
-            loads: Batcher::start(LOADS, loading, shutdown),
-            hits: metrics::counter!("cache_hits_total"),
-            misses: metrics::counter!("cache_misses_total"),
+            misses: Batcher::start(MISSES, handler, shutdown),
+            hit_count: metrics::counter!("cache_hits_total"),
+            miss_count: metrics::counter!("cache_misses_total"),
         }
     }
 
-    /// The order as it is answered, where there is one.
-    pub(crate) async fn read(&self, id: OrderId) -> Result<Option<CachedOrder>, ApiError> {
+    /// The order as it is answered, if there is one.
+    pub(crate) async fn read_order(&self, id: OrderId) -> Result<Option<CachedOrder>, OrderError> {
         if !self.stale.contains(id) {
             match self.cache.get(id).await {
                 Ok(Lookup::Found(order)) => {
-                    self.hits.increment(1);
+                    self.hit_count.increment(1);
                     return Ok(Some(order));
                 }
                 Ok(Lookup::Deleted { .. }) => {
-                    self.hits.increment(1);
+                    self.hit_count.increment(1);
                     return Ok(None);
                 }
-                Ok(Lookup::Miss) => self.misses.increment(1),
+                Ok(Lookup::Miss) => self.miss_count.increment(1),
                 Err(error) => tracing::debug!(error = %error, "the cache did not answer"),
             }
         }
         let (reply, answered) = oneshot::channel();
-        self.loads.submit(Load { id, reply }).map_err(overloaded)?;
-        answered.await.unwrap_or_else(|_| Err(ApiError::internal("a batch ended without an answer")))
+        self.misses.submit(CacheMiss { id, reply }).map_err(refuse_overload)?;
+        answered.await.unwrap_or(Err(OrderError::BatchLost))
     }
 }
 
-struct Load {
+/// A request for an order that is not in the cache.
+struct CacheMiss {
     id: OrderId,
-    reply: oneshot::Sender<Result<Option<CachedOrder>, ApiError>>,
+    reply: oneshot::Sender<Result<Option<CachedOrder>, OrderError>>,
 }
 
-struct Loading {
+/// Reads batches of orders, and brings them to the cache.
+struct MissHandler {
     db: DbPool,
     cache: Cache,
     stale: Arc<StaleEntries>,
     shutdown: Shutdown,
 }
 
-impl BatchHandler<Load> for Loading {
-    async fn handle(&self, batch: Vec<Load>) -> Vec<Load> {
+impl BatchHandler<CacheMiss> for MissHandler {
+    async fn handle(&self, batch: Vec<CacheMiss>) -> Vec<CacheMiss> {
         let ids: Vec<OrderId> =
-            batch.iter().map(|load| load.id).collect::<HashSet<_>>().into_iter().collect();
+            batch.iter().map(|miss| miss.id).collect::<HashSet<_>>().into_iter().collect();
         // Before the statement, so that a write in between is noticed.
-        let pass = self.cache.begin_fill(&ids).await.ok();
-        let loaded = session::orders(&self.db, &ids).await;
-        let mut orders = HashMap::new();
-        match loaded {
-            Ok(loaded) => {
-                for order in loaded.into_values() {
-                    let (owner, body) = written(&order);
-                    orders.insert(order.id, CachedOrder { version: order.version, owner, body });
-                }
-            }
+        let fill = self.cache.begin_fill(&ids).await.ok();
+        let orders: HashMap<OrderId, CachedOrder> = match load_orders(&self.db, &ids).await {
+            Ok(orders) => orders.into_iter().map(|(id, order)| (id, encode_order(&order))).collect(),
             Err(error) => {
-                for load in batch {
-                    let _client_is_gone = load.reply.send(Err(ApiError::from(&error)));
+                let error = OrderError::from(error);
+                for miss in batch {
+                    let _client_is_gone = miss.reply.send(Err(error.clone()));
                 }
                 return Vec::new();
             }
-        }
-        if let Some(pass) = pass {
-            let fills: Vec<CacheWrite> = orders
+        };
+        if let Some(fill) = fill {
+            let entries: Vec<CacheWrite> = orders
                 .iter()
-                // What is stale is corrected by the one who does that.
+                // Stale entries are corrected by their repair.
                 .filter(|(id, _)| !self.stale.contains(**id))
-                .map(|(id, order)| CacheWrite {
-                    id: *id,
-                    version: order.version,
-                    content: Some((order.owner, order.body.clone())),
-                    may_create: true,
-                })
+                .map(|(id, order)| entry(*id, order.clone()))
                 .collect();
             let cache = self.cache.clone();
             self.shutdown.spawn(async move {
-                if let Err(error) = cache.fill(&pass, &fills).await {
-                    tracing::debug!(error = %error, "what was read did not reach the cache");
+                if let Err(error) = cache.fill(&fill, &entries).await {
+                    tracing::debug!(error = %error, "orders that were read could not be cached");
                 }
             });
         }
-        for load in batch {
-            let _client_is_gone = load.reply.send(Ok(orders.get(&load.id).cloned()));
+        for miss in batch {
+            let _client_is_gone = miss.reply.send(Ok(orders.get(&miss.id).cloned()));
         }
         Vec::new()
     }

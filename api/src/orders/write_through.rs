@@ -1,7 +1,7 @@
-//! Writing through to the cache, and making good what could not be written.
+//! Writes through to the cache, and corrects what could not be written.
 //!
-//! A write whose entry did not reach Redis leaves an entry there that is older than what its client was told. Until
-//! it is corrected, this replica serves that order from PostgreSQL and says that it is degraded.
+//! A write whose entry did not reach Redis leaves an entry there that is older than what its client was answered. Until
+//! it is corrected, this replica serves that order from PostgreSQL and reports itself as degraded.
 
 use std::{
     collections::HashMap,
@@ -19,57 +19,60 @@ use shared::{
 };
 use tokio::sync::Notify;
 
-use super::session;
-use crate::http::orders::response::written;
+use super::{
+    cache_entry::{encode_order, entry, tombstone},
+    load::load_orders,
+};
+
 /// Orders remembered at most; beyond it every entry of the cache is dropped as soon as Redis is back.
-const REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 10_000;
 /// Entries corrected in one round trip.
 const BATCH: usize = 64;
-/// Between two looks at whether Redis is back.
+/// The pause between two attempts while Redis is away.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The orders whose entry may be older than what was answered.
 pub(crate) struct StaleEntries {
     cache: Cache,
-    /// How many are remembered one by one.
-    remembered: usize,
-    state: Mutex<State>,
-    /// Whether there are any, to be seen without the lock.
+    /// How many are remembered one by one at most.
+    capacity: usize,
+    state: Mutex<StaleOrders>,
+    /// Whether there are any; read without the lock.
     any: AtomicBool,
     added: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct StaleOrders {
     /// The version that the cache has missed, by order.
     orders: HashMap<OrderId, i64>,
-    /// More than can be remembered: any entry may be stale.
+    /// More are stale than can be remembered: any entry may be stale.
     all: bool,
 }
 
 impl StaleEntries {
     pub(crate) fn new(cache: Cache) -> Self {
-        Self::with_capacity(cache, REMEMBERED)
+        Self::with_capacity(cache, MAX_REMEMBERED)
     }
 
-    fn with_capacity(cache: Cache, remembered: usize) -> Self {
-        Self { cache, remembered, state: Mutex::default(), any: AtomicBool::new(false), added: Notify::new() }
+    fn with_capacity(cache: Cache, capacity: usize) -> Self {
+        Self { cache, capacity, state: Mutex::default(), any: AtomicBool::new(false), added: Notify::new() }
     }
 
-    /// Stores entries after their commit and before it is answered. What does not reach Redis is remembered.
+    /// Stores entries after their commit and before it is answered. Those that do not reach Redis are remembered.
     pub(crate) async fn write_through(&self, writes: Vec<CacheWrite>) {
         let Err(error) = self.cache.put(&writes).await else { return };
-        tracing::debug!(error = %error, entries = writes.len(), "entries did not reach the cache");
+        tracing::debug!(error = %error, entries = writes.len(), "cache entries could not be written");
         let mut state = self.lock();
         for write in writes {
             let version = state.orders.entry(write.id).or_default();
             *version = write.version.max(*version);
         }
-        if state.orders.len() > self.remembered {
+        if state.orders.len() > self.capacity {
             state.orders = HashMap::new();
             state.all = true;
         }
-        self.note(&state);
+        self.publish(&state);
         drop(state);
         self.added.notify_one();
     }
@@ -98,7 +101,7 @@ impl StaleEntries {
                 }
             }
             if !self.repair_once(&db).await {
-                // Before the process ends there is one attempt; later events correct what is left.
+                // One attempt is made before the process ends; later events correct what is left.
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE) => {}
                     () = shutdown.begun() => return,
@@ -107,7 +110,7 @@ impl StaleEntries {
         }
     }
 
-    /// Corrects some entries, and says whether that went well.
+    /// Corrects some entries, and returns whether that succeeded.
     pub(crate) async fn repair_once(&self, db: &DbPool) -> bool {
         let (batch, all) = {
             let state = self.lock();
@@ -125,13 +128,12 @@ impl StaleEntries {
             return false;
         }
         let ids: Vec<OrderId> = batch.iter().map(|(id, _)| *id).collect();
-        let Ok(current) = session::orders(db, &ids).await else { return false };
+        let Ok(current) = load_orders(db, &ids).await else { return false };
         let writes: Vec<CacheWrite> = batch
             .iter()
-            .map(|(id, version)| {
-                let order = current.get(id);
-                let version = order.map_or(*version, |order| order.version);
-                CacheWrite { id: *id, version, content: order.map(written), may_create: true }
+            .map(|(id, version)| match current.get(id) {
+                Some(order) => entry(*id, encode_order(order)),
+                None => tombstone(*id, *version),
             })
             .collect();
         if self.cache.put(&writes).await.is_err() {
@@ -139,24 +141,27 @@ impl StaleEntries {
         }
         let mut state = self.lock();
         for (id, version) in batch {
-            // A later write may have failed meanwhile; it is remembered with its own version.
+            // A later write can have failed meanwhile; it is remembered with its own version.
             if state.orders.get(&id) == Some(&version) {
                 state.orders.remove(&id);
             }
         }
-        self.note(&state);
+        self.publish(&state);
         true
     }
 
     async fn drop_all(&self) -> bool {
-        // What fails to be written from here on is remembered anew.
+        // Entries that cannot be written from here on are remembered anew.
         let before = std::mem::take(&mut self.lock().orders);
         match self.cache.purge().await {
             Ok(removed) => {
-                tracing::warn!(removed, "more entries were stale than could be remembered: all were dropped");
+                tracing::warn!(
+                    removed,
+                    "the cache was emptied, because more entries were stale than could be remembered"
+                );
                 let mut state = self.lock();
                 state.all = false;
-                self.note(&state);
+                self.publish(&state);
                 true
             }
             Err(error) => {
@@ -167,14 +172,14 @@ impl StaleEntries {
         }
     }
 
-    fn note(&self, state: &State) {
+    fn publish(&self, state: &StaleOrders) {
         let any = state.all || !state.orders.is_empty();
         self.any.store(any, Ordering::Release);
         #[expect(clippy::cast_precision_loss, reason = "there are at most ten thousand")]
         metrics::gauge!("cache_stale_orders").set(state.orders.len() as f64);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StaleOrders> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -223,8 +228,8 @@ mod tests {
         eventually("it is repaired", async || stale.repair_once(&db).await).await;
         assert!(!stale.is_degraded());
         for order in 1..=5 {
-            let entry = eventually("the cache answers", async || cache.get(id(order)).await).await;
-            assert_eq!(entry, Lookup::Miss);
+            let found = eventually("the cache answers", async || cache.get(id(order)).await).await;
+            assert_eq!(found, Lookup::Miss);
         }
     }
 }

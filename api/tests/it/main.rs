@@ -23,6 +23,7 @@ mod orders_conditions;
 mod orders_create;
 mod orders_delete;
 mod orders_extremes;
+mod orders_fields;
 mod orders_history;
 mod orders_idempotency;
 mod orders_list;

@@ -1,6 +1,6 @@
 //! The plans of the list at scale: every combination of filters is answered from an index.
 
-use api::db::{self, Filter, Position, Start, count_query, page_query};
+use api::db::{self, ListPosition, OrderFilter, PageStart, count_query, page_query};
 use serde_json::Value;
 use shared::domain::order::{Money, OrderStatus};
 use sqlx::{PgPool, Postgres, QueryBuilder};
@@ -24,10 +24,10 @@ async fn seed(db: &PgPool) {
 }
 
 /// Every combination of filters, for one customer and for all.
-fn filters() -> impl Iterator<Item = Filter> {
+fn filters() -> impl Iterator<Item = OrderFilter> {
     (0..128_u32).map(|bits| {
         let on = |bit: u32| bits & (1 << bit) != 0;
-        Filter {
+        OrderFilter {
             customer: on(0).then(|| 1.try_into().unwrap()),
             status: on(1).then_some(OrderStatus::Shipped),
             product: on(2).then(|| 77.try_into().unwrap()),
@@ -76,9 +76,9 @@ fn explained_arguments(
 }
 
 /// No page and no total reads a whole table, whatever the filters.
-pub(crate) async fn assert_every_filter_uses_an_index(db: &PgPool, middle: Position) {
+pub(crate) async fn assert_every_filter_uses_an_index(db: &PgPool, middle: ListPosition) {
     for filter in filters() {
-        for start in [Start::Offset(0), Start::After(middle)] {
+        for start in [PageStart::Offset(0), PageStart::After(middle)] {
             let plan = explain(db, "COSTS", page_query(&filter, start, 10)).await;
             let mut found = Vec::new();
             scans(&plan, &mut found);
@@ -96,7 +96,7 @@ async fn every_combination_of_filters_is_answered_from_an_index() {
     let database = testbed::postgres().await;
     let db = database.connect().await;
     seed(&db).await;
-    let middle = Position { created_at: datetime!(2024-12-10 00:00 UTC), id: 30_000.try_into().unwrap() };
+    let middle = ListPosition { created_at: datetime!(2024-12-10 00:00 UTC), id: 30_000.try_into().unwrap() };
     assert_every_filter_uses_an_index(&db, middle).await;
 }
 
@@ -114,7 +114,7 @@ async fn expired_keys_are_removed_in_small_batches_without_a_scan() {
     }
     let mut transaction = db.begin().await.unwrap();
     let before = datetime!(2025-01-01 06:00 UTC);
-    assert_eq!(db::expire(&mut transaction, before, 500).await.unwrap(), 500);
+    assert_eq!(db::delete_expired_responses(&mut transaction, before, 500).await.unwrap(), 500);
     let scans: i64 = sqlx::query_scalar(
         "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'idempotency_keys'",
     )

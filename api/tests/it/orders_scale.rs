@@ -1,7 +1,7 @@
 //! The list of a customer with a million orders: what a page and its total read does not grow with the depth or the
 //! number of orders. Counted in blocks, so that it is the same on every machine.
 
-use api::db::{Filter, Position, Start, count_query, page_query};
+use api::db::{ListPosition, OrderFilter, PageStart, count_query, page_query};
 use serde_json::Value;
 use shared::domain::order::OrderStatus;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder};
@@ -69,9 +69,9 @@ async fn seed_with_lines(db: &PgPool, customer: &str) {
 }
 
 /// In the middle of the million.
-fn middle() -> Position {
+fn middle() -> ListPosition {
     let id = ORDERS / 2;
-    Position {
+    ListPosition {
         created_at: datetime!(2025-01-01 00:00 UTC) + Duration::seconds(id),
         id: id.try_into().unwrap(),
     }
@@ -104,17 +104,17 @@ async fn a_page_a_million_orders_deep_reads_at_most_twice_the_first_and_total_ne
     let database = testbed::postgres().await;
     let db = database.connect().await;
     seed(&db).await;
-    let own = Filter { customer: Some(1.try_into().unwrap()), ..Filter::default() };
-    let shipped = Filter { status: Some(OrderStatus::Shipped), ..own.clone() };
+    let own = OrderFilter { customer: Some(1.try_into().unwrap()), ..OrderFilter::default() };
+    let shipped = OrderFilter { status: Some(OrderStatus::Shipped), ..own.clone() };
     // The hundred oldest are left.
     let id = 100;
-    let deep = Position {
+    let deep = ListPosition {
         created_at: datetime!(2025-01-01 00:00 UTC) + Duration::seconds(id),
         id: id.try_into().unwrap(),
     };
-    for filter in [&own, &shipped, &Filter::default()] {
-        let first = blocks(&db, page_query(filter, Start::Offset(0), 10)).await;
-        let at_depth = blocks(&db, page_query(filter, Start::After(deep), 10)).await;
+    for filter in [&own, &shipped, &OrderFilter::default()] {
+        let first = blocks(&db, page_query(filter, PageStart::Offset(0), 10)).await;
+        let at_depth = blocks(&db, page_query(filter, PageStart::After(deep), 10)).await;
         assert!(
             at_depth <= 2 * first,
             "{filter:?}: {first} blocks at first, {at_depth} at a depth of {ORDERS}"
@@ -125,8 +125,8 @@ async fn a_page_a_million_orders_deep_reads_at_most_twice_the_first_and_total_ne
         .fetch_one(&db)
         .await
         .unwrap();
-    let cancelled = Filter { status: Some(OrderStatus::Cancelled), ..own.clone() };
-    for filter in [&own, &shipped, &cancelled, &Filter::default()] {
+    let cancelled = OrderFilter { status: Some(OrderStatus::Cancelled), ..own.clone() };
+    for filter in [&own, &shipped, &cancelled, &OrderFilter::default()] {
         let counting = blocks(&db, count_query(filter)).await;
         assert!(
             counting * 10 < table,

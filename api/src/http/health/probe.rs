@@ -16,12 +16,12 @@ pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const UNRECORDED_LIMIT_SECONDS: f64 = 30.0;
 
 pub(super) fn replica_health(replica: ReplicaHealth) -> ReadReplicaHealth {
-    let ReplicaHealth { latency, lag_seconds, trouble } = replica;
+    let ReplicaHealth { latency, lag_seconds, unusable } = replica;
     ReadReplicaHealth {
-        status: if trouble.is_some() { HealthStatus::Degraded } else { HealthStatus::Healthy },
+        status: if unusable.is_some() { HealthStatus::Degraded } else { HealthStatus::Healthy },
         latency_ms: latency.map(milliseconds),
         lag_seconds,
-        detail: trouble.map(|trouble| format!("the primary answers in its place: {trouble}")),
+        detail: unusable.map(|reason| format!("the primary answers in its place: {reason}")),
     }
 }
 

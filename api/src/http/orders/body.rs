@@ -1,147 +1,113 @@
-//! The fields that creating and updating share: read from a body, checked, and described.
+//! Reading the bodies of requests that create and update orders, with all their errors.
 
-use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr, sync::Arc};
+use std::ops::RangeInclusive;
 
-use axum::{
-    extract::{FromRequestParts, Path, rejection::PathRejection},
-    http::request::Parts,
-};
-use serde::{Deserialize, Deserializer, de::Error as _};
-use serde_json::value::RawValue;
 use shared::domain::{
-    order::{MAX_LINES, MAX_QUANTITY, Money, MoneyError, OrderId, ProductId},
+    order::{MAX_LINES, MAX_QUANTITY, Money, MoneyError, OrderStatus, ProductId},
     timestamp,
 };
 use time::Date;
-use utoipa::ToSchema;
 
 use crate::{
+    auth::{Caller, Role},
     http::{
-        error::{ApiError, FieldError},
-        extract::{FieldErrors, Object, Query, Value, field_code},
-        layer::Context,
+        error::{ApiError, Code, FieldError},
+        extract::{FieldErrors, Object, Value, field_code},
     },
-    orders::rules::LineInput,
+    orders::input::{LineInput, NewOrder, OrderUpdate},
 };
 
 /// Prices of one piece.
 const PRICES: RangeInclusive<Money> = Money::ZERO..=Money::MAX_UNIT_PRICE;
 
-/// The id in the path. What cannot be an id names no order: 404.
-#[derive(Clone, Copy, Debug)]
-pub struct OrderIdPath(pub OrderId);
-
-/// The same for routes that have no parameters in their query.
-#[derive(Clone, Copy, Debug)]
-pub struct InPath(pub OrderId);
-
-impl<S: Send + Sync> FromRequestParts<S> for OrderIdPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let text: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
-        let Path(text) = text.map_err(|_| ApiError::not_found())?;
-        // `i64` would also read `+7` and `007`: one order has one address.
-        let id = text.parse::<i64>().ok().filter(|id| id.to_string() == text);
-        let id = id.and_then(|id| OrderId::try_from(id).ok()).ok_or_else(ApiError::not_found)?;
-        if let Some(context) = parts.extensions.get::<Arc<Context>>() {
-            context.set_order(id);
-        }
-        Ok(Self(id))
+/// Reads the body of a creation. `latest` is the last date that an order can have.
+pub(super) fn parse_new_order(body: &[u8], caller: Caller, latest: Date) -> Result<NewOrder, ApiError> {
+    let mut errors = FieldErrors::new();
+    let mut fields = Object::parse(body)?;
+    let customer_id = match caller.role {
+        Role::Admin => fields.required("customer_id", Value::id, &mut errors),
+        Role::Customer => fields
+            .optional("customer_id", Value::id, &mut errors)
+            .map(|named| named.unwrap_or(caller.customer_id)),
+    };
+    let order_date = fields.required("order_date", |value| parse_order_date(value, latest), &mut errors);
+    let status = fields.optional("status", parse_first_status, &mut errors);
+    let lines = fields.required_value("lines", &mut errors);
+    let lines = lines.and_then(|value| parse_lines(&value, &mut errors));
+    fields.reject_unknown(&mut errors);
+    let new = errors.into_result(|| {
+        Some(NewOrder {
+            customer_id: customer_id?,
+            order_date: order_date?,
+            status: status?.unwrap_or(OrderStatus::Pending),
+            lines: lines?,
+        })
+    })?;
+    if caller.may_access(new.customer_id) {
+        Ok(new)
+    } else {
+        Err(ApiError::new(Code::Forbidden, "a customer may only place orders of its own"))
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for InPath {
-    type Rejection = ApiError;
+/// Reads the body of an update. `latest` is the last date that an order can have.
+pub(super) fn parse_update(body: &[u8], latest: Date) -> Result<OrderUpdate, ApiError> {
+    let mut errors = FieldErrors::new();
+    let mut fields = Object::parse(body)?;
+    let status = fields.optional("status", Value::parsed, &mut errors);
+    let order_date = fields.optional("order_date", |value| parse_order_date(value, latest), &mut errors);
+    let lines = match fields.value("lines") {
+        Some(value) => parse_lines(&value, &mut errors).map(Some),
+        None => Some(None),
+    };
+    fields.reject_unknown(&mut errors);
+    errors.into_result(|| Some(OrderUpdate { status: status?, order_date: order_date?, lines: lines? }))
+}
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let OrderIdPath(id) = OrderIdPath::from_request_parts(parts, state).await?;
-        Query::reject_all(parts.uri.query())?;
-        Ok(Self(id))
+fn parse_first_status(value: &Value<'_>) -> Result<OrderStatus, FieldError> {
+    match value.parsed()? {
+        OrderStatus::Pending => Ok(OrderStatus::Pending),
+        _ => Err(value.error(field_code::INVALID_VALUE, "an order begins as PENDING")),
     }
 }
 
-/// A line as it is ordered.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = LineInput)]
-pub(super) struct LineBody {
-    /// What is ordered.
-    product_id: ProductId,
-    /// How many.
-    #[schema(minimum = 1, maximum = 1000)]
-    quantity: i32,
-    /// The price of one: a number, or the same in a string, from 0 to 999999.99 with at most two decimals.
-    #[serde(deserialize_with = "amount")]
-    #[schema(schema_with = super::openapi::amount)]
-    unit_price: Money,
-}
-
-impl LineBody {
-    /// The line, where everything is within its bounds.
-    pub(super) fn checked(self) -> Option<LineInput> {
-        let Self { product_id, quantity, unit_price } = self;
-        let may_be = (1..=MAX_QUANTITY).contains(&quantity) && PRICES.contains(&unit_price);
-        may_be.then_some(LineInput { product_id, quantity, unit_price })
+/// Reads `order_date`: not after today, anywhere on Earth.
+fn parse_order_date(value: &Value<'_>, latest: Date) -> Result<Date, FieldError> {
+    let date = parse_date(&value.string()?).map_err(|(code, detail)| value.error(code, detail))?;
+    if date > latest {
+        let detail = format!("must not be after {}", timestamp::format_date(latest));
+        return Err(value.error(field_code::OUT_OF_RANGE, detail));
     }
+    Ok(date)
 }
 
-/// Reads a field that may be missing, but not `null`.
-pub(super) fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    T::deserialize(deserializer).map(Some)
+fn parse_lines(value: &Value<'_>, errors: &mut FieldErrors) -> Option<Vec<LineInput>> {
+    value.array(1..=MAX_LINES, errors, |value, errors| parse_line(&value, errors))
 }
 
-/// The same for a field that is a name; serde would also read `{"NAME": null}` as one.
-pub(super) fn present_text<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    T: FromStr<Err: Display>,
-    D: Deserializer<'de>,
-{
-    Cow::<str>::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
-}
-
-/// Reads an amount from a number, with every digit, or from the same in a string.
-fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
-    let raw = <&RawValue>::deserialize(deserializer)?;
-    let text = Value::new(raw, String::new()).decimal().map_err(|_| D::Error::custom("not an amount"))?;
-    text.parse().map_err(D::Error::custom)
-}
-
-/// Reads `lines`.
-pub(super) fn lines(value: &Value<'_>, faults: &mut FieldErrors) -> Option<Vec<LineInput>> {
-    value.array(1..=MAX_LINES, faults, |value, faults| line(&value, faults))
-}
-
-fn line(value: &Value<'_>, faults: &mut FieldErrors) -> Option<LineInput> {
-    let mut fields = faults.check(Object::from_value(value))?;
-    let product_id = fields.required("product_id", Value::id::<ProductId>, faults);
-    let quantity = fields.required("quantity", |value| value.integer(1..=MAX_QUANTITY.into()), faults);
-    let unit_price = fields.required("unit_price", unit_price, faults);
-    fields.reject_unknown(faults);
+fn parse_line(value: &Value<'_>, errors: &mut FieldErrors) -> Option<LineInput> {
+    let mut fields = errors.check(Object::from_value(value))?;
+    let product_id = fields.required("product_id", Value::id::<ProductId>, errors);
+    let quantity = fields.required("quantity", |value| value.integer(1..=MAX_QUANTITY.into()), errors);
+    let unit_price = fields.required("unit_price", parse_unit_price, errors);
+    fields.reject_unknown(errors);
     let quantity = i32::try_from(quantity?).ok()?;
     Some(LineInput { product_id: product_id?, quantity, unit_price: unit_price? })
 }
 
-fn unit_price(value: &Value<'_>) -> Result<Money, FieldError> {
-    let out_of_range = || {
-        value.error(
-            field_code::OUT_OF_RANGE,
-            format!("must be between {} and {}", PRICES.start(), PRICES.end()),
-        )
-    };
-    match money(&value.decimal()?) {
+fn parse_unit_price(value: &Value<'_>) -> Result<Money, FieldError> {
+    match parse_money(&value.decimal()?) {
         Ok(price) if PRICES.contains(&price) => Ok(price),
-        Ok(_) | Err((field_code::OUT_OF_RANGE, _)) => Err(out_of_range()),
+        Ok(_) | Err((field_code::OUT_OF_RANGE, _)) => {
+            let detail = format!("must be between {} and {}", PRICES.start(), PRICES.end());
+            Err(value.error(field_code::OUT_OF_RANGE, detail))
+        }
         Err((code, detail)) => Err(value.error(code, detail)),
     }
 }
 
-/// Reads an amount; the error is a fault's code and detail.
-pub(super) fn money(text: &str) -> Result<Money, (&'static str, String)> {
+/// Reads an amount; the error is the code and the detail of a field error.
+pub(super) fn parse_money(text: &str) -> Result<Money, (&'static str, String)> {
     text.parse().map_err(|error: MoneyError| {
         let code = match error {
             MoneyError::TooManyDecimals => field_code::TOO_MANY_DECIMALS,
@@ -152,20 +118,149 @@ pub(super) fn money(text: &str) -> Result<Money, (&'static str, String)> {
     })
 }
 
-/// Reads a date; the error is a fault's code and detail. There is no year 0: PostgreSQL calls it 1 BC, and cannot read what
-/// it has written for it.
-pub(super) fn date(text: &str) -> Result<Date, (&'static str, String)> {
+/// Reads a date; the error is the code and the detail of a field error. There is no year 0: PostgreSQL calls it 1 BC, and
+/// cannot read what it has written for it.
+pub(super) fn parse_date(text: &str) -> Result<Date, (&'static str, String)> {
     timestamp::parse_date(text).filter(|date| date.year() > 0).ok_or_else(|| {
         (field_code::INVALID_VALUE, "must be a date, as YYYY-MM-DD, from the year 1 on".to_owned())
     })
 }
 
-/// Reads `order_date`: not after today, anywhere on Earth.
-pub(super) fn order_date(value: &Value<'_>, latest: Date) -> Result<Date, FieldError> {
-    let date = date(&value.string()?).map_err(|(code, detail)| value.error(code, detail))?;
-    if date > latest {
-        let detail = format!("must not be after {}", timestamp::format_date(latest));
-        return Err(value.error(field_code::OUT_OF_RANGE, detail));
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+    use time::macros::date;
+
+    use super::*;
+
+    const LATEST: Date = date!(2025 - 01 - 21);
+
+    fn caller(role: Role) -> Caller {
+        Caller { customer_id: 7.try_into().unwrap(), role }
     }
-    Ok(date)
+
+    fn parse(body: &str, role: Role) -> Result<NewOrder, ApiError> {
+        parse_new_order(body.as_bytes(), caller(role), LATEST)
+    }
+
+    fn line(product: i64, quantity: i32, price: &str) -> LineInput {
+        LineInput { product_id: product.try_into().unwrap(), quantity, unit_price: price.parse().unwrap() }
+    }
+
+    #[test]
+    fn the_usual_bodies_are_understood() {
+        let body =
+            r#"{"order_date":"2025-01-20","lines":[{"product_id":1001,"quantity":2,"unit_price":"25.50"}]}"#;
+        let usual = NewOrder {
+            customer_id: 7.try_into().unwrap(),
+            order_date: date!(2025 - 01 - 20),
+            status: OrderStatus::Pending,
+            lines: vec![line(1001, 2, "25.50")],
+        };
+        assert_eq!(parse(body, Role::Customer).unwrap(), usual);
+        let body = r#"{ "customer_id": 7, "status": "PENDING", "lines": [ {"unit_price": 1e2, "quantity": 1000, "product_id": 1},
+            {"unit_price": 0, "quantity": 1, "product_id": 9223372036854775807} ], "order_date": "2025-01-21" }"#;
+        let lines = vec![line(1, 1000, "100"), line(i64::MAX, 1, "0")];
+        assert_eq!(parse(body, Role::Customer).unwrap(), NewOrder { order_date: LATEST, lines, ..usual });
+    }
+
+    #[test]
+    fn a_status_that_says_nothing_new_makes_no_other_request() {
+        let lines = r#""lines":[{"product_id":1,"quantity":1,"unit_price":1}]"#;
+        let json = |status: &str| {
+            let body = format!(r#"{{"order_date":"2025-01-20",{status}{lines}}}"#);
+            serde_json::to_string(&parse(&body, Role::Customer).unwrap()).unwrap()
+        };
+        let bare = r#"{"customer_id":7,"order_date":"2025-01-20","lines":[{"product_id":1,"quantity":1,"unit_price":"1.00"}]}"#;
+        assert_eq!(json(""), bare, "the stored fingerprints of requests depend on these bytes");
+        assert_eq!(json(r#""status":"PENDING","#), bare);
+    }
+
+    const IDS: [&str; 11] =
+        ["1", "7", "0", "-1", "1.0", "1e0", "9223372036854775808", "null", r#""7""#, "true", "{}"];
+    const DATES: [&str; 9] = [
+        r#""0000-12-31""#,
+        r#""0001-01-01""#,
+        r#""2025-01-20""#,
+        r#""2025-01-22""#,
+        r#""2025-1-20""#,
+        r#""2025-02-30""#,
+        r#""2025-01-\u0032\u0030""#,
+        "20250120",
+        "null",
+    ];
+    const STATUSES: [&str; 7] = [
+        r#""PENDING""#,
+        r#""PEND\u0049NG""#,
+        r#""SHIPPED""#,
+        r#""pending""#,
+        r#"{"PENDING":null}"#,
+        "null",
+        r#""\ud800""#,
+    ];
+    const QUANTITIES: [&str; 9] = ["1", "1000", "1001", "0", "2.0", "2.5", "1e3", "4294967297", r#""1""#];
+    const UNIT_PRICES: [&str; 14] = [
+        r#""25.50""#,
+        "25.5",
+        "0",
+        "-0",
+        "-1",
+        "999999.99",
+        "1000000",
+        "1.005",
+        "1e400",
+        r#""1e2""#,
+        r#"" 1""#,
+        r#""2\u0035""#,
+        "null",
+        "[]",
+    ];
+
+    /// A member that is there in three of four cases.
+    fn member(name: &'static str, values: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
+        prop::option::weighted(0.75, select(values).prop_map(move |value| format!(r#""{name}":{value}"#)))
+    }
+
+    fn any_line() -> impl Strategy<Value = String> {
+        let members =
+            (member("product_id", &IDS), member("quantity", &QUANTITIES), member("unit_price", &UNIT_PRICES));
+        members.prop_map(|(product, quantity, price)| object([product, quantity, price]))
+    }
+
+    fn object<const N: usize>(members: [Option<String>; N]) -> String {
+        format!("{{{}}}", members.into_iter().flatten().collect::<Vec<_>>().join(","))
+    }
+
+    fn any_lines() -> impl Strategy<Value = Option<String>> {
+        let usual = Just(r#"{"product_id":1,"quantity":2,"unit_price":3}"#.to_owned());
+        let lines = prop::collection::vec(prop_oneof![3 => usual, 1 => any_line()], 0..52);
+        let lines = lines.prop_map(|lines| format!(r#""lines":[{}]"#, lines.join(",")));
+        prop::option::weighted(0.9, prop_oneof![4 => lines, 1 => Just(r#""lines":null"#.to_owned())])
+    }
+
+    proptest! {
+        /// What is understood is within the limits, and means the same when it is written out again.
+        #[test]
+        fn a_body_that_is_understood_reads_the_same_when_written_out_again(
+            customer in member("customer_id", &IDS),
+            date in member("order_date", &DATES),
+            status in member("status", &STATUSES),
+            lines in any_lines(),
+            more in prop::option::weighted(0.1, select(&[r#""colour":1"#, r#""status":"PENDING""#, r#""lines":[]"#])),
+            end in select(&["", " ", ",", "x", "{}"]),
+            role in select(&[Role::Admin, Role::Customer]),
+        ) {
+            let body = object([customer, date, status, lines, more.map(str::to_owned)]) + end;
+            if let Ok(new) = parse(&body, role) {
+                prop_assert!(new.order_date <= LATEST && new.order_date.year() > 0);
+                prop_assert_eq!(new.status, OrderStatus::Pending);
+                prop_assert!((1..=MAX_LINES).contains(&new.lines.len()));
+                for line in &new.lines {
+                    prop_assert!((1..=MAX_QUANTITY).contains(&line.quantity) && PRICES.contains(&line.unit_price));
+                }
+                let written = serde_json::to_string(&new).unwrap();
+                prop_assert_eq!(parse(&written, role).unwrap(), new);
+            }
+        }
+    }
 }

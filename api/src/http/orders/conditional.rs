@@ -1,86 +1,38 @@
-//! Conditional requests (RFC 9110, section 13): `If-Match` and `If-None-Match` against the version of an order.
+//! Conditional requests (RFC 9110, section 13): reading `If-Match` and `If-None-Match`, and answering reads with 304.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
 
-use crate::http::error::{ApiError, Code};
+use crate::{
+    http::error::{ApiError, Code},
+    orders::preconditions::{EntityTag, EntityTags, Preconditions},
+};
 
-/// What a request demands of the current version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Preconditions {
-    if_match: Option<Tags>,
-    if_none_match: Option<Tags>,
+/// Responses are the caller's alone, and are asked for again each time, which the `ETag` makes cheap.
+const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-cache");
+
+/// Reads both headers; 400 if one is not what RFC 9110 allows.
+pub fn parse_preconditions(headers: &HeaderMap) -> Result<Preconditions, ApiError> {
+    Ok(Preconditions {
+        if_match: parse_tags(headers, &header::IF_MATCH)?,
+        if_none_match: parse_tags(headers, &header::IF_NONE_MATCH)?,
+    })
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Tags {
-    /// `*`: any version.
-    Any,
-    Listed(Vec<Tag>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tag {
-    weak: bool,
-    opaque: Vec<u8>,
-}
-
-impl Preconditions {
-    /// Reads both headers; 400 where one is not what RFC 9110 allows.
-    pub fn parse(headers: &HeaderMap) -> Result<Self, ApiError> {
-        Ok(Self {
-            if_match: tags(headers, &header::IF_MATCH)?,
-            if_none_match: tags(headers, &header::IF_NONE_MATCH)?,
-        })
+/// 200 with the body, or 304 if the client already has what `tag`, without its quotes, stands for.
+pub(super) fn respond_if_modified(preconditions: &Preconditions, tag: &str, body: Bytes) -> Response {
+    let etag = (header::ETAG, format!("\"{tag}\""));
+    if preconditions.not_modified(tag) {
+        return (StatusCode::NOT_MODIFIED, [etag], [CACHE_CONTROL]).into_response();
     }
-
-    /// Whether a request on this version may go on. For reads, `If-None-Match` decides something else:
-    /// [`Preconditions::not_modified`].
-    pub fn allow_change_of(&self, version: i64) -> bool {
-        self.allow_read_of(version) && !self.not_modified(version)
-    }
-
-    /// Whether this version may be shown: `If-Match` compares strongly, so a weak tag never matches.
-    pub fn allow_read_of(&self, version: i64) -> bool {
-        self.if_match.as_ref().is_none_or(|tags| tags.contain(&version.to_string(), Comparison::Strong))
-    }
-
-    /// Whether the client has this version already: `If-None-Match` compares weakly.
-    pub fn not_modified(&self, version: i64) -> bool {
-        self.if_none_match.as_ref().is_some_and(|tags| tags.contain(&version.to_string(), Comparison::Weak))
-    }
-
-    /// The same for what has another tag than a version, given without its quotes.
-    pub fn not_modified_tag(&self, tag: &str) -> bool {
-        self.if_none_match.as_ref().is_some_and(|tags| tags.contain(tag, Comparison::Weak))
-    }
-}
-
-/// RFC 9110, section 8.8.3.2.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    Strong,
-    Weak,
-}
-
-impl Tags {
-    fn contain(&self, wanted: &str, comparison: Comparison) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Listed(tags) => {
-                let allowed = |tag: &Tag| comparison == Comparison::Weak || !tag.weak;
-                tags.iter().any(|tag| allowed(tag) && tag.opaque == wanted.as_bytes())
-            }
-        }
-    }
-}
-
-/// The `ETag` of a version.
-pub fn etag(version: i64) -> String {
-    format!("\"{version}\"")
+    ([etag], [CACHE_CONTROL, (header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// All lines of a header as one list, which is what several lines mean.
-fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, ApiError> {
+fn parse_tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<EntityTags>, ApiError> {
     let malformed = || {
         let detail = format!("{name} must be `*` or a list of entity tags such as \"1\", \"2\"");
         ApiError::new(Code::MalformedRequest, detail)
@@ -91,14 +43,14 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, ApiError
     }
     let text = lines.join(&b", "[..]);
     if text.trim_ascii() == b"*" {
-        return Ok(Some(Tags::Any));
+        return Ok(Some(EntityTags::Any));
     }
-    let tags = listed(&text).ok_or_else(malformed)?;
-    if tags.is_empty() { Err(malformed()) } else { Ok(Some(Tags::Listed(tags))) }
+    let tags = parse_tag_list(&text).ok_or_else(malformed)?;
+    if tags.is_empty() { Err(malformed()) } else { Ok(Some(EntityTags::Listed(tags))) }
 }
 
 /// `#entity-tag`: empty elements are allowed and mean nothing.
-fn listed(mut rest: &[u8]) -> Option<Vec<Tag>> {
+fn parse_tag_list(mut rest: &[u8]) -> Option<Vec<EntityTag>> {
     let mut tags = Vec::new();
     loop {
         rest = rest.trim_ascii_start();
@@ -116,7 +68,7 @@ fn listed(mut rest: &[u8]) -> Option<Vec<Tag>> {
         if !opaque.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..)) {
             return None;
         }
-        tags.push(Tag { weak, opaque: opaque.to_vec() });
+        tags.push(EntityTag { weak, opaque: opaque.to_vec() });
         rest = after[1..].trim_ascii_start();
         if !rest.is_empty() && !rest.starts_with(b",") {
             return None;
@@ -128,12 +80,12 @@ fn listed(mut rest: &[u8]) -> Option<Vec<Tag>> {
 mod tests {
     use super::*;
 
-    fn read(name: &HeaderName, lines: &[&str]) -> Result<Preconditions, ApiError> {
+    fn parse(name: &HeaderName, lines: &[&str]) -> Result<Preconditions, ApiError> {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(name, HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
-        Preconditions::parse(&headers)
+        parse_preconditions(&headers)
     }
 
     #[test]
@@ -150,7 +102,7 @@ mod tests {
             (&["\"03\""], false),
             (&["\"3,4\""], false),
         ] {
-            let preconditions = read(&header::IF_MATCH, lines).unwrap();
+            let preconditions = parse(&header::IF_MATCH, lines).unwrap();
             assert_eq!(preconditions.allow_change_of(3), matches, "{lines:?}");
         }
     }
@@ -164,8 +116,8 @@ mod tests {
             (&["*"], true),
             (&["\"2\""], false),
         ] {
-            let preconditions = read(&header::IF_NONE_MATCH, lines).unwrap();
-            assert_eq!(preconditions.not_modified(3), matches, "{lines:?}");
+            let preconditions = parse(&header::IF_NONE_MATCH, lines).unwrap();
+            assert_eq!(preconditions.not_modified("3"), matches, "{lines:?}");
             assert_eq!(preconditions.allow_change_of(3), !matches, "{lines:?}");
             assert!(preconditions.allow_read_of(3));
         }
@@ -176,7 +128,7 @@ mod tests {
         for line in
             ["3", "\"3", "3\"", "w/\"3\"", "\"3\" \"4\"", "\"a b\"", "*, \"3\"", "", ",", "W/3", "\"\t\""]
         {
-            let error = read(&header::IF_MATCH, &[line]).expect_err(line);
+            let error = parse(&header::IF_MATCH, &[line]).expect_err(line);
             assert_eq!(error.code(), Code::MalformedRequest);
         }
     }
@@ -185,6 +137,6 @@ mod tests {
     fn without_headers_everything_is_allowed() {
         let preconditions = Preconditions::default();
         assert!(preconditions.allow_change_of(1) && preconditions.allow_read_of(1));
-        assert!(!preconditions.not_modified(1));
+        assert!(!preconditions.not_modified("1"));
     }
 }

@@ -1,18 +1,12 @@
 //! `DELETE /api/v1/orders/{id}`.
 
-use axum::extract::State;
-
 use super::{
-    body::InPath,
     openapi::{KeyHeader, MatchHeader, OrderErrors, OrderPath},
-    response::Answer,
     write_request::WriteRequest,
 };
 use crate::{
-    auth::Caller,
     http::error::{ApiError, Problem},
-    orders::writer::Command,
-    state::AppState,
+    orders::{response::OrderResponse, writer::OrderChange},
 };
 
 /// Delete an order
@@ -33,11 +27,6 @@ use crate::{
         (status = 422, description = "The key was used for another request", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub async fn delete(
-    caller: Caller,
-    State(state): State<AppState>,
-    InPath(id): InPath,
-    request: WriteRequest,
-) -> Result<Answer, ApiError> {
-    request.send("DELETE", caller, &state, id, Command::Delete).await
+pub async fn delete(request: WriteRequest) -> Result<OrderResponse, ApiError> {
+    request.submit(OrderChange::Delete).await
 }

@@ -1,16 +1,12 @@
 //! `GET /api/v1/orders/{id}`.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderName, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use shared::{cache::CachedOrder, domain::order::Order};
 
 use super::{
-    body::InPath,
-    conditional::{Preconditions, etag},
+    conditional::{parse_preconditions, respond_if_modified},
     openapi::{OrderErrors, OrderPath},
+    path::OrderIdPath,
 };
 use crate::{
     auth::Caller,
@@ -18,9 +14,6 @@ use crate::{
     orders::rules::RuleViolation,
     state::AppState,
 };
-
-/// Answers are the caller's alone, and are asked for again each time, which the `ETag` makes cheap.
-pub(super) const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-cache");
 
 /// Show an order
 #[utoipa::path(
@@ -43,19 +36,15 @@ pub(super) const CACHE_CONTROL: (HeaderName, &str) = (header::CACHE_CONTROL, "pr
 pub async fn get(
     caller: Caller,
     State(state): State<AppState>,
-    InPath(id): InPath,
+    OrderIdPath(id): OrderIdPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let preconditions = Preconditions::parse(&headers)?;
-    let found = state.orders.reader.read(id).await?;
+    let preconditions = parse_preconditions(&headers)?;
+    let order = state.orders.reader.read_order(id).await?;
     let CachedOrder { version, body, .. } =
-        found.filter(|order| caller.may_access(order.owner)).ok_or_else(ApiError::not_found)?;
+        order.filter(|order| caller.may_access(order.owner)).ok_or_else(ApiError::not_found)?;
     if !preconditions.allow_read_of(version) {
         return Err(RuleViolation::VersionMismatch { current: version }.into());
     }
-    let tag = (header::ETAG, etag(version));
-    if preconditions.not_modified(version) {
-        return Ok((StatusCode::NOT_MODIFIED, [tag], [CACHE_CONTROL]).into_response());
-    }
-    Ok(([tag], [CACHE_CONTROL, (header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(respond_if_modified(&preconditions, &version.to_string(), body))
 }

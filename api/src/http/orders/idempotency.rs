@@ -12,43 +12,43 @@ use crate::{
 
 /// The header.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Marks an answer that was given before.
+/// Marks a response that was sent before.
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest key.
 const MAX_LENGTH: usize = 255;
 
-/// The claim of a request on its key, where it carries one: 400 where the key is malformed.
+/// Reads the claim of a request on its key, if it carries one; 400 if the key is malformed.
 ///
-/// Two requests are the same if method, route, path, command, preconditions and the caller's role are. The command is
-/// what was understood of the body, so `25.5` and `"25.50"`, or fields in another order, make no difference.
-pub fn claim(
+/// Two requests are the same if method, route, path, body, preconditions and the caller's role are. `body` is
+/// what was understood of it, so `25.5` and `"25.50"`, or fields in another order, make no difference.
+pub fn read_claim(
     headers: &HeaderMap,
     caller: Caller,
     method: &str,
     route: &str,
     path: &str,
-    command: &impl Serialize,
+    body: &impl Serialize,
 ) -> Result<Option<IdempotencyClaim>, ApiError> {
-    let Some(key) = read(headers)? else { return Ok(None) };
+    let Some(key) = parse_key(headers)? else { return Ok(None) };
     let mut hash = Sha256::new();
     for part in [method, route, path] {
         // None of the parts can hold a line break.
         hash.update(part.as_bytes());
         hash.update(b"\n");
     }
-    hash.update(serde_json::to_vec(command).map_err(ApiError::internal)?);
+    hash.update(serde_json::to_vec(body).map_err(ApiError::internal)?);
     Ok(Some(IdempotencyClaim {
         caller: caller.customer_id,
         key,
         request_hash: hash.finalize().into(),
-        context_hash: context_hash(headers, caller),
+        context_hash: hash_context(headers, caller),
     }))
 }
 
-/// Role and preconditions. They decide the answer, too: another `If-Match` may change what was refused, and an
+/// The hash of role and preconditions. They decide the response too: another `If-Match` may change what was refused, and an
 /// administrator sees orders that a customer with the same number does not.
-fn context_hash(headers: &HeaderMap, caller: Caller) -> [u8; 32] {
+fn hash_context(headers: &HeaderMap, caller: Caller) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(caller.role.as_str());
     for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
@@ -66,8 +66,8 @@ fn context_hash(headers: &HeaderMap, caller: Caller) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The key, bare or as a quoted string of structured fields (RFC 8941, section 3.3.3), which mean the same.
-pub fn read(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+/// Reads the key, bare or as a quoted string of structured fields (RFC 8941, section 3.3.3), which mean the same.
+pub fn parse_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let malformed = |detail: &str| ApiError::new(Code::MalformedRequest, format!("Idempotency-Key {detail}"));
     let mut lines = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(line) = lines.next() else { return Ok(None) };
@@ -76,7 +76,7 @@ pub fn read(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
     let text = line.as_bytes().trim_ascii();
     let key = match text.strip_prefix(b"\"") {
-        Some(quoted) => unquoted(quoted).ok_or_else(|| malformed("is not a well-formed quoted string"))?,
+        Some(quoted) => unquote(quoted).ok_or_else(|| malformed("is not a well-formed quoted string"))?,
         None => text.to_vec(),
     };
     if !(1..=MAX_LENGTH).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
@@ -85,8 +85,8 @@ pub fn read(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     String::from_utf8(key).map(Some).map_err(|_| malformed("must be ASCII"))
 }
 
-/// What stands between the quotes, the first of which has been taken.
-fn unquoted(quoted: &[u8]) -> Option<Vec<u8>> {
+/// Returns what stands between the quotes, the first of which has been taken.
+fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
     let inside = quoted.strip_suffix(b"\"")?;
     let mut bytes = inside.iter().copied();
     let mut key = Vec::with_capacity(inside.len());
@@ -110,7 +110,7 @@ mod tests {
     fn key(line: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(line.as_bytes()).unwrap());
-        read(&headers).unwrap_or(None)
+        parse_key(&headers).unwrap_or(None)
     }
 
     #[test]
@@ -127,23 +127,23 @@ mod tests {
         for line in ["", "\"\"", "a b", "\"a", "\"a\"b\"", "\"a\\x\"", "ä", "\"a\";q=1", "\"", &too_long] {
             let mut headers = HeaderMap::new();
             headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(line.as_bytes()).unwrap());
-            let error = read(&headers).expect_err(line);
+            let error = parse_key(&headers).expect_err(line);
             assert_eq!(error.code(), Code::MalformedRequest, "{line}");
         }
         let mut twice = HeaderMap::new();
         twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
         twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
-        assert!(read(&twice).is_err());
-        assert_eq!(read(&HeaderMap::new()).unwrap(), None);
+        assert!(parse_key(&twice).is_err());
+        assert_eq!(parse_key(&HeaderMap::new()).unwrap(), None);
     }
 
     #[test]
-    fn the_hash_tells_method_path_and_command_apart() {
+    fn the_hash_differs_by_method_path_and_body() {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
         let caller = Caller { customer_id: 1.try_into().unwrap(), role: Role::Customer };
-        let hash = |method, path, command: &str| {
-            claim(&headers, caller, method, "/r", path, &command).unwrap().unwrap().request_hash
+        let hash = |method, path, body: &str| {
+            read_claim(&headers, caller, method, "/r", path, &body).unwrap().unwrap().request_hash
         };
         let first = hash("PUT", "/r/1", "x");
         assert_eq!(first, hash("PUT", "/r/1", "x"));
@@ -153,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn the_context_tells_roles_and_preconditions_apart_and_not_how_they_are_written() {
+    fn the_context_differs_by_role_and_preconditions_and_not_by_how_they_are_written() {
         let context = |role, lines: &[(HeaderName, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, line) in lines {
                 headers.append(name, HeaderValue::from_static(line));
             }
-            context_hash(&headers, Caller { customer_id: 1.try_into().unwrap(), role })
+            hash_context(&headers, Caller { customer_id: 1.try_into().unwrap(), role })
         };
         let (if_match, if_none_match) = (header::IF_MATCH, header::IF_NONE_MATCH);
         let two = [(if_match.clone(), "\"1\", \"2\"")];

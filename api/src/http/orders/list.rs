@@ -5,15 +5,17 @@ use axum::{
     extract::{RawQuery, State},
 };
 use serde::Serialize;
-use shared::domain::order::{CustomerId, Order, OrderStatus, ProductId};
-use sqlx::PgConnection;
+use shared::domain::order::{CustomerId, Money, Order, OrderStatus, ProductId};
 use time::Date;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{body, page_cursor};
+use super::{
+    body::{parse_date, parse_money},
+    page_cursor::{decode_cursor, encode_cursor},
+};
 use crate::{
     auth::{Caller, Role},
-    db::{self, COUNTED, Filter, Position, Start},
+    db::{self, ListPosition, MAX_TOTAL, OrderFilter, OrderPage, PageStart},
     http::{
         error::{ApiError, Code, FieldError, Problem},
         extract::{FieldErrors, Query, field_code},
@@ -24,17 +26,16 @@ use crate::{
 /// Which orders, and where in the list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query; `Wanted::parse` reads it with all its faults")]
 pub struct ListQuery {
     /// The page; pages beyond 10 000 orders are reached by `cursor`.
-    #[param(minimum = 1, default = 1, nullable = false)]
-    page: Option<i64>,
+    #[param(required = false, minimum = 1, default = 1)]
+    page: i64,
     /// Orders of a page.
-    #[param(minimum = 1, maximum = 100, default = 10, nullable = false)]
-    size: Option<i64>,
+    #[param(required = false, minimum = 1, maximum = 100, default = 10)]
+    pub(super) size: i64,
     /// Where to go on: the `next_cursor` of an answer. Filters are given again with each request.
-    #[param(nullable = false, pattern = "^[A-Za-z0-9_-]{23}$")]
-    cursor: Option<String>,
+    #[param(value_type = Option<String>, nullable = false, pattern = "^[A-Za-z0-9_-]{23}$")]
+    cursor: Option<ListPosition>,
     /// Only orders that stand there.
     #[param(nullable = false)]
     status: Option<OrderStatus>,
@@ -49,10 +50,10 @@ pub struct ListQuery {
     order_date_to: Option<Date>,
     /// The lowest total, with at most two decimals.
     #[param(value_type = Option<String>, pattern = r"^[0-9]{1,12}(\.[0-9]{1,2})?$", nullable = false)]
-    min_total: Option<String>,
+    min_total: Option<Money>,
     /// The highest total, with at most two decimals.
     #[param(value_type = Option<String>, pattern = r"^[0-9]{1,12}(\.[0-9]{1,2})?$", nullable = false)]
-    max_total: Option<String>,
+    max_total: Option<Money>,
     /// Only orders of this customer; for administrators.
     #[param(nullable = false)]
     customer_id: Option<CustomerId>,
@@ -83,105 +84,118 @@ pub struct OrderList {
     next_cursor: Option<String>,
 }
 
-/// The query as it was understood.
-pub(super) struct Wanted {
-    pub(super) filter: Filter,
-    place: Place,
-    pub(super) size: i64,
-}
-
-enum Place {
-    Page(i64),
-    After(Position),
-}
-
-impl Wanted {
+impl ListQuery {
     pub(super) fn parse(query: Option<&str>, caller: Caller) -> Result<Self, ApiError> {
-        let mut faults = FieldErrors::new();
+        let mut errors = FieldErrors::new();
         let mut query = Query::parse(query);
-        let size = query.integer("size", 1..=100, &mut faults).unwrap_or(10);
-        let after = query.optional("cursor", after, &mut faults);
-        let page = query.integer("page", 1..=i64::MAX, &mut faults);
+        let size = query.integer("size", 1..=100, &mut errors).unwrap_or(10);
+        let cursor = query.optional("cursor", parse_cursor, &mut errors);
+        let page = query.integer("page", 1..=i64::MAX, &mut errors);
         if query.has("cursor") && page.is_some() {
-            faults.push(FieldError::new(
-                "?page",
-                field_code::INVALID_VALUE,
-                "cannot be combined with a cursor",
-            ));
+            let detail = "cannot be combined with a cursor";
+            errors.push(FieldError::new("?page", field_code::INVALID_VALUE, detail));
         }
         let page = page.unwrap_or(1);
-        if (page - 1).saturating_mul(size) > COUNTED {
-            let detail = format!("reaches {COUNTED} orders deep; go on with `cursor`, from a `next_cursor`");
-            faults.push(FieldError::new("?page", field_code::OUT_OF_RANGE, detail));
+        if (page - 1).saturating_mul(size) > MAX_TOTAL {
+            let detail =
+                format!("reaches {MAX_TOTAL} orders deep; go on with `cursor`, from a `next_cursor`");
+            errors.push(FieldError::new("?page", field_code::OUT_OF_RANGE, detail));
         }
-        let filter = filter(&mut query, &mut faults);
-        query.reject_unknown(&mut faults);
-        let mut wanted = faults.into_result(|| {
-            Some(Self { filter, place: after.map_or(Place::Page(page), Place::After), size })
-        })?;
-        wanted.restrict_to(caller)?;
-        Ok(wanted)
+        let mut list = Self {
+            page,
+            size,
+            cursor,
+            customer_id: query
+                .integer("customer_id", 1..=i64::MAX, &mut errors)
+                .and_then(|id| id.try_into().ok()),
+            status: query.parsed("status", &mut errors),
+            product_id: query
+                .integer("product_id", 1..=i64::MAX, &mut errors)
+                .and_then(|id| id.try_into().ok()),
+            order_date_from: query.optional("order_date_from", parse_date, &mut errors),
+            order_date_to: query.optional("order_date_to", parse_date, &mut errors),
+            min_total: query.optional("min_total", parse_money, &mut errors),
+            max_total: query.optional("max_total", parse_money, &mut errors),
+        };
+        let dates = (list.order_date_from, list.order_date_to);
+        check_range("order_date_from", "order_date_to", dates, &mut errors);
+        check_range("min_total", "max_total", (list.min_total, list.max_total), &mut errors);
+        query.reject_unknown(&mut errors);
+        errors.into_result(|| Some(()))?;
+        list.restrict_to(caller)?;
+        Ok(list)
     }
 
     /// A customer sees only its own orders.
     fn restrict_to(&mut self, caller: Caller) -> Result<(), ApiError> {
         if caller.role == Role::Customer {
             let own = caller.customer_id;
-            if self.filter.customer.replace(own).is_some_and(|named| named != own) {
+            if self.customer_id.replace(own).is_some_and(|named| named != own) {
                 return Err(ApiError::new(Code::Forbidden, "a customer may only list its own orders"));
             }
         }
         Ok(())
     }
 
-    /// Where in the list it begins.
-    pub(super) fn start(&self) -> Start {
-        match self.place {
-            Place::After(position) => Start::After(position),
-            Place::Page(page) => Start::Offset((page - 1) * self.size),
+    /// Where in the list the page begins.
+    pub(super) fn start(&self) -> PageStart {
+        match self.cursor {
+            Some(position) => PageStart::After(position),
+            None => PageStart::Offset((self.page - 1) * self.size),
         }
     }
 
-    async fn read(&self, db: &mut PgConnection) -> Result<OrderList, sqlx::Error> {
-        let Self { ref filter, ref place, size } = *self;
-        let page = match *place {
-            Place::After(_) => None,
-            Place::Page(page) => Some(page),
-        };
-        let db::Page { orders, has_next, total } = db::list(db, filter, self.start(), size).await?;
+    /// The conditions. Every parameter is named, so that a new one does not compile until it is decided what it does.
+    pub(super) fn filter(&self) -> OrderFilter {
+        let Self {
+            customer_id,
+            status,
+            product_id,
+            order_date_from,
+            order_date_to,
+            min_total,
+            max_total,
+            page: _,
+            size: _,
+            cursor: _,
+        } = *self;
+        OrderFilter {
+            customer: customer_id,
+            status,
+            product: product_id,
+            date_from: order_date_from,
+            date_to: order_date_to,
+            min_total,
+            max_total,
+        }
+    }
+
+    fn into_list(self, page: OrderPage) -> OrderList {
+        let OrderPage { orders, has_next, total } = page;
         let last = orders.last().filter(|_| has_next);
         let next_cursor =
-            last.map(|order| page_cursor::write(Position { created_at: order.created_at, id: order.id }));
+            last.map(|order| encode_cursor(ListPosition { created_at: order.created_at, id: order.id }));
+        let page = self.cursor.is_none().then_some(self.page);
         let has_prev = page.is_none_or(|page| page > 1);
-        Ok(OrderList { orders, total, page, size, has_next, has_prev, next_cursor })
+        OrderList { orders, total, page, size: self.size, has_next, has_prev, next_cursor }
     }
 }
 
-fn after(text: &str) -> Result<Position, (&'static str, String)> {
-    page_cursor::read(text)
+fn parse_cursor(text: &str) -> Result<ListPosition, (&'static str, String)> {
+    decode_cursor(text)
         .ok_or_else(|| (field_code::INVALID_VALUE, "must be the next_cursor of an answer".to_owned()))
 }
 
-fn filter(query: &mut Query<'_>, faults: &mut FieldErrors) -> Filter {
-    let filter = Filter {
-        customer: query.integer("customer_id", 1..=i64::MAX, faults).and_then(|id| id.try_into().ok()),
-        status: query.parsed("status", faults),
-        product: query.integer("product_id", 1..=i64::MAX, faults).and_then(|id| id.try_into().ok()),
-        date_from: query.optional("order_date_from", body::date, faults),
-        date_to: query.optional("order_date_to", body::date, faults),
-        min_total: query.optional("min_total", body::money, faults),
-        max_total: query.optional("max_total", body::money, faults),
-    };
-    ordered("order_date_from", "order_date_to", filter.date_from, filter.date_to, faults);
-    ordered("min_total", "max_total", filter.min_total, filter.max_total, faults);
-    filter
-}
-
 /// A range that is the wrong way round is a mistake, not an empty range.
-fn ordered<T: PartialOrd>(from: &str, to: &str, low: Option<T>, high: Option<T>, faults: &mut FieldErrors) {
+fn check_range<T: PartialOrd>(
+    from: &str,
+    to: &str,
+    (low, high): (Option<T>, Option<T>),
+    errors: &mut FieldErrors,
+) {
     if low.zip(high).is_some_and(|(low, high)| low > high) {
         let detail = format!("must not be less than {from}");
-        faults.push(FieldError::new(format!("?{to}"), field_code::OUT_OF_RANGE, detail));
+        errors.push(FieldError::new(format!("?{to}"), field_code::OUT_OF_RANGE, detail));
     }
 }
 
@@ -206,7 +220,12 @@ pub async fn list(
     State(state): State<AppState>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<OrderList>, ApiError> {
-    let wanted = &Wanted::parse(query.as_deref(), caller)?;
-    let list = state.orders.read_db.read(|mut db| async move { wanted.read(&mut db).await }).await?;
-    Ok(Json(list))
+    let query = ListQuery::parse(query.as_deref(), caller)?;
+    let (filter, start, size) = (&query.filter(), query.start(), query.size);
+    let page = state
+        .orders
+        .read_db
+        .read_with_fallback(|mut db| async move { db::load_order_page(&mut db, filter, start, size).await })
+        .await?;
+    Ok(Json(query.into_list(page)))
 }

@@ -1,11 +1,12 @@
-//! The routes of orders: how their requests are read, and how their answers are written.
+//! The routes of orders: reading their requests, writing their responses, describing both.
 //!
-//! What an order may do, and how it is stored, is decided in `crate::orders`.
+//! What an order can do, and how it is written, is in `crate::orders`.
 
 mod body;
 pub mod conditional;
 pub mod create;
 pub mod delete;
+mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -13,8 +14,9 @@ pub mod get;
 pub mod history;
 pub mod idempotency;
 pub mod list;
-mod openapi;
+pub mod openapi;
 pub mod page_cursor;
-pub mod response;
+pub mod path;
+mod response;
 pub mod update;
 pub mod write_request;

@@ -1,27 +1,23 @@
-//! What the order routes have in common, as the OpenAPI document tells it.
+//! What the order routes have in common in the OpenAPI document. These types only describe: nothing builds them.
 
-use utoipa::{
-    IntoParams, IntoResponses,
-    openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type},
-};
+use shared::domain::order::Order;
+use utoipa::{IntoParams, IntoResponses};
 
 use crate::http::error::Problem;
 
 /// The order in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "describes parameters")]
-pub(super) struct OrderPath {
+pub struct OrderPath {
     /// The order's number.
     #[param(minimum = 1)]
-    id: i64,
+    pub id: i64,
 }
 
 /// The header of requests that write.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes parameters")]
-pub(super) struct KeyHeader {
+pub struct KeyHeader {
     /// 1 to 255 visible ASCII characters, bare or quoted. Requests with the same key take effect once, for 24 hours.
     #[param(
         rename = "Idempotency-Key",
@@ -30,14 +26,13 @@ pub(super) struct KeyHeader {
         pattern = r#"^([!#-~][!-~]*|"([!#-\[\]-~]|\\["\\])+")$"#,
         nullable = false
     )]
-    idempotency_key: Option<String>,
+    pub idempotency_key: Option<String>,
 }
 
 /// The header of requests that change an order.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes parameters")]
-pub(super) struct MatchHeader {
+pub struct MatchHeader {
     /// The versions that may be changed, as their `ETag`s, or `*`.
     #[param(
         rename = "If-Match",
@@ -45,13 +40,23 @@ pub(super) struct MatchHeader {
         pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
         example = "\"1\""
     )]
-    if_match: Option<String>,
+    pub if_match: Option<String>,
+}
+
+/// The response to an update.
+#[derive(IntoResponses)]
+pub enum UpdatedOrder {
+    /// The order as it is now
+    #[response(status = 200, headers(
+        ("ETag" = String, description = "Its version, quoted"),
+        ("Idempotent-Replayed" = Option<String>, description = "`true` where this answer was given before"),
+    ))]
+    Updated(#[to_schema] Order),
 }
 
 /// Problems of a request that names an order.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "describes answers")]
-pub(super) enum OrderErrors {
+pub enum OrderErrors {
     /// A header is malformed.
     #[response(status = 400, content_type = "application/problem+json")]
     Malformed(#[to_schema] Problem),
@@ -65,8 +70,7 @@ pub(super) enum OrderErrors {
 
 /// Problems of a request that carries a key.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "describes answers")]
-pub(super) enum WriteErrors {
+pub enum WriteErrors {
     /// The state of the order does not allow it (`illegal_transition` with `from`, `to` and `allowed`,
     /// `order_not_editable`), or the first request with this key is still running (`idempotency_in_progress`).
     #[response(status = 409, content_type = "application/problem+json")]
@@ -79,27 +83,11 @@ pub(super) enum WriteErrors {
 
 /// Problems of a request with a body.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "describes answers")]
-pub(super) enum BodyErrors {
+pub enum BodyErrors {
     /// The body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(#[to_schema] Problem),
     /// The body is not `application/json`.
     #[response(status = 415, content_type = "application/problem+json")]
     NotJson(#[to_schema] Problem),
-}
-
-/// An amount as a client may write it; it is exact either way.
-pub(super) fn amount() -> Schema {
-    let number = ObjectBuilder::new()
-        .schema_type(Type::Number)
-        .description(Some("With at most two decimals."))
-        .multiple_of(Some(0.01))
-        .minimum(Some(0.0))
-        .maximum(Some(999_999.99));
-    let text = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .description(Some("The same in a string."))
-        .pattern(Some(r"^[0-9]{1,6}(\.[0-9]{1,2})?$"));
-    OneOfBuilder::new().item(number).item(text).into()
 }

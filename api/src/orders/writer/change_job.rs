@@ -1,7 +1,7 @@
-//! One change: what is asked for, and what is decided of it.
+//! One change: what is asked for, and what is decided about it.
 
 use shared::{
-    cache::CacheWrite,
+    cache::{CacheWrite, CachedOrder},
     domain::{
         event::{Envelope, Event, Happened},
         order::{CustomerId, LineId, Order, OrderId},
@@ -10,19 +10,20 @@ use shared::{
 use time::OffsetDateTime;
 
 use super::{
-    super::rules::{self, RuleViolation, Update},
-    Committed, Keyed, Reply,
+    super::{
+        cache_entry::{entry, tombstone},
+        error::OrderError,
+        input::OrderUpdate,
+        preconditions::Preconditions,
+        response::{OrderResponse, RenderRefusal},
+        rules::{self, RuleViolation},
+    },
+    context::CommittedChange,
+    job::{Reply, WriteJob},
 };
 use crate::{
     auth::Caller,
-    db::{Change, IdempotencyClaim},
-    http::{
-        error::ApiError,
-        orders::{
-            conditional::Preconditions,
-            response::{Answer, Asked},
-        },
-    },
+    db::{ChangedOrder, IdempotencyClaim},
 };
 
 /// A change to decide and to write.
@@ -30,55 +31,56 @@ pub(crate) struct ChangeJob {
     pub(crate) id: OrderId,
     pub(crate) caller: Caller,
     pub(crate) preconditions: Preconditions,
-    pub(crate) command: Command,
+    pub(crate) change: OrderChange,
     pub(crate) claim: Option<IdempotencyClaim>,
-    pub(crate) asked: Asked,
+    pub(crate) render_refusal: RenderRefusal,
     pub(crate) traceparent: Option<String>,
+    /// How many races it has lost.
     pub(crate) races: u32,
     pub(crate) reply: Reply,
 }
 
-/// What shall be done to the order.
-pub(crate) enum Command {
-    /// Change it; with an id at hand for each line of the update.
-    Update(Update, Vec<LineId>),
+/// What to do with the order.
+pub(crate) enum OrderChange {
+    /// Change it; with a new id for each line of the update.
+    Update(OrderUpdate, Vec<LineId>),
     /// Remove it.
     Delete,
 }
 
 /// What was decided.
-pub(crate) enum Decision {
-    /// Nothing changes: the answer.
-    Answer(Result<Answer, ApiError>),
-    /// This is to be written.
-    Write(Box<Prepared>),
+pub(super) enum ChangeDecision {
+    /// Nothing changes: this is the response.
+    Respond(Result<OrderResponse, OrderError>),
+    /// This must be written.
+    Write(Box<PreparedChange>),
 }
 
 /// A change with everything that is written and answered ready.
-pub(crate) struct Prepared {
+pub(super) struct PreparedChange {
     before: Order,
-    pub(crate) after: Option<Order>,
+    pub(super) after: Option<Order>,
     event: Envelope,
-    answer: Answer,
-    pub(crate) cache: CacheWrite,
+    response: OrderResponse,
+    pub(super) cache: CacheWrite,
 }
 
-impl Prepared {
-    pub(crate) fn commit(self, reply: Reply) -> Committed {
-        Committed { cache: self.cache, reply, answer: self.answer }
+impl PreparedChange {
+    pub(super) fn into_committed(self, reply: Reply) -> CommittedChange {
+        CommittedChange { cache: self.cache, reply, response: self.response }
     }
 
-    pub(crate) fn as_change<'a>(&'a self, job: &'a ChangeJob) -> Change<'a> {
-        Change {
+    pub(super) fn as_row<'a>(&'a self, job: &'a ChangeJob) -> ChangedOrder<'a> {
+        ChangedOrder {
             before: &self.before,
             after: self.after.as_ref(),
             event: &self.event,
-            claim: job.claim.as_ref().map(|claim| (claim, self.answer.kept())),
+            claim: job.claim.as_ref().map(|claim| (claim, &self.response.stored)),
         }
     }
 }
 
-impl Keyed for ChangeJob {
+impl WriteJob for ChangeJob {
     fn claim(&self) -> Option<&IdempotencyClaim> {
         self.claim.as_ref()
     }
@@ -98,39 +100,35 @@ impl Keyed for ChangeJob {
 
 impl ChangeJob {
     /// Decides on the order as it is.
-    pub(crate) fn decide(&self, current: Option<&Order>, now: OffsetDateTime) -> Decision {
-        match self.next(current, now) {
-            Ok(decision) => decision,
-            Err(refusal) => {
-                let error = ApiError::from(refusal);
-                // Where there is a key, the refusal is kept as it is sent.
-                Decision::Answer(match self.claim {
-                    Some(_) => Ok(Answer::refused(&error, &self.asked)),
-                    None => Err(error),
-                })
-            }
-        }
+    pub(super) fn decide(&self, current: Option<&Order>, now: OffsetDateTime) -> ChangeDecision {
+        self.apply(current, now).unwrap_or_else(|violation| {
+            // With a key, the refusal is stored as it is sent.
+            ChangeDecision::Respond(match self.claim {
+                Some(_) => Ok(OrderResponse::first((self.render_refusal)(violation))),
+                None => Err(violation.into()),
+            })
+        })
     }
 
-    fn next(&self, current: Option<&Order>, now: OffsetDateTime) -> Result<Decision, RuleViolation> {
+    fn apply(&self, current: Option<&Order>, now: OffsetDateTime) -> Result<ChangeDecision, RuleViolation> {
         let current = current
             .filter(|order| self.caller.may_access(order.customer_id))
             .ok_or(RuleViolation::NotFound)?;
-        rules::check(current, &self.preconditions)?;
-        let after = match &self.command {
-            Command::Delete => rules::next_version(current).map(|_| None)?,
-            Command::Update(update, spare) => {
-                let Some(next) = rules::update(current, update, now, spare)? else {
-                    let answer = Answer::found(current.version, current.to_json().into());
-                    return Ok(Decision::Answer(Ok(answer)));
+        rules::check_preconditions(current, &self.preconditions)?;
+        let after = match &self.change {
+            OrderChange::Delete => rules::next_version(current).map(|_| None)?,
+            OrderChange::Update(update, line_ids) => {
+                let Some(next) = rules::update_order(current, update, now, line_ids)? else {
+                    let response = OrderResponse::ok(current.version, current.to_json().into());
+                    return Ok(ChangeDecision::Respond(Ok(response)));
                 };
                 Some(next)
             }
         };
-        Ok(Decision::Write(Box::new(self.prepare(current, after, now))))
+        Ok(ChangeDecision::Write(Box::new(self.prepare(current, after, now))))
     }
 
-    fn prepare(&self, before: &Order, after: Option<Order>, now: OffsetDateTime) -> Prepared {
+    fn prepare(&self, before: &Order, after: Option<Order>, now: OffsetDateTime) -> PreparedChange {
         let happened = Happened {
             time: now.max(before.updated_at),
             performed_by: self.caller.customer_id,
@@ -142,18 +140,19 @@ impl ChangeJob {
             None => Event::deleted(before.clone(), happened),
         };
         let (version, order) = (event.data.version, &event.data.order);
-        let (content, answer) = if is_deletion {
-            (None, Answer::deleted())
+        let (cache, response) = if is_deletion {
+            (tombstone(before.id, version), OrderResponse::deleted())
         } else {
             let body = order.to_bytes();
-            (Some((order.customer_id, body.clone())), Answer::found(version, body))
+            let cached = CachedOrder { version, owner: order.customer_id, body: body.clone() };
+            (entry(before.id, cached), OrderResponse::ok(version, body))
         };
-        Prepared {
+        PreparedChange {
             before: before.clone(),
             event: event.to_envelope(),
             after: (!is_deletion).then(|| event.data.order.into_value()),
-            answer,
-            cache: CacheWrite { id: before.id, version, content, may_create: true },
+            response,
+            cache,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Batches of updates and deletions: one statement reads the orders, the decision is made here, one statement writes
-//! what still is as it was read. What lost a race is read and decided again.
+//! what is still as it was read. A change that lost a race is read and decided again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,166 +7,177 @@ use std::{
 };
 
 use shared::{
-    domain::order::{Order, OrderId},
+    domain::order::OrderId,
     platform::{batching::BatchHandler, db::WriteError},
 };
 use time::OffsetDateTime;
 
 use super::{
-    super::session,
-    Keyed as _, WriterContext,
-    change_job::{ChangeJob, Decision, Prepared},
-    creates::size,
-    fail, is_fault_of_one, one_per_key,
+    super::{error::OrderError, load::load_orders},
+    change_job::{ChangeDecision, ChangeJob, PreparedChange},
+    context::WriterContext,
+    job::{WriteJob as _, batch_size, fail_jobs, is_fault_of_one, split_duplicate_keys},
 };
-use crate::{
-    db::{self, Change, ChangeOutcome},
-    http::{error::ApiError, orders::response::Answer},
-};
+use crate::db::{self, ChangeOutcome, ChangedOrder};
 
-/// After so many lost races a change waits for the lock instead, so that nobody starves.
-const RACES: u32 = 3;
+/// After this many lost races a change waits for the lock instead, so that it is written in the end.
+const MAX_RACES: u32 = 3;
 
-pub(crate) struct Changes(pub(super) Arc<WriterContext>);
+/// Writes batches of changes.
+pub(super) struct ChangeHandler(Arc<WriterContext>);
 
-type Pending = Vec<(ChangeJob, Box<Prepared>)>;
+/// Changes that were decided and must be written.
+type PreparedJobs = Vec<(ChangeJob, Box<PreparedChange>)>;
 
-impl BatchHandler<ChangeJob> for Changes {
+/// What remains of a batch that was written.
+#[derive(Default)]
+struct Unwritten {
+    /// They lost a race, and must be decided again.
+    raced: Vec<ChangeJob>,
+    /// Their key is taken.
+    taken: Vec<ChangeJob>,
+}
+
+impl BatchHandler<ChangeJob> for ChangeHandler {
     async fn handle(&self, jobs: Vec<ChangeJob>) -> Vec<ChangeJob> {
-        let (jobs, mut taken) = one_per_key(jobs);
-        metrics::histogram!("write_batch_size", "kind" => "change").record(size(&jobs));
+        let (jobs, mut taken) = split_duplicate_keys(jobs);
+        metrics::histogram!("write_batch_size", "kind" => "change").record(batch_size(&jobs));
         let mut ids: Vec<OrderId> = jobs.iter().map(|job| job.id).collect();
         ids.sort_unstable();
         ids.dedup();
-        let current = match session::orders(&self.0.db, &ids).await {
+        let current = match load_orders(&self.0.db, &ids).await {
             Ok(orders) => orders,
             Err(error) => {
-                fail(jobs.into_iter().chain(taken), &error);
+                fail_jobs(jobs.into_iter().chain(taken), error);
                 return Vec::new();
             }
         };
 
         let now = self.0.clock.now();
-        let (mut writes, mut answers) = (Vec::new(), Vec::new());
+        let (mut writes, mut unchanged) = (Vec::new(), Vec::new());
         let (mut held, mut changing) = (Vec::new(), HashSet::new());
         for job in jobs {
             if changing.contains(&job.id) {
-                // It must see what the other one leaves.
+                // It must see the order as the other change leaves it.
                 held.push(job);
                 continue;
             }
             match job.decide(current.get(&job.id), now) {
-                Decision::Answer(answer) => answers.push((job, answer)),
-                Decision::Write(prepared) => {
+                ChangeDecision::Respond(response) => unchanged.push((job, response)),
+                ChangeDecision::Write(prepared) => {
                     changing.insert(job.id);
                     writes.push((job, prepared));
                 }
             }
         }
-        taken.extend(self.0.answer_unchanged(answers, &current, now).await);
+        taken.extend(self.0.respond_unchanged(unchanged, &current, now).await);
         if !writes.is_empty() {
-            let (again, refused) = self.write(writes, now).await;
-            held.extend(again);
-            taken.extend(refused);
+            let unwritten = self.write_batch(writes, now).await;
+            held.extend(unwritten.raced);
+            taken.extend(unwritten.taken);
         }
         held.extend(self.0.replay(taken).await);
         held
     }
 }
 
-impl Changes {
-    /// Writes what was decided, and gives back what must be decided again, and what has a key that is taken.
-    async fn write(&self, writes: Pending, now: OffsetDateTime) -> (Vec<ChangeJob>, Vec<ChangeJob>) {
-        match self.attempt(&writes, now, false).await {
-            Ok((outcomes, in_doubt)) => self.settle(writes, &outcomes, in_doubt).await,
+impl ChangeHandler {
+    pub(super) fn new(context: Arc<WriterContext>) -> Self {
+        Self(context)
+    }
+
+    /// Writes what was decided, and answers what was written.
+    async fn write_batch(&self, writes: PreparedJobs, now: OffsetDateTime) -> Unwritten {
+        match self.try_write(&writes, now, false).await {
+            Ok((outcomes, in_doubt)) => self.respond_written(writes, &outcomes, in_doubt).await,
             Err(failure) if is_fault_of_one(&failure.error) => {
-                self.write_alone(writes, now, failure.in_doubt).await
+                self.write_one_by_one(writes, now, failure.in_doubt).await
             }
             Err(failure) => {
-                fail(writes.into_iter().map(|(job, _)| job), &failure.error);
-                (Vec::new(), Vec::new())
+                fail_jobs(writes.into_iter().map(|(job, _)| job), failure.error);
+                Unwritten::default()
             }
         }
     }
 
-    /// Writes each change by itself, so that it is not the others' fault if one is refused.
-    async fn write_alone(
-        &self,
-        writes: Pending,
-        now: OffsetDateTime,
-        in_doubt: bool,
-    ) -> (Vec<ChangeJob>, Vec<ChangeJob>) {
-        let (mut again, mut taken, mut writes) = (Vec::new(), Vec::new(), writes.into_iter());
+    /// Writes each change by itself, so that one that is refused does not fail the others.
+    async fn write_one_by_one(&self, writes: PreparedJobs, now: OffsetDateTime, in_doubt: bool) -> Unwritten {
+        let (mut unwritten, mut writes) = (Unwritten::default(), writes.into_iter());
         while let Some(write) = writes.next() {
             let alone = vec![write];
-            match self.attempt(&alone, now, in_doubt).await {
+            match self.try_write(&alone, now, in_doubt).await {
                 Ok((outcomes, in_doubt)) => {
-                    let (raced, refused) = self.settle(alone, &outcomes, in_doubt).await;
-                    again.extend(raced);
-                    taken.extend(refused);
+                    let Unwritten { raced, taken } = self.respond_written(alone, &outcomes, in_doubt).await;
+                    unwritten.raced.extend(raced);
+                    unwritten.taken.extend(taken);
                 }
+                Err(WriteError { error, .. }) if is_fault_of_one(&error) => {
+                    fail_jobs(alone.into_iter().map(|(job, _)| job), error);
+                }
+                // The others would only wait in vain, one after the other.
                 Err(WriteError { error, .. }) => {
-                    fail(alone.into_iter().map(|(job, _)| job), &error);
-                    if !is_fault_of_one(&error) {
-                        // The others would only wait in vain, one after the other.
-                        fail(writes.by_ref().map(|(job, _)| job), &error);
-                    }
+                    fail_jobs(alone.into_iter().chain(writes.by_ref()).map(|(job, _)| job), error);
                 }
             }
         }
-        (again, taken)
+        unwritten
     }
 
-    async fn attempt(
+    /// Returns what became of each change, and whether an earlier attempt may have written it.
+    async fn try_write(
         &self,
-        writes: &Pending,
+        writes: &PreparedJobs,
         now: OffsetDateTime,
         in_doubt: bool,
-    ) -> Result<Outcomes, WriteError> {
-        let changes: Vec<Change<'_>> = writes.iter().map(|(job, prepared)| prepared.as_change(job)).collect();
+    ) -> Result<(HashMap<OrderId, ChangeOutcome>, bool), WriteError> {
+        let changes: Vec<ChangedOrder<'_>> =
+            writes.iter().map(|(job, prepared)| prepared.as_row(job)).collect();
         let changes = &changes;
         self.0
             .db
-            .write_with_retry(in_doubt, |mut db| async move { db::change(&mut db, changes, now).await })
+            .write_with_retry(
+                in_doubt,
+                |mut db| async move { db::change_orders(&mut db, changes, now).await },
+            )
             .await
     }
 
-    async fn settle(
+    /// Answers what was written.
+    async fn respond_written(
         &self,
-        writes: Pending,
+        writes: PreparedJobs,
         outcomes: &HashMap<OrderId, ChangeOutcome>,
         in_doubt: bool,
-    ) -> (Vec<ChangeJob>, Vec<ChangeJob>) {
-        let (mut committed, mut taken, mut raced) = (Vec::new(), Vec::new(), Vec::new());
+    ) -> Unwritten {
+        let (mut committed, mut unwritten, mut raced) = (Vec::new(), Unwritten::default(), Vec::new());
         for (job, prepared) in writes {
             match outcomes.get(&job.id) {
-                Some(ChangeOutcome::Encoded) => committed.push(prepared.commit(job.reply)),
-                Some(ChangeOutcome::KeyTaken) => taken.push(job),
+                Some(ChangeOutcome::Written) => committed.push(prepared.into_committed(job.reply)),
+                Some(ChangeOutcome::KeyTaken) => unwritten.taken.push(job),
                 Some(ChangeOutcome::Raced) | None => raced.push((job, prepared)),
             }
         }
-        self.0.publish(committed);
+        self.0.publish_changes(committed);
         if in_doubt {
-            raced = self.resolve(raced).await;
+            raced = self.resolve_doubt(raced).await;
         }
-        let mut again = Vec::new();
         for (mut job, _) in raced {
             job.races += 1;
             metrics::counter!("write_races_total").increment(1);
-            if job.races < RACES { again.push(job) } else { self.0.wait_for_lock(job) }
+            if job.races < MAX_RACES { unwritten.raced.push(job) } else { self.0.write_locked(job) }
         }
-        (again, taken)
+        unwritten
     }
 
     /// An earlier attempt had no known outcome, and now the order is not as it was read: perhaps that attempt
-    /// changed it. Answers what can be told, and gives back what was certainly not done.
-    async fn resolve(&self, raced: Pending) -> Pending {
+    /// changed it. Answers what can be known, and returns what was certainly not done.
+    async fn resolve_doubt(&self, raced: PreparedJobs) -> PreparedJobs {
         let ids: Vec<OrderId> = raced.iter().map(|(job, _)| job.id).collect();
-        let current = match session::orders(&self.0.db, &ids).await {
+        let current = match load_orders(&self.0.db, &ids).await {
             Ok(orders) => orders,
             Err(error) => {
                 for (job, _) in raced {
-                    job.answer(Err(ApiError::unknown_outcome(error.to_string())));
+                    job.respond(Err(OrderError::UnknownOutcome(error.to_string())));
                 }
                 return Vec::new();
             }
@@ -175,70 +186,17 @@ impl Changes {
         for (job, prepared) in raced {
             let now = current.get(&job.id);
             let is_ours = now == prepared.after.as_ref();
-            let not_ours = now.is_some_and(|order| order.version <= prepared.cache.version);
+            let is_older = now.is_some_and(|order| order.version <= prepared.cache.version);
             if is_ours {
-                committed.push(prepared.commit(job.reply));
-            } else if not_ours {
+                committed.push(prepared.into_committed(job.reply));
+            } else if is_older {
                 undone.push((job, prepared));
             } else {
-                // Others have gone on since, or the order is gone: what happened in between cannot be told.
-                job.answer(Err(ApiError::unknown_outcome("the order has changed since")));
+                // Others have changed it since, or the order is gone: what happened in between cannot be known.
+                job.respond(Err(OrderError::UnknownOutcome("the order has changed since".to_owned())));
             }
         }
-        self.0.publish(committed);
+        self.0.publish_changes(committed);
         undone
-    }
-}
-
-type Outcomes = (HashMap<OrderId, ChangeOutcome>, bool);
-
-impl WriterContext {
-    /// Answers what changes nothing, from the orders as they were read. If there is a key, the answer is kept first;
-    /// gives back those whose key is taken.
-    pub(crate) async fn answer_unchanged(
-        &self,
-        answers: Vec<(ChangeJob, Result<Answer, ApiError>)>,
-        current: &HashMap<OrderId, Order>,
-        now: OffsetDateTime,
-    ) -> Vec<ChangeJob> {
-        let (mut keeping, mut settled) = (Vec::new(), Vec::new());
-        for (job, answer) in answers {
-            match answer {
-                Ok(answer) if job.claim.is_some() => keeping.push((job, answer)),
-                answer => settled.push((job, answer)),
-            }
-        }
-        let taken = self.keep(keeping, &mut settled, now).await;
-        self.answer_as_stored(settled, current).await;
-        taken
-    }
-
-    /// Keeps answers under their keys, and moves those that are kept to `settled`; gives back those whose key is taken.
-    async fn keep(
-        &self,
-        keeping: Vec<(ChangeJob, Answer)>,
-        settled: &mut Vec<(ChangeJob, Result<Answer, ApiError>)>,
-        now: OffsetDateTime,
-    ) -> Vec<ChangeJob> {
-        let keep: Vec<_> =
-            keeping.iter().filter_map(|(job, answer)| Some((job.claim.as_ref()?, answer.kept()))).collect();
-        if keep.is_empty() {
-            return Vec::new();
-        }
-        let keep = &keep;
-        let kept =
-            self.db.write_with_retry(false, |mut db| async move { db::keep(&mut db, keep, now).await }).await;
-        let mut taken = Vec::new();
-        for (job, answer) in keeping {
-            let is_kept = |kept: &Vec<_>| {
-                job.claim.as_ref().is_some_and(|claim| kept.contains(&(claim.caller, claim.key.clone())))
-            };
-            match &kept {
-                Ok((kept, _)) if is_kept(kept) => settled.push((job, Ok(answer))),
-                Ok(_) => taken.push(job),
-                Err(failure) => fail([job], &failure.error),
-            }
-        }
-        taken
     }
 }

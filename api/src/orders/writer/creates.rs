@@ -1,6 +1,6 @@
 //! Batches of new orders: one statement, one commit.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use shared::{
     domain::{
@@ -13,32 +13,33 @@ use shared::{
     },
 };
 
-use super::{Keyed, Reply, WriterContext, fail, is_fault_of_one, one_per_key, send};
-use crate::{
-    db::{self, IdempotencyClaim, NewOrder},
-    http::orders::response::Answer,
+use super::{
+    super::response::OrderResponse,
+    context::WriterContext,
+    job::{Reply, WriteJob, batch_size, fail_jobs, is_fault_of_one, send_reply, split_duplicate_keys},
 };
+use crate::db::{self, CreatedOrder, IdempotencyClaim};
 
 /// An order to create, with everything that is written and answered ready.
 pub(crate) struct CreateJob {
     pub(crate) order: Order,
     pub(crate) event: Envelope,
-    pub(crate) answer: Answer,
+    pub(crate) response: OrderResponse,
     pub(crate) claim: Option<IdempotencyClaim>,
     pub(crate) reply: Reply,
 }
 
-impl Keyed for CreateJob {
+impl WriteJob for CreateJob {
     fn claim(&self) -> Option<&IdempotencyClaim> {
         self.claim.as_ref()
     }
 
-    /// None: the cache holds nothing of a new order that could be older than the answer.
+    /// None: the cache holds nothing of a new order that could be older than the response.
     fn changed_order(&self) -> Option<OrderId> {
         None
     }
 
-    /// The request names the owner, so an equal request is of somebody who may place orders of that owner.
+    /// The request names the owner, so an equal request comes from a caller who can place orders of that owner.
     fn may_access(&self, _owner: CustomerId) -> bool {
         true
     }
@@ -48,91 +49,84 @@ impl Keyed for CreateJob {
     }
 }
 
-pub(crate) struct Creates {
+/// Writes batches of new orders.
+pub(super) struct CreateHandler {
     db: DbPool,
-    tools: Arc<WriterContext>,
+    context: Arc<WriterContext>,
 }
 
-impl BatchHandler<CreateJob> for Creates {
+impl BatchHandler<CreateJob> for CreateHandler {
     async fn handle(&self, jobs: Vec<CreateJob>) -> Vec<CreateJob> {
-        let (batch, mut taken) = one_per_key(jobs);
-        metrics::histogram!("write_batch_size", "kind" => "create").record(size(&batch));
-        match self.write(&batch, false).await {
-            Ok(written) => taken.extend(self.settle(batch, &written)),
+        let (batch, mut taken) = split_duplicate_keys(jobs);
+        metrics::histogram!("write_batch_size", "kind" => "create").record(batch_size(&batch));
+        match self.write_batch(&batch, false).await {
+            Ok(written) => taken.extend(self.respond_written(batch, &written)),
             Err(failure) if is_fault_of_one(&failure.error) => {
-                taken.extend(self.write_alone(batch, failure.in_doubt).await);
+                taken.extend(self.write_one_by_one(batch, failure.in_doubt).await);
             }
-            Err(failure) => fail(batch, &failure.error),
+            Err(failure) => fail_jobs(batch, failure.error),
         }
-        self.tools.replay(taken).await
+        self.context.replay(taken).await
     }
 }
 
-impl Creates {
-    /// `db` has a connection for each lane.
-    pub(crate) fn new(db: DbPool, tools: &Arc<WriterContext>) -> Self {
-        Self { db, tools: Arc::clone(tools) }
+impl CreateHandler {
+    /// `db` has a connection for each batch that is written at a time.
+    pub(super) fn new(db: DbPool, context: &Arc<WriterContext>) -> Self {
+        Self { db, context: Arc::clone(context) }
     }
 
-    /// Tells for each job whether it was written; otherwise its key is taken.
-    async fn write(&self, batch: &[CreateJob], in_doubt: bool) -> Result<Vec<bool>, WriteError> {
-        let new: Vec<NewOrder<'_>> = batch
+    /// Returns the orders that were written; the keys of the others are taken.
+    async fn write_batch(&self, batch: &[CreateJob], in_doubt: bool) -> Result<HashSet<OrderId>, WriteError> {
+        let created: Vec<CreatedOrder<'_>> = batch
             .iter()
-            .map(|job| NewOrder {
+            .map(|job| CreatedOrder {
                 order: &job.order,
                 event: &job.event,
-                claim: job.claim.as_ref().map(|claim| (claim, job.answer.kept())),
+                claim: job.claim.as_ref().map(|claim| (claim, &job.response.stored)),
             })
             .collect();
-        let new = &new;
+        let created = &created;
         let (written, _) = self
             .db
-            .write_with_retry(in_doubt, |mut db| async move { db::create(&mut db, new).await })
+            .write_with_retry(in_doubt, |mut db| async move { db::insert_orders(&mut db, created).await })
             .await?;
-        Ok(new.iter().map(|new| written.contains(&new.order.id)).collect())
+        Ok(written)
     }
 
-    /// Writes each job by itself, so that it is not the others' fault if one is refused, and gives back those whose key is taken.
-    async fn write_alone(&self, batch: Vec<CreateJob>, in_doubt: bool) -> Vec<CreateJob> {
+    /// Writes each job by itself, so that one that is refused does not fail the others. Returns those whose key is taken.
+    async fn write_one_by_one(&self, batch: Vec<CreateJob>, in_doubt: bool) -> Vec<CreateJob> {
         let (mut taken, mut jobs) = (Vec::new(), batch.into_iter());
         while let Some(job) = jobs.next() {
             let alone = vec![job];
-            match self.write(&alone, in_doubt).await {
-                Ok(written) => taken.extend(self.settle(alone, &written)),
-                // Its id is its own: the attempt whose outcome was unknown has written it.
+            match self.write_batch(&alone, in_doubt).await {
+                Ok(written) => taken.extend(self.respond_written(alone, &written)),
+                // Nobody else has its id: the attempt whose outcome was unknown has written it.
                 Err(WriteError { error, in_doubt: true }) if error.violates("orders_pkey") => {
-                    taken.extend(self.settle(alone, &[true]));
+                    let written = alone.iter().map(|job| job.order.id).collect();
+                    taken.extend(self.respond_written(alone, &written));
                 }
-                Err(WriteError { error, .. }) => {
-                    fail(alone, &error);
-                    if !is_fault_of_one(&error) {
-                        // The others would only wait in vain, one after the other.
-                        fail(jobs.by_ref(), &error);
-                    }
-                }
+                Err(WriteError { error, .. }) if is_fault_of_one(&error) => fail_jobs(alone, error),
+                // The others would only wait in vain, one after the other.
+                Err(WriteError { error, .. }) => fail_jobs(alone.into_iter().chain(jobs.by_ref()), error),
             }
         }
         taken
     }
 
-    /// Answers those that were written, and gives back those whose key is taken.
+    /// Answers those that were written, and returns the others, whose key is taken.
     ///
     /// The cache is left to the worker: it holds nothing of a new order that could be wrong, and so nobody writes twice.
-    fn settle(&self, batch: Vec<CreateJob>, written: &[bool]) -> Vec<CreateJob> {
-        self.tools.wake.notify();
+    fn respond_written(&self, batch: Vec<CreateJob>, written: &HashSet<OrderId>) -> Vec<CreateJob> {
+        self.context.wake.notify();
         let mut taken = Vec::new();
-        for (job, written) in batch.into_iter().zip(written) {
-            if *written {
-                send(job.reply, Ok(job.answer));
+        for job in batch {
+            if written.contains(&job.order.id) {
+                send_reply(job.reply, Ok(job.response));
             } else {
                 taken.push(job);
             }
         }
         taken
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a batch has a few dozen jobs")]
-pub(crate) fn size<J>(batch: &[J]) -> f64 {
-    batch.len() as f64
 }

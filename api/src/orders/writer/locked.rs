@@ -1,4 +1,4 @@
-//! The way out of losing races: a change in a transaction of its own that holds the lock from the beginning.
+//! Changes that keep losing races: a transaction of its own holds the lock from the beginning.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -7,79 +7,77 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::{
-    Keyed as _, WriterContext,
-    change_job::{ChangeJob, Decision, Prepared},
-    fail, in_progress,
+    super::{error::OrderError, response::OrderResponse},
+    change_job::{ChangeDecision, ChangeJob, PreparedChange},
+    context::WriterContext,
+    job::{WriteJob as _, fail_jobs},
 };
-use crate::{
-    db::{self, ChangeOutcome},
-    http::{error::ApiError, orders::response::Answer},
-};
+use crate::db::{self, ChangeOutcome};
 
 /// How long a change waits for its lock; then PostgreSQL counts as unavailable for it.
-const WAIT: Duration = Duration::from_secs(8);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(8);
+
+enum LockedOutcome {
+    /// Nothing changes: the response, and the order that it is about, if it exists.
+    Unchanged(Result<OrderResponse, OrderError>, HashMap<OrderId, Order>),
+    Written(Box<PreparedChange>),
+    KeyTaken,
+}
 
 impl WriterContext {
-    /// Decides and writes a change that lost several races in a transaction that holds the lock from the beginning.
-    pub(crate) fn wait_for_lock(self: &Arc<Self>, job: ChangeJob) {
+    /// Decides and writes a change that lost several races, in a transaction that holds the lock from the beginning.
+    pub(super) fn write_locked(self: &Arc<Self>, job: ChangeJob) {
         metrics::counter!("write_lock_waits_total").increment(1);
-        let tools = Arc::clone(self);
+        let context = Arc::clone(self);
         self.shutdown.spawn(async move {
             let locked = async {
-                let _permit = tools.waiting_for_locks.acquire().await;
-                let (now, job) = (tools.clock.now(), &job);
-                tools.db.run_once(|mut db| async move { decide_locked(&mut db, job, now).await }).await
+                let _permit = context.lock_waits.acquire().await;
+                let (now, job) = (context.clock.now(), &job);
+                context.db.run_once(|mut db| async move { decide_and_write(&mut db, job, now).await }).await
             };
-            let outcome = match tokio::time::timeout(WAIT, locked).await {
+            let outcome = match tokio::time::timeout(LOCK_TIMEOUT, locked).await {
                 Ok(Ok(outcome)) => outcome,
-                Ok(Err(error)) => return fail([job], &error),
-                Err(_) => {
-                    return job.answer(Err(ApiError::unavailable("the order is locked by something else")));
-                }
+                Ok(Err(error)) => return fail_jobs([job], error),
+                Err(_) => return job.respond(Err(OrderError::OrderLocked)),
             };
             let taken = match outcome {
-                Locked::Encoded(prepared) => return tools.publish(vec![prepared.commit(job.reply)]),
-                Locked::Answer(answer, current) => {
-                    tools.answer_unchanged(vec![(job, answer)], &current, tools.clock.now()).await
+                LockedOutcome::Written(prepared) => {
+                    return context.publish_changes(vec![prepared.into_committed(job.reply)]);
                 }
-                Locked::KeyTaken => vec![job],
+                LockedOutcome::Unchanged(response, current) => {
+                    context.respond_unchanged(vec![(job, response)], &current, context.clock.now()).await
+                }
+                LockedOutcome::KeyTaken => vec![job],
             };
-            // A key that is free again by now: whoever repeats the request gets it.
-            for job in tools.replay(taken).await {
-                job.answer(Err(in_progress()));
+            // The key is free again by now: a repetition of the request can have it.
+            for job in context.replay(taken).await {
+                job.respond(Err(OrderError::KeyInProgress));
             }
         });
     }
 }
 
-enum Locked {
-    /// Nothing changes: the answer, and the order that it is about, if it exists.
-    Answer(Result<Answer, ApiError>, HashMap<OrderId, Order>),
-    Encoded(Box<Prepared>),
-    KeyTaken,
-}
-
-async fn decide_locked(
+async fn decide_and_write(
     db: &mut PgConnection,
     job: &ChangeJob,
     now: OffsetDateTime,
-) -> Result<Locked, sqlx::Error> {
+) -> Result<LockedOutcome, sqlx::Error> {
     let mut transaction = db.begin().await?;
-    db::lock(&mut transaction, job.id).await?;
+    db::lock_order(&mut transaction, job.id).await?;
     // Read after the lock, by a statement of its own: one that waited would show the lines as they were before.
-    let current = db::orders(&mut transaction, &[job.id]).await?;
-    let prepared = match job.decide(current.first(), now) {
-        Decision::Answer(answer) => {
-            // Dropped, it would end, and let the order go, only with the connection's next use.
+    let current = db::load_orders(&mut transaction, &[job.id]).await?;
+    let prepared = match job.decide(current.get(&job.id), now) {
+        ChangeDecision::Respond(response) => {
+            // A dropped transaction would hold its lock until the connection is used again.
             transaction.rollback().await?;
-            return Ok(Locked::Answer(answer, current.into_iter().map(|order| (order.id, order)).collect()));
+            return Ok(LockedOutcome::Unchanged(response, current));
         }
-        Decision::Write(prepared) => prepared,
+        ChangeDecision::Write(prepared) => prepared,
     };
-    let outcomes = db::change(&mut transaction, &[prepared.as_change(job)], now).await?;
+    let outcomes = db::change_orders(&mut transaction, &[prepared.as_row(job)], now).await?;
     transaction.commit().await?;
     Ok(match outcomes.get(&job.id) {
-        Some(ChangeOutcome::Encoded) => Locked::Encoded(prepared),
-        _ => Locked::KeyTaken,
+        Some(ChangeOutcome::Written) => LockedOutcome::Written(prepared),
+        _ => LockedOutcome::KeyTaken,
     })
 }

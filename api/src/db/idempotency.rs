@@ -1,4 +1,4 @@
-//! Answers kept for repeated requests.
+//! Responses stored under idempotency keys, for requests that are repeated.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -7,85 +7,86 @@ use shared::domain::order::CustomerId;
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 
-use super::customer;
+use super::decode::{decode_customer, impossible};
 
-/// The key of a request, its fingerprint, and the answer that shall stand under it.
+/// The key of a request, and the fingerprint that makes two requests the same.
 #[derive(Clone, Debug)]
 pub struct IdempotencyClaim {
     /// Keys belong to the customer who calls, not to the token.
     pub caller: CustomerId,
     /// As the client chose it.
     pub key: String,
-    /// SHA-256 over method, route, path and the command.
+    /// SHA-256 over method, route, path and what was understood of the body.
     pub request_hash: [u8; 32],
     /// SHA-256 over the caller's role and the preconditions.
     pub context_hash: [u8; 32],
 }
 
-/// An answer as it was sent.
+/// A response as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResponse {
     /// The HTTP status.
     pub status: i16,
-    /// The headers that belong to the answer, by name.
+    /// The headers that belong to the response, by name.
     pub headers: Vec<(Cow<'static, str>, String)>,
     /// The body.
     pub body: Bytes,
 }
 
-/// An answer that stands under a key, and the request to which it was given.
+/// A stored response, and the fingerprint of its request.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct KeyedResponse {
     /// See [`IdempotencyClaim::request_hash`].
     pub request_hash: [u8; 32],
-    /// See [`IdempotencyClaim::context_hash`]. `None` if a version that did not know it stored the answer.
+    /// See [`IdempotencyClaim::context_hash`]. `None` if a version that did not know it stored the response.
     pub context_hash: Option<[u8; 32]>,
-    /// The answer.
-    pub answer: StoredResponse,
+    /// The response.
+    pub response: StoredResponse,
 }
 
-/// The columns of many claims, one array each; rows without a key are null.
+/// Rows of `idempotency_keys`, one array for each column; null for requests without a key.
 #[derive(Default)]
 pub(super) struct ClaimColumns<'a> {
     pub(super) callers: Vec<Option<i64>>,
     pub(super) keys: Vec<Option<&'a str>>,
-    pub(super) hashes: Vec<Option<&'a [u8]>>,
-    pub(super) contexts: Vec<Option<&'a [u8]>>,
+    pub(super) request_hashes: Vec<Option<&'a [u8]>>,
+    pub(super) context_hashes: Vec<Option<&'a [u8]>>,
     pub(super) statuses: Vec<Option<i16>>,
     pub(super) headers: Vec<Option<String>>,
     pub(super) bodies: Vec<Option<&'a [u8]>>,
 }
 
 impl<'a> ClaimColumns<'a> {
-    pub(super) fn add(&mut self, claim: Option<(&'a IdempotencyClaim, &'a StoredResponse)>) {
+    pub(super) fn push(&mut self, claim: Option<(&'a IdempotencyClaim, &'a StoredResponse)>) {
         self.callers.push(claim.map(|(claim, _)| claim.caller.get()));
         self.keys.push(claim.map(|(claim, _)| claim.key.as_str()));
-        self.hashes.push(claim.map(|(claim, _)| claim.request_hash.as_slice()));
-        self.contexts.push(claim.map(|(claim, _)| claim.context_hash.as_slice()));
-        self.statuses.push(claim.map(|(_, answer)| answer.status));
+        self.request_hashes.push(claim.map(|(claim, _)| claim.request_hash.as_slice()));
+        self.context_hashes.push(claim.map(|(claim, _)| claim.context_hash.as_slice()));
+        self.statuses.push(claim.map(|(_, response)| response.status));
         self.headers
-            .push(claim.map(|(_, answer)| serde_json::to_string(&answer.headers).unwrap_or_default()));
-        self.bodies.push(claim.map(|(_, answer)| answer.body.as_ref()));
+            .push(claim.map(|(_, response)| serde_json::to_string(&response.headers).unwrap_or_default()));
+        self.bodies.push(claim.map(|(_, response)| response.body.as_ref()));
     }
 }
 
-/// Keeps answers that go with no change, such as a refusal that comes from the state of the order.
+/// Stores responses that come with no change, such as a refusal because of the order's state.
 ///
-/// Gives those whose key was free, or held by an answer that has expired. Waits for others who write the same key.
-pub async fn keep(
+/// Returns the claims whose key was free, or held by a response that has expired. Waits for others who write the same key.
+pub async fn store_responses(
     db: &mut PgConnection,
-    answers: &[(&IdempotencyClaim, &StoredResponse)],
+    responses: &[(&IdempotencyClaim, &StoredResponse)],
     now: OffsetDateTime,
 ) -> Result<Vec<(CustomerId, String)>, sqlx::Error> {
-    let mut columns = ClaimColumns::default();
-    for answer in answers {
-        columns.add(Some(*answer));
+    let mut claims = ClaimColumns::default();
+    for response in responses {
+        claims.push(Some(*response));
     }
+    let ClaimColumns { callers, keys, request_hashes, context_hashes, statuses, headers, bodies } = claims;
     sqlx::query!(
         "INSERT INTO idempotency_keys AS held
              (customer_id, key, request_hash, context_hash, status, headers, body, created_at)
-         SELECT caller, key, request_hash, context_hash, status, headers::json, body, $7::timestamptz
-         FROM unnest($1::bigint[], $2::text[], $3::bytea[], $8::bytea[], $4::smallint[], $5::text[], $6::bytea[])
+         SELECT caller, key, request_hash, context_hash, status, headers::json, body, $8::timestamptz
+         FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[], $5::smallint[], $6::text[], $7::bytea[])
               AS t(caller, key, request_hash, context_hash, status, headers, body)
          ORDER BY caller, key
          ON CONFLICT (customer_id, key) DO UPDATE
@@ -93,27 +94,27 @@ pub async fn keep(
                  headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
              WHERE held.created_at <= excluded.created_at - interval '24 hours'
          RETURNING customer_id, key",
-        &columns.callers as _,
-        &columns.keys as _,
-        &columns.hashes as _,
-        &columns.statuses as _,
-        &columns.headers as _,
-        &columns.bodies as _,
+        &callers as _,
+        &keys as _,
+        &request_hashes as _,
+        &context_hashes as _,
+        &statuses as _,
+        &headers as _,
+        &bodies as _,
         now,
-        &columns.contexts as _,
     )
     .fetch_all(db)
     .await?
     .into_iter()
-    .map(|row| Ok((customer(row.customer_id)?, row.key)))
+    .map(|row| Ok((decode_customer(row.customer_id)?, row.key)))
     .collect()
 }
 
-/// The answers that stand under these keys, with the request that each was given to.
-pub async fn find(
+/// Reads the responses that stand under these keys.
+pub async fn load_responses(
     db: &mut PgConnection,
     keys: &[(CustomerId, &str)],
-) -> Result<HashMap<(CustomerId, String), Found>, sqlx::Error> {
+) -> Result<HashMap<(CustomerId, String), KeyedResponse>, sqlx::Error> {
     let callers: Vec<i64> = keys.iter().map(|(caller, _)| caller.get()).collect();
     let names: Vec<&str> = keys.iter().map(|(_, key)| *key).collect();
     sqlx::query!(
@@ -128,18 +129,23 @@ pub async fn find(
     .await?
     .into_iter()
     .map(|row| {
-        let request_hash = row.request_hash.try_into().map_err(|_| super::impossible("request_hash"))?;
+        let request_hash = row.request_hash.try_into().map_err(|_| impossible("request_hash"))?;
         let context_hash = row.context_hash.map(<[u8; 32]>::try_from).transpose();
-        let context_hash = context_hash.map_err(|_| super::impossible("context_hash"))?;
-        let answer = StoredResponse { status: row.status, headers: row.headers.0, body: row.body.into() };
-        Ok(((customer(row.customer_id)?, row.key), Found { request_hash, context_hash, answer }))
+        let context_hash = context_hash.map_err(|_| impossible("context_hash"))?;
+        let response = StoredResponse { status: row.status, headers: row.headers.0, body: row.body.into() };
+        let key = (decode_customer(row.customer_id)?, row.key);
+        Ok((key, KeyedResponse { request_hash, context_hash, response }))
     })
     .collect()
 }
 
-/// Removes up to `limit` answers from before `before`, and gives their number. The index on the age serves it,
+/// Removes up to `limit` responses from before `before`, and returns how many. The index on the age serves it,
 /// and the rows are then taken by where they stand: by their keys, they might be looked for in the whole table.
-pub async fn expire(db: &mut PgConnection, before: OffsetDateTime, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn delete_expired_responses(
+    db: &mut PgConnection,
+    before: OffsetDateTime,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
     let removed = sqlx::query!(
         "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
              SELECT ctid FROM idempotency_keys WHERE created_at <= $1

@@ -1,0 +1,49 @@
+//! The errors of orders as problems.
+
+use axum::http::{HeaderValue, header};
+
+use crate::{
+    http::error::{ApiError, Code},
+    orders::{OrderError, rules::RuleViolation},
+};
+
+impl From<OrderError> for ApiError {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::Overloaded(_) | OrderError::OrderLocked => Self::unavailable(error),
+            OrderError::Rule(violation) => violation.into(),
+            OrderError::KeyReused => {
+                let detail = "this Idempotency-Key was used for another request; choose a new one";
+                Self::new(Code::IdempotencyKeyReused, detail)
+            }
+            OrderError::KeyInProgress => Self::new(Code::IdempotencyInProgress, error.to_string())
+                .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            OrderError::UnknownOutcome(_) => Self::unknown_outcome(error),
+            OrderError::Database(error) => error.as_ref().into(),
+            OrderError::InvalidId(_) | OrderError::BatchLost => Self::internal(error),
+        }
+    }
+}
+
+impl From<RuleViolation> for ApiError {
+    fn from(violation: RuleViolation) -> Self {
+        let detail = violation.to_string();
+        match violation {
+            RuleViolation::NotFound => Self::not_found(),
+            RuleViolation::VersionMismatch { current } => {
+                Self::new(Code::VersionMismatch, detail).with_fact("current_version", current)
+            }
+            RuleViolation::IllegalTransition { from, to } => {
+                let allowed: Vec<&str> = from.moves().iter().map(|status| status.as_str()).collect();
+                Self::new(Code::IllegalTransition, detail)
+                    .with_fact("from", from.as_str())
+                    .with_fact("to", to.as_str())
+                    .with_fact("allowed", allowed)
+            }
+            RuleViolation::NoNextVersion => Self::new(Code::OrderNotEditable, detail),
+            RuleViolation::NotEditable { status } => {
+                Self::new(Code::OrderNotEditable, detail).with_fact("order_status", status.as_str())
+            }
+        }
+    }
+}

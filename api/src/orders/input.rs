@@ -1,0 +1,105 @@
+//! What clients ask for: the fields of an order that they can set, as the OpenAPI document describes them.
+//!
+//! `crate::http::orders::body` reads them from bodies. Their JSON makes two requests with one `Idempotency-Key` the same, so the
+//! order of the fields stays, and a new optional field is left out of it if it is not given.
+
+use serde::{Serialize, Serializer};
+use shared::domain::{
+    order::{CustomerId, LineId, Money, OrderLine, OrderStatus, ProductId},
+    timestamp,
+};
+use time::Date;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type},
+};
+
+/// An order to place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CreateOrder, example = json!({"order_date": "2025-01-20", "lines": [
+    {"product_id": 1001, "quantity": 2, "unit_price": 25.50}, {"product_id": 1002, "quantity": 1, "unit_price": "15.00"}]}))]
+pub struct NewOrder {
+    /// Whose order it is: the caller's where it is left out. Only an administrator may, and must, name somebody.
+    #[schema(required = false)]
+    pub customer_id: CustomerId,
+    /// Not after today anywhere on Earth.
+    #[serde(with = "timestamp::date")]
+    #[schema(value_type = String, format = Date)]
+    pub order_date: Date,
+    /// May be said, and then only `PENDING`.
+    #[serde(skip_serializing_if = "is_pending")]
+    #[schema(required = false, value_type = String, pattern = "^PENDING$")]
+    pub status: OrderStatus,
+    /// What is ordered.
+    #[schema(min_items = 1, max_items = 50)]
+    pub lines: Vec<LineInput>,
+}
+
+/// What to change; what is not named stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = UpdateOrder, example = json!({"status": "SHIPPED"}))]
+pub struct OrderUpdate {
+    /// The next status, as the table of moves allows.
+    #[schema(nullable = false)]
+    pub status: Option<OrderStatus>,
+    /// Another date, while the order is `PENDING`.
+    #[serde(serialize_with = "serialize_optional_date")]
+    #[schema(value_type = Option<String>, format = Date, nullable = false)]
+    pub order_date: Option<Date>,
+    /// All lines anew, while the order is `PENDING`. A line keeps its id where its product stays.
+    #[schema(min_items = 1, max_items = 50, nullable = false)]
+    pub lines: Option<Vec<LineInput>>,
+}
+
+/// A line as it is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LineInput {
+    /// What is ordered.
+    pub product_id: ProductId,
+    /// How many.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub quantity: i32,
+    /// The price of one: a number, or the same in a string, from 0 to 999999.99 with at most two decimals.
+    #[schema(schema_with = describe_amount)]
+    pub unit_price: Money,
+}
+
+impl LineInput {
+    /// The line with its id.
+    pub fn with_id(self, id: LineId) -> OrderLine {
+        let Self { product_id, quantity, unit_price } = self;
+        OrderLine { id, product_id, quantity, unit_price }
+    }
+}
+
+/// `PENDING` is what a request without a status means.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+fn is_pending(status: &OrderStatus) -> bool {
+    *status == OrderStatus::Pending
+}
+
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+fn serialize_optional_date<S: Serializer>(date: &Option<Date>, serializer: S) -> Result<S::Ok, S::Error> {
+    match date {
+        Some(date) => timestamp::date::serialize(date, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// An amount as a client can write it; it is exact either way.
+fn describe_amount() -> Schema {
+    let number = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .description(Some("With at most two decimals."))
+        .multiple_of(Some(0.01))
+        .minimum(Some(0.0))
+        .maximum(Some(999_999.99));
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("The same in a string."))
+        .pattern(Some(r"^[0-9]{1,6}(\.[0-9]{1,2})?$"));
+    OneOfBuilder::new().item(number).item(text).into()
+}
