@@ -27,7 +27,7 @@ pub struct HistoryEntry {
     pub changes: Box<RawValue>,
     /// Who did it.
     pub performed_by: CustomerId,
-    /// The event that told of it.
+    /// The event of the change.
     pub event_id: Uuid,
     /// When it happened.
     #[serde(with = "timestamp")]

@@ -20,14 +20,14 @@ use utoipa::{
 #[schema(as = CreateOrder, example = json!({"order_date": "2025-01-20", "lines": [
     {"product_id": 1001, "quantity": 2, "unit_price": 25.50}, {"product_id": 1002, "quantity": 1, "unit_price": "15.00"}]}))]
 pub struct NewOrder {
-    /// Whose order it is: the caller's where it is left out. Only an administrator may, and must, name somebody.
+    /// The owner: the caller if it is left out. Only administrators can, and must, name a customer.
     #[schema(required = false)]
     pub customer_id: CustomerId,
     /// Not after today anywhere on Earth.
     #[serde(with = "timestamp::date")]
     #[schema(value_type = String, format = Date)]
     pub order_date: Date,
-    /// May be said, and then only `PENDING`.
+    /// Can be left out, and otherwise must be `PENDING`.
     #[serde(skip_serializing_if = "is_pending")]
     #[schema(required = false, value_type = String, pattern = "^PENDING$")]
     pub status: OrderStatus,
@@ -36,7 +36,7 @@ pub struct NewOrder {
     pub lines: Vec<LineInput>,
 }
 
-/// What to change; what is not named stays.
+/// What to change. Fields that are left out stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UpdateOrder, example = json!({"status": "SHIPPED"}))]
@@ -44,11 +44,11 @@ pub struct OrderUpdate {
     /// The next status, as the table of moves allows.
     #[schema(nullable = false)]
     pub status: Option<OrderStatus>,
-    /// Another date, while the order is `PENDING`.
+    /// The new date, while the order is `PENDING`.
     #[serde(serialize_with = "serialize_optional_date")]
     #[schema(value_type = Option<String>, format = Date, nullable = false)]
     pub order_date: Option<Date>,
-    /// All lines anew, while the order is `PENDING`. A line keeps its id where its product stays.
+    /// The new lines, all of them, while the order is `PENDING`. A line keeps its id if its product stays.
     #[schema(min_items = 1, max_items = 50, nullable = false)]
     pub lines: Option<Vec<LineInput>>,
 }

@@ -44,7 +44,7 @@ fn all_but_the_fourth(status: StatusCode) -> Vec<StatusCode> {
 }
 
 #[tokio::test]
-async fn an_order_that_postgresql_refuses_costs_those_written_with_it_nothing() {
+async fn an_order_that_postgresql_refuses_fails_no_other_of_its_batch() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     refuse(&app, "INSERT ON order_lines", "NEW.product_id = 13").await;
@@ -70,7 +70,7 @@ async fn an_order_that_postgresql_refuses_costs_those_written_with_it_nothing() 
 }
 
 #[tokio::test]
-async fn a_change_that_postgresql_refuses_costs_those_written_with_it_nothing() {
+async fn a_change_that_postgresql_refuses_fails_no_other_of_its_batch() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let mut paths = Vec::new();

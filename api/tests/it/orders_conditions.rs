@@ -68,7 +68,7 @@ async fn preconditions_hold_or_fail_as_rfc_9110_says() {
 }
 
 #[tokio::test]
-async fn a_version_at_hand_is_304_from_the_cache_without_postgresql() {
+async fn a_known_version_is_304_from_the_cache_without_postgresql() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;

@@ -15,7 +15,7 @@ use crate::{
 const ORDERS: &str = "/api/v1/orders";
 
 #[tokio::test]
-async fn an_order_is_answered_stored_and_announced() {
+async fn an_order_is_returned_stored_and_written_to_the_log() {
     let app = TestApp::start().await;
     let session = app.login(123).await;
     let created = session.post(ORDERS, &order()).await.expect(StatusCode::CREATED);
@@ -50,7 +50,7 @@ async fn an_order_is_answered_stored_and_announced() {
 }
 
 #[tokio::test]
-async fn all_faults_are_told_at_once() {
+async fn all_errors_are_reported_at_once() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let body = json!({

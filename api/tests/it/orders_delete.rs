@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_deleted_order_is_gone_with_its_lines_and_announced_as_it_last_was() {
+async fn a_deleted_order_is_gone_with_its_lines_and_its_event_has_the_last_version() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;

@@ -29,7 +29,7 @@ fn around(numbers: &[i64]) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_made_up_cursor_is_followed_or_refused() {
+async fn an_invented_cursor_is_followed_or_refused() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     session.place(&order()).await;

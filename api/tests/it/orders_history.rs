@@ -24,7 +24,7 @@ async fn record(app: &TestApp, versions: &[i64]) {
 }
 
 #[tokio::test]
-async fn the_history_tells_every_change_and_where_it_has_a_gap() {
+async fn the_history_has_every_change_and_shows_where_a_gap_is() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
@@ -58,7 +58,7 @@ async fn the_history_tells_every_change_and_where_it_has_a_gap() {
 }
 
 #[tokio::test]
-async fn it_answers_for_deleted_orders_too_but_only_to_who_may_see_them() {
+async fn deleted_orders_have_a_history_for_those_who_could_see_them() {
     let app = TestApp::start().await;
     let (owner, other, admin) = (app.login(1).await, app.login(2).await, app.login_admin(3).await);
     let id = owner.place(&order()).await;
@@ -99,7 +99,7 @@ fn versions(page: &Value) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn the_history_comes_in_pages_each_of_which_tells_how_far_the_whole_is_complete() {
+async fn every_page_of_the_history_says_how_far_the_whole_is_complete() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
@@ -132,7 +132,7 @@ async fn the_history_comes_in_pages_each_of_which_tells_how_far_the_whole_is_com
 }
 
 #[tokio::test]
-async fn what_the_history_is_not_asked_for_by_is_refused_with_every_fault() {
+async fn all_errors_of_a_history_query_are_reported_at_once() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let history = format!("{}/history", path(session.place(&order()).await));
@@ -151,7 +151,7 @@ async fn what_the_history_is_not_asked_for_by_is_refused_with_every_fault() {
 }
 
 #[tokio::test]
-async fn a_page_at_hand_is_304_until_it_changes() {
+async fn a_known_page_is_304_until_it_changes() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;

@@ -17,7 +17,7 @@ async fn post(session: &Session, key: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn two_hundred_equal_posts_at_once_make_one_order_one_event_and_equal_answers() {
+async fn two_hundred_equal_posts_at_once_make_one_order_one_event_and_equal_responses() {
     let app = TestApp::start().await;
     let replica = app.replica().await;
     let session = app.login(1).await;
@@ -90,7 +90,7 @@ async fn a_key_belongs_to_the_customer_and_survives_the_token() {
 }
 
 #[tokio::test]
-async fn a_repeated_change_is_answered_again_whatever_happened_since() {
+async fn a_repeated_change_gets_the_same_response_whatever_happened_since() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
@@ -152,7 +152,7 @@ async fn a_key_covers_the_preconditions_and_the_role() {
 }
 
 #[tokio::test]
-async fn an_answer_that_an_older_version_kept_is_repeated_to_whoever_may_see_its_order() {
+async fn a_response_that_an_older_version_stored_is_repeated_to_those_who_can_see_its_order() {
     let app = TestApp::start().await;
     let (owner, other, admin) = (app.login(1).await, app.login(2).await, app.login_admin(2).await);
     let id = owner.place(&order()).await;
@@ -177,7 +177,7 @@ async fn an_answer_that_an_older_version_kept_is_repeated_to_whoever_may_see_its
 }
 
 #[tokio::test]
-async fn refusals_from_the_state_of_the_order_are_kept_and_those_of_the_request_are_not() {
+async fn refusals_because_of_the_order_are_stored_and_those_of_the_request_are_not() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;

@@ -21,7 +21,7 @@ async fn list(session: &Session, query: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn pages_are_newest_first_and_tell_what_follows() {
+async fn pages_are_newest_first_and_say_whether_more_follow() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let mut placed = Vec::new();
@@ -102,7 +102,7 @@ async fn every_filter_selects_alone_and_together() {
 }
 
 #[tokio::test]
-async fn all_faults_of_a_query_are_told_at_once() {
+async fn all_errors_of_a_query_are_reported_at_once() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     for (query, faults) in [
@@ -189,7 +189,7 @@ async fn total_is_exact_up_to_its_bound() {
 }
 
 #[tokio::test]
-async fn a_cursor_stays_good_when_its_order_is_deleted() {
+async fn a_cursor_stays_valid_when_its_order_is_deleted() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let mut placed = Vec::new();

@@ -2,6 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Postgres, Transaction};
 use testbed::eventually;
 
 use crate::support::{Answer, Session, TestApp, answer};
@@ -70,6 +71,17 @@ impl TestApp {
     /// A number from the database.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&self.db).await.expect("a number")
+    }
+
+    /// Locks an order's row until the transaction ends.
+    pub(crate) async fn lock_order(&self, id: i64) -> Transaction<'static, Postgres> {
+        let mut transaction = self.db.begin().await.expect("a transaction");
+        sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE NOWAIT")
+            .bind(id)
+            .execute(&mut *transaction)
+            .await
+            .expect("nobody else holds the lock");
+        transaction
     }
 
     /// Takes an order out of the cache, so that the next read asks the database.

@@ -31,7 +31,7 @@ async fn place_at(session: &Session, status: OrderStatus) -> i64 {
 }
 
 #[tokio::test]
-async fn every_pair_of_statuses_moves_or_is_refused_as_the_table_says() {
+async fn every_pair_of_statuses_is_allowed_or_refused_as_the_table_says() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     for from in OrderStatus::ALL {
@@ -147,7 +147,7 @@ async fn date_and_lines_are_fixed_once_the_order_has_left_pending() {
 }
 
 #[tokio::test]
-async fn all_faults_of_an_update_are_told_at_once() {
+async fn all_errors_of_an_update_are_reported_at_once() {
     let app = TestApp::start().await;
     let session = app.login(9).await;
     let id = session.place(&order()).await;
@@ -179,7 +179,7 @@ async fn all_faults_of_an_update_are_told_at_once() {
 }
 
 #[tokio::test]
-async fn orders_of_others_are_not_there_and_an_administrator_sees_all() {
+async fn customers_do_not_see_orders_of_others_and_administrators_see_all() {
     let app = TestApp::start().await;
     let (owner, other, admin) = (app.login(1).await, app.login(2).await, app.login_admin(3).await);
     let id = owner.place(&order()).await;
@@ -234,7 +234,7 @@ async fn a_hundred_updates_of_one_order_at_once_all_take_effect_in_order() {
     assert_eq!(log, (1..=101).collect::<Vec<_>>(), "the log has them in the order of their versions");
 }
 
-async fn somebody_waits_for_a_lock(app: &TestApp) {
+async fn wait_until_a_change_waits_for_a_lock(app: &TestApp) {
     eventually("it waits for the lock", async || {
         app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
             .await
@@ -244,7 +244,7 @@ async fn somebody_waits_for_a_lock(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn an_order_locked_elsewhere_waits_alone_and_is_changed_when_it_is_free() {
+async fn a_locked_order_delays_no_other_and_is_changed_when_it_is_free() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     // In the same lane of the writer, whatever the number of lanes.
@@ -253,38 +253,28 @@ async fn an_order_locked_elsewhere_waits_alone_and_is_changed_when_it_is_free() 
         placed.push(session.place(&order()).await);
     }
     let (held, neighbour) = (placed[0], placed[4]);
-    let mut transaction = app.db.begin().await.unwrap();
-    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE")
-        .bind(held)
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
+    let lock = app.lock_order(held).await;
 
     let waiting = tokio::spawn({
         let session = session.clone();
         async move { session.put(&path(held), &json!({"status": "SHIPPED"})).await }
     });
-    somebody_waits_for_a_lock(&app).await;
+    wait_until_a_change_waits_for_a_lock(&app).await;
     session.put(&path(neighbour), &json!({"status": "SHIPPED"})).await.expect(StatusCode::OK);
-    transaction.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
     assert_eq!(waiting.await.unwrap().expect(StatusCode::OK).json["version"], 2);
     assert_eq!(app.events(held).await, ["OrderCreated 1", "OrderUpdated 2"]);
 
     // Held for too long, it is 503, and nothing was changed.
-    let mut transaction = app.db.begin().await.unwrap();
-    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE")
-        .bind(held)
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
+    let lock = app.lock_order(held).await;
     let refused = session.put(&path(held), &json!({"status": "DELIVERED"})).await;
     refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
-    transaction.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
     assert_eq!(session.get(&path(held)).await.json["version"], 2);
 }
 
 #[tokio::test]
-async fn a_change_that_waited_for_a_lock_in_vain_holds_none_when_it_is_answered() {
+async fn a_change_that_is_refused_after_waiting_for_a_lock_holds_none_when_it_is_answered() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
     let id = session.place(&order()).await;
@@ -298,12 +288,8 @@ async fn a_change_that_waited_for_a_lock_in_vain_holds_none_when_it_is_answered(
         let session = session.clone();
         async move { session.put(&path(id), &json!({"status": "SHIPPED"})).await }
     });
-    somebody_waits_for_a_lock(&app).await;
+    wait_until_a_change_waits_for_a_lock(&app).await;
     transaction.commit().await.unwrap();
     waiting.await.unwrap().expect_problem(StatusCode::CONFLICT, "illegal_transition");
-    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE NOWAIT")
-        .bind(id)
-        .execute(&app.db)
-        .await
-        .expect("nobody holds it");
+    app.lock_order(id).await;
 }

@@ -35,7 +35,7 @@ const ROUTE: &str = "/api/v1/orders";
 
 /// Place an order
 ///
-/// Its total is computed. With an `Idempotency-Key` the request may be repeated safely for 24 hours.
+/// Its total is computed. With an `Idempotency-Key` the request can be repeated safely for 24 hours.
 #[utoipa::path(
     post,
     path = "/api/v1/orders",
@@ -47,7 +47,7 @@ const ROUTE: &str = "/api/v1/orders";
         (status = 201, description = "Placed", body = Order, headers(
             ("Location" = String, description = "Where the order is"),
             ("ETag" = String, description = "Its version, quoted"),
-            ("Idempotent-Replayed" = Option<String>, description = "`true` where this answer was given before"),
+            ("Idempotent-Replayed" = Option<String>, description = "`true` if this response was sent before"),
         )),
         (status = 403, description = "The body names another customer", body = Problem, content_type = "application/problem+json"),
         BodyErrors,

@@ -20,7 +20,7 @@ use crate::{
     params(OrderPath, MatchHeader, KeyHeader),
     responses(
         (status = 204, description = "Deleted", headers(
-            ("Idempotent-Replayed" = Option<String>, description = "`true` where this answer was given before"),
+            ("Idempotent-Replayed" = Option<String>, description = "`true` if this response was sent before"),
         )),
         OrderErrors,
         (status = 409, description = "The first request with this key is still running", body = Problem, content_type = "application/problem+json"),

@@ -69,7 +69,7 @@ pub struct OrderHistory {
 
 /// Show the history of an order
 ///
-/// It answers for deleted orders too. Recording follows a change within moments: `complete_through` tells how far.
+/// Deleted orders have a history too. A change is recorded within moments; up to `complete_through`, none is missing.
 #[utoipa::path(
     get,
     path = "/api/v1/orders/{id}/history",
@@ -86,7 +86,7 @@ pub struct OrderHistory {
         (status = 304, description = "The page at hand is the current one", headers(("ETag" = String, description = "A digest of the page, quoted"))),
         (status = 400, description = "A header is malformed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is and was no such order, or it is not the caller's", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Every fault of the query", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Every error of the query", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn history(

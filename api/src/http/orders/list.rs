@@ -23,7 +23,7 @@ use crate::{
     state::AppState,
 };
 
-/// Which orders, and where in the list.
+/// Which orders, and which page of them.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
@@ -33,10 +33,10 @@ pub struct ListQuery {
     /// Orders of a page.
     #[param(required = false, minimum = 1, maximum = 100, default = 10)]
     pub(super) size: i64,
-    /// Where to go on: the `next_cursor` of an answer. Filters are given again with each request.
+    /// Where to continue: the `next_cursor` of a response. Filters are given again with each request.
     #[param(value_type = Option<String>, nullable = false, pattern = "^[A-Za-z0-9_-]{23}$")]
     cursor: Option<ListPosition>,
-    /// Only orders that stand there.
+    /// Only orders with this status.
     #[param(nullable = false)]
     status: Option<OrderStatus>,
     /// Only orders of this product.
@@ -64,12 +64,12 @@ pub struct ListQuery {
 pub struct OrderList {
     /// The orders.
     orders: Vec<Order>,
-    /// How many match: exact up to 10 000, which stands for "so many or more". With filters, of the newest 50 000
-    /// orders (or lines of the product), so that it never costs a full scan. Left out where a cursor is given.
+    /// How many match: exact below 10 000, which means "this many or more". With filters, of the newest 50 000
+    /// orders (or lines of the product), so that it never costs a full scan. Left out if a cursor is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 10_000, nullable = false)]
     total: Option<i64>,
-    /// The page. Left out where a cursor is given.
+    /// The page. Left out if a cursor is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, nullable = false)]
     page: Option<i64>,
@@ -80,7 +80,7 @@ pub struct OrderList {
     has_next: bool,
     /// Whether orders came before.
     has_prev: bool,
-    /// Where to go on; `null` where nothing follows.
+    /// Where to continue; `null` if nothing follows.
     next_cursor: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl ListQuery {
         let page = page.unwrap_or(1);
         if (page - 1).saturating_mul(size) > MAX_TOTAL {
             let detail =
-                format!("reaches {MAX_TOTAL} orders deep; go on with `cursor`, from a `next_cursor`");
+                format!("reaches {MAX_TOTAL} orders deep; continue with `cursor`, from a `next_cursor`");
             errors.push(FieldError::new("?page", field_code::OUT_OF_RANGE, detail));
         }
         let mut list = Self {
@@ -201,8 +201,8 @@ fn check_range<T: PartialOrd>(
 
 /// List orders
 ///
-/// Newest first; a customer's own, an administrator's all. By page, or by cursor, which costs the same at any depth
-/// and in which an order placed meanwhile never repeats or hides another.
+/// Newest first; customers see their own, administrators all. By page, or by cursor, which costs the same at any depth,
+/// and never repeats or hides an order because another is placed meanwhile.
 #[utoipa::path(
     get,
     path = "/api/v1/orders",
@@ -212,7 +212,7 @@ fn check_range<T: PartialOrd>(
     responses(
         (status = 200, description = "The page", body = OrderList),
         (status = 403, description = "A customer asks for the orders of another", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Every fault of the query", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Every error of the query", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn list(

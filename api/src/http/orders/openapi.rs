@@ -33,7 +33,7 @@ pub struct KeyHeader {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct MatchHeader {
-    /// The versions that may be changed, as their `ETag`s, or `*`.
+    /// The versions that can be changed, as their `ETag`s, or `*`.
     #[param(
         rename = "If-Match",
         nullable = false,
@@ -49,9 +49,9 @@ pub enum UpdatedOrder {
     /// The order as it is now
     #[response(status = 200, headers(
         ("ETag" = String, description = "Its version, quoted"),
-        ("Idempotent-Replayed" = Option<String>, description = "`true` where this answer was given before"),
+        ("Idempotent-Replayed" = Option<String>, description = "`true` if this response was sent before"),
     ))]
-    Updated(#[to_schema] Order),
+    Updated(Order),
 }
 
 /// Problems of a request that names an order.
@@ -63,19 +63,19 @@ pub enum OrderErrors {
     /// There is no such order, or it is not the caller's.
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(#[to_schema] Problem),
-    /// The precondition names another version; `current_version` tells which it is at.
+    /// The precondition names another version; `current_version` is the one that it is at.
     #[response(status = 412, content_type = "application/problem+json")]
     VersionMismatch(#[to_schema] Problem),
 }
 
-/// Problems of a request that carries a key.
+/// Problems of a request that can carry a key.
 #[derive(IntoResponses)]
 pub enum WriteErrors {
     /// The state of the order does not allow it (`illegal_transition` with `from`, `to` and `allowed`,
     /// `order_not_editable`), or the first request with this key is still running (`idempotency_in_progress`).
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(#[to_schema] Problem),
-    /// Every fault of the request with its place (`validation_failed`), or the key was used for another request
+    /// Every error of the request with its place (`validation_failed`), or the key was used for another request
     /// (`idempotency_key_reused`).
     #[response(status = 422, content_type = "application/problem+json")]
     Invalid(#[to_schema] Problem),

@@ -12,7 +12,7 @@ use crate::{
 
 /// Change an order
 ///
-/// Only what is named changes. A change that changes nothing answers the same version.
+/// Only what is named changes. An update that changes nothing returns the same version.
 #[utoipa::path(
     put,
     path = "/api/v1/orders/{id}",

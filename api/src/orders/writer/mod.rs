@@ -77,9 +77,7 @@ impl OrderWriter {
         &self,
         job: impl FnOnce(Reply) -> CreateJob,
     ) -> Result<OrderResponse, OrderError> {
-        let (reply, response) = oneshot::channel();
-        self.creates.submit(job(reply)).map_err(refuse_overload)?;
-        self.receive(response).await
+        self.submit(&self.creates, job).await
     }
 
     /// Changes or deletes an order, and waits for the response.
@@ -87,23 +85,24 @@ impl OrderWriter {
         &self,
         job: impl FnOnce(Reply) -> ChangeJob,
     ) -> Result<OrderResponse, OrderError> {
+        self.submit(&self.changes, job).await
+    }
+
+    async fn submit<J: Send + 'static>(
+        &self,
+        queue: &Batcher<J>,
+        job: impl FnOnce(Reply) -> J,
+    ) -> Result<OrderResponse, OrderError> {
         let (reply, response) = oneshot::channel();
-        self.changes.submit(job(reply)).map_err(refuse_overload)?;
-        self.receive(response).await
+        queue.submit(job(reply)).map_err(refuse_overload)?;
+        let response = response.await.unwrap_or(Err(OrderError::BatchLost));
+        self.outcomes.record(&response);
+        response
     }
 
     /// What the last writes came to.
     pub(super) fn outcomes(&self) -> Arc<WriteOutcomes> {
         Arc::clone(&self.outcomes)
-    }
-
-    async fn receive(
-        &self,
-        response: oneshot::Receiver<Result<OrderResponse, OrderError>>,
-    ) -> Result<OrderResponse, OrderError> {
-        let response = response.await.unwrap_or(Err(OrderError::BatchLost));
-        self.outcomes.record(&response);
-        response
     }
 }
 
