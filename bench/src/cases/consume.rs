@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use redis::aio::MultiplexedConnection;
-use shared::broker::PublishOutcome;
 use sqlx::{Executor, PgPool};
 
 use super::{Sample, alternate};
@@ -27,8 +26,6 @@ pub(super) const ABOUT: About = About {
            as there is one worker, prepared; it reads no stream, parses no event, and writes no cache.",
 };
 
-/// Events in one round trip.
-const BATCH: usize = 500;
 /// Rows in one statement of the reference.
 const ROWS: i64 = 100;
 /// Between two looks at how far the worker is.
@@ -74,20 +71,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
 /// Fills the stream by the sink that the relay uses.
 async fn publish(bench: &Bench, first: i64) -> anyhow::Result<()> {
     let sink = broker::redis_sink(bench.servers.redis_url()).await?;
-    let ids: Vec<i64> = (first..first + bench.plan.events).collect();
-    for ids in ids.chunks(BATCH) {
-        let batch = ids
-            .iter()
-            .map(|id| Ok(dataset::created_event(*id)?.to_envelope()))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let outcomes = sink.publish(&batch).await;
-        ensure!(
-            outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Confirmed)),
-            "the stream did not take the events: {outcomes:?}"
-        );
-    }
-    sink.close().await;
-    Ok(())
+    broker::publish_created_events(&*sink, first..first + bench.plan.events).await
 }
 
 /// Starts a worker and returns its rate, from the first events acknowledged to the last, and what it took.

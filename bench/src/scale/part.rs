@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
 use async_trait::async_trait;
-use shared::broker::{EventSource, PublishOutcome, connect_sink, connect_source};
+use shared::broker::{EventSource, connect_sink, connect_source};
 use shared::cache::Cache;
 use shared::domain::clock::Clock;
 use shared::platform::config::Env;
@@ -17,14 +16,12 @@ use worker::handlers::cache::CacheHandler;
 use worker::handlers::history::HistoryHandler;
 use worker::handlers::{EventHandler, HandlerError, HandlerEvent};
 
-use crate::dataset;
+use crate::broker;
 
 /// Added for each event to each handler.
 const DELAY: Duration = Duration::from_millis(5);
 /// As the worker has it.
 const CACHE_DEADLINE: Duration = Duration::from_millis(500);
-/// Events in one call of the sink.
-const BATCH: usize = 500;
 
 /// A handler with a delay in front of it.
 struct Slow<H>(H);
@@ -45,18 +42,7 @@ impl<H: EventHandler> EventHandler for Slow<H> {
 pub async fn publish(count: i64) -> anyhow::Result<()> {
     let config = WorkerConfig::from_env(&Env::from_process()?)?;
     let sink = connect_sink(&config.broker).await?;
-    let ids: Vec<i64> = (1..=count).collect();
-    for ids in ids.chunks(BATCH) {
-        let batch = ids
-            .iter()
-            .map(|id| Ok(dataset::created_event(*id)?.to_envelope()))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let outcomes = sink.publish(&batch).await;
-        let all = outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Confirmed));
-        ensure!(all, "the broker did not take the events: {outcomes:?}");
-    }
-    sink.close().await;
-    Ok(())
+    broker::publish_created_events(&*sink, 1..count + 1).await
 }
 
 /// The worker's consumer with slow handlers, until SIGTERM.
