@@ -67,8 +67,8 @@ fn written(filter: &OrderFilter, start: PageStart, size: i64) -> String {
     add("customer_id", filter.customer.map(|id| id.to_string()));
     add("status", filter.status.map(|status| status.as_str().to_owned()));
     add("product_id", filter.product.map(|id| id.to_string()));
-    add("order_date_from", filter.date_from.map(|date| timestamp::format_date(date).to_string()));
-    add("order_date_to", filter.date_to.map(|date| timestamp::format_date(date).to_string()));
+    add("order_date_from", filter.date_from.map(timestamp::format_date));
+    add("order_date_to", filter.date_to.map(timestamp::format_date));
     add("min_total", filter.min_total.map(|amount| amount.to_string()));
     add("max_total", filter.max_total.map(|amount| amount.to_string()));
     query

@@ -86,8 +86,8 @@ impl DeadLetter {
             "reason": self.reason,
             "attempts": self.attempts,
             "broker": self.broker,
-            "failed_at": timestamp::format(self.failed_at).as_str(),
-            "redriven_at": self.redriven_at.map(|at| timestamp::format(at).to_string()),
+            "failed_at": timestamp::format(self.failed_at),
+            "redriven_at": self.redriven_at.map(timestamp::format),
             "body": body,
         })
     }

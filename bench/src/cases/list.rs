@@ -57,12 +57,11 @@ fn requests() -> anyhow::Result<Requests> {
     Ok(requests)
 }
 
-/// The queries of the API's store.
+/// The queries of the API, with all columns of an order.
 fn script() -> String {
     format!(
         "\\set customer random(1, {CUSTOMERS})
-         SELECT o.id, o.customer_id, o.order_date, o.status, o.total_amount, o.version, o.created_at, o.updated_at,
-                l.ids AS line_ids, l.positions, l.products, l.quantities, l.prices
+         SELECT o.*, l.*
          FROM (SELECT * FROM orders o WHERE true AND customer_id = :customer
                ORDER BY created_at DESC, id DESC LIMIT 11) AS o, LATERAL (
              SELECT array_agg(id) AS ids, array_agg(position) AS positions, array_agg(product_id) AS products,

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 
 use super::{CacheWrite, CachedOrder, KEY_PREFIX, Lookup};
-use crate::domain::{
-    digits::Digits,
-    order::{CustomerId, OrderId},
-};
+use crate::domain::order::{CustomerId, OrderId};
 
 /// Characters of the version, zero-padded, in front of an entry; the owner takes as many again.
 const NUMBER: usize = 20;
@@ -31,8 +28,9 @@ pub(super) fn encode(write: &CacheWrite) -> Vec<u8> {
         Some((owner, body)) => (owner.get(), body.as_ref()),
         None => (0, [].as_slice()),
     };
-    let number = |number: i64| Digits::<NUMBER>::of(u64::try_from(number).unwrap_or_default());
-    [number(write.version).as_str().as_bytes(), number(owner).as_str().as_bytes(), body].concat()
+    let mut entry = format!("{:0width$}{owner:0width$}", write.version, width = NUMBER).into_bytes();
+    entry.extend_from_slice(body);
+    entry
 }
 
 /// `None` for what is not an entry of ours: treated as absent. The body is not copied.

@@ -3,37 +3,38 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
-use bytestring::ByteString;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde_json::value::{RawValue, to_raw_value};
 
-/// A value together with its JSON text, written or read once: whoever sends it on shares the text.
+/// A value together with its JSON text. The text is written or read once, and every document that holds the value holds
+/// the same text.
 #[derive(Clone, Debug)]
 pub struct Encoded<T> {
     value: T,
-    json: ByteString,
+    json: Box<RawValue>,
 }
 
-impl<T: for<'a> Deserialize<'a>> Encoded<T> {
-    /// Reads it from its JSON, which is kept as it is.
-    pub fn read(json: ByteString) -> Result<Self, serde_json::Error> {
-        Ok(Self { value: serde_json::from_str(&json)?, json })
+impl<T: Serialize> Encoded<T> {
+    /// Writes the JSON of a value.
+    ///
+    /// # Panics
+    ///
+    /// If the value has a map whose keys are not strings.
+    pub fn new(value: T) -> Self {
+        let json = to_raw_value(&value).expect("the value can be written as JSON");
+        Self { value, json }
     }
 }
 
 impl<T> Encoded<T> {
-    /// A value and the JSON it was read from.
-    pub(crate) fn from_parts(value: T, json: ByteString) -> Self {
-        Self { value, json }
-    }
-
-    /// Its JSON.
+    /// The JSON text.
     pub fn json(&self) -> &str {
-        &self.json
+        self.json.get()
     }
 
-    /// Its JSON, shared.
+    /// A copy of the JSON text.
     pub fn to_bytes(&self) -> Bytes {
-        self.json.as_bytes().clone()
+        Bytes::copy_from_slice(self.json().as_bytes())
     }
 
     /// The value alone.
@@ -50,7 +51,7 @@ impl<T> Deref for Encoded<T> {
     }
 }
 
-/// By value: the same may be written in several ways.
+/// Compares the values: one value can be written in several ways.
 impl<T: PartialEq> PartialEq for Encoded<T> {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
@@ -59,16 +60,33 @@ impl<T: PartialEq> PartialEq for Encoded<T> {
 
 impl<T: Eq> Eq for Encoded<T> {}
 
+impl<T> Serialize for Encoded<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Encoded<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        let value = serde_json::from_str(json.get()).map_err(serde::de::Error::custom)?;
+        Ok(Self { value, json })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_kept_as_it_came_and_the_value_is_checked() {
-        let read: Encoded<Vec<i32>> = Encoded::read("[1, 2]".into()).unwrap();
-        assert_eq!((read.json(), read.len()), ("[1, 2]", 2));
-        assert_eq!(read.to_bytes(), "[1, 2]");
-        assert_eq!(read, Encoded::read("[1,2]".into()).unwrap());
-        assert!(Encoded::<Vec<i32>>::read("[1, true]".into()).is_err());
+    fn the_text_is_kept_as_it_was_read_and_the_value_is_checked() {
+        let read = |text| serde_json::from_str::<Encoded<Vec<i32>>>(text);
+        let encoded = read("[1, 2]").unwrap();
+        assert_eq!((encoded.json(), encoded.len()), ("[1, 2]", 2));
+        assert_eq!(encoded.to_bytes(), "[1, 2]");
+        assert_eq!(serde_json::to_string(&encoded).unwrap(), "[1, 2]");
+        assert_eq!(encoded, read("[1,2]").unwrap());
+        assert_eq!(Encoded::new(vec![1, 2]).json(), "[1,2]");
+        assert!(read("[1, true]").is_err());
     }
 }

@@ -1,8 +1,7 @@
-//! The order, its rules and its events, and the clock: pure values that do no input or output.
+//! The order, its events, and the clock: values and their JSON.
+//! No input or output lives here, and no rule of HTTP, SQL or a broker.
 
 pub mod clock;
-mod cursor;
-pub mod digits;
 pub mod encoded;
 pub mod event;
 pub mod order;

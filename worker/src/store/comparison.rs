@@ -4,38 +4,38 @@ use futures_util::stream::BoxStream;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// One version of one order, as each store knows it. Also an order of which nothing is recorded.
+/// One version of one order as each store has it. An order of which nothing is recorded has one row without a version.
 #[derive(Clone, Debug)]
-pub struct Version {
+pub struct ComparedVersion {
     /// The order.
     pub order_id: i64,
-    /// The version; `None` where neither log nor history knows one.
+    /// The version; `None` if neither log nor history has one.
     pub version: Option<i64>,
     /// The event in the log.
     pub logged: Option<Uuid>,
     /// The event in the history.
     pub recorded: Option<Uuid>,
-    /// Whether only the history has the event, although the log still has the day on which it happened.
+    /// Only the history has the event, although the log still has the day on which it happened.
     pub unlogged: bool,
-    /// Whether this version deleted the order, by the log where it has the event, else by the history.
+    /// This version deleted the order: by the log if it has the event, else by the history.
     pub deletes: bool,
-    /// Whether the history says what the log says, where both have it.
+    /// The history says what the log says; `None` unless both have the version.
     pub history_agrees: Option<bool>,
-    /// The order's version now; `None` where it does not exist.
+    /// The order's version now; `None` if the order does not exist.
     pub current: Option<i64>,
-    /// The order's content in short.
+    /// A hash of the order with all its columns and lines.
     pub content: Option<String>,
-    /// Whether the order is what the log says of this, its version now.
+    /// The order is what the log says of this version; `None` unless this is its version now.
     pub order_agrees: Option<bool>,
 }
 
-/// Everything by order and version, of `only` these orders where given. One statement, so of one moment.
-pub fn versions<'c>(
+/// Reads everything by order and version, of `only` these orders if given. One statement, so all rows are of one moment.
+pub fn compare_versions<'c>(
     connection: &'c mut PgConnection,
     only: Option<&'c [i64]>,
-) -> BoxStream<'c, sqlx::Result<Version>> {
+) -> BoxStream<'c, sqlx::Result<ComparedVersion>> {
     sqlx::query_as!(
-        Version,
+        ComparedVersion,
         r#"SELECT order_id AS "order_id!", version AS "version?",
                   logged.event_id AS "logged?", recorded.event_id AS "recorded?",
                   coalesce(logged.event_type = 'OrderDeleted', recorded.action = 'DELETED', false) AS "deletes!",
@@ -57,15 +57,19 @@ pub fn versions<'c>(
                   END AS "history_agrees?",
                   existing.current AS "current?",
                   existing.content AS "content?",
+                  -- The event's order as rows of the same tables, compared with all their columns. What the event says beyond
+                  -- the columns stays in the document and makes it differ.
                   CASE WHEN version = existing.current AND event_type <> 'OrderDeleted' THEN
-                      existing.customer_id = (body #>> '{data,order,customer_id}')::bigint
-                      -- Unlike a cast, this reads the year 0, which versions before this one took.
-                      AND existing.order_date = to_date(body #>> '{data,order,order_date}', 'YYYY-MM-DD')
-                      AND existing.status = body #>> '{data,order,status}'
-                      AND existing.total_amount = (body #>> '{data,order,total_amount}')::numeric
-                      AND existing.created_at = (body #>> '{data,order,created_at}')::timestamptz
-                      AND existing.updated_at = (body #>> '{data,order,updated_at}')::timestamptz
-                      AND existing.lines::jsonb = body #> '{data,order,lines}'
+                      existing.document = (body #> '{data,order}')
+                          || to_jsonb(jsonb_populate_record(NULL::orders, jsonb_set(
+                                 body #> '{data,order}', '{order_date}',
+                                 -- Unlike a cast, this reads the year 0, which versions before this one took.
+                                 to_jsonb(to_date(body #>> '{data,order,order_date}', 'YYYY-MM-DD')))))
+                          || jsonb_build_object('lines', (
+                                 SELECT jsonb_agg(line || to_jsonb(jsonb_populate_record(NULL::order_lines,
+                                            line || jsonb_build_object('order_id', order_id, 'position', place - 1)))
+                                        ORDER BY place)
+                                 FROM jsonb_array_elements(body #> '{data,order,lines}') WITH ORDINALITY AS lines (line, place)))
                   END AS "order_agrees?"
            FROM (
                -- Parsed once, for which `OFFSET 0` keeps the planner from merging this into the comparisons.
@@ -73,15 +77,13 @@ pub fn versions<'c>(
                FULL JOIN order_history AS recorded USING (order_id, version)
            )
            FULL JOIN (
-               SELECT id AS order_id, orders.version AS current, customer_id, order_date, status, total_amount,
-                      created_at, updated_at, lines,
-                      md5(concat_ws('|', customer_id, order_date, status, total_amount,
-                                    extract(epoch FROM created_at), extract(epoch FROM updated_at), lines)) AS content
-               FROM orders CROSS JOIN LATERAL (
-                   SELECT json_agg(json_build_object('id', line.id, 'product_id', product_id, 'quantity', quantity,
-                                                     'unit_price', unit_price::text) ORDER BY position)::text AS lines
-                   FROM order_lines AS line WHERE line.order_id = orders.id
-               ) AS their_lines
+               SELECT order_id, current, document, md5(document::text) AS content
+               FROM (
+                   SELECT orders.id AS order_id, orders.version AS current, to_jsonb(orders) || jsonb_build_object('lines', (
+                              SELECT jsonb_agg(to_jsonb(line) ORDER BY position)
+                              FROM order_lines AS line WHERE line.order_id = orders.id)) AS document
+                   FROM orders
+               ) AS documents
            ) AS existing USING (order_id)
            WHERE $1::bigint[] IS NULL OR order_id = ANY($1)
            ORDER BY order_id, version, logged.id"#,

@@ -10,17 +10,16 @@ use super::{FEW_ROWS, WHOLE_TABLE, bounded};
 pub async fn by_ids(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
     let statement = sqlx::query_as!(
-        Row,
+        OrderRow,
         r#"SELECT id, customer_id, order_date, status, total_amount, version, created_at, updated_at,
-                  (SELECT json_agg(json_build_object('id', line.id, 'product_id', product_id,
-                                                     'quantity', quantity, 'unit_price', unit_price::text)
-                                   ORDER BY position)
+                  -- All columns of a line, by their names; amounts are text in JSON.
+                  (SELECT json_agg(to_jsonb(line) || jsonb_build_object('unit_price', unit_price::text) ORDER BY position)
                    FROM order_lines line WHERE line.order_id = orders.id) AS "lines: Json<Vec<OrderLine>>"
            FROM orders WHERE id = ANY($1)"#,
         &ids
     );
     let rows = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
-    rows.into_iter().map(Row::into_order).collect()
+    rows.into_iter().map(OrderRow::into_order).collect()
 }
 
 /// The ids of the next orders after `after`.
@@ -37,7 +36,7 @@ pub async fn count(connection: &mut PgConnection) -> sqlx::Result<i64> {
     bounded(WHOLE_TABLE, statement.fetch_one(connection)).await
 }
 
-struct Row {
+struct OrderRow {
     id: i64,
     customer_id: i64,
     order_date: Date,
@@ -49,7 +48,7 @@ struct Row {
     lines: Option<Json<Vec<OrderLine>>>,
 }
 
-impl Row {
+impl OrderRow {
     fn into_order(self) -> sqlx::Result<Order> {
         Ok(Order {
             id: OrderId::try_from(self.id).map_err(undecodable)?,

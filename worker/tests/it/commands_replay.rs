@@ -30,8 +30,7 @@ async fn replay_publishes_retained_events_in_their_order_and_harms_nothing() {
         .unwrap();
     let half_an_hour_ago = shared::domain::timestamp::format(
         shared::domain::clock::Clock::System.now() - time::Duration::minutes(30),
-    )
-    .to_string();
+    );
     let said = world.worker(&["replay", "--from", &half_an_hour_ago]).await.ok();
     assert_eq!(said.trim(), "sent 3 events again");
     let said = world.worker(&["replay", "--from", "2020-01-01"]).await.ok();

@@ -194,7 +194,7 @@ async fn an_event_whose_version_or_time_is_beyond_its_range_is_set_aside_and_its
     };
     let created = Event::created(at(i64::MAX), happened()).to_envelope();
     let updated = Event::updated(&at(1), at(i64::MAX), happened()).to_envelope();
-    let written = shared::domain::timestamp::format(template.time).to_string();
+    let written = shared::domain::timestamp::format(template.time);
     // In UTC it is in the year 10000.
     let body = template.to_envelope().body.replace(&written, "9999-12-31T23:59:59-23:59");
     let late = Envelope { body, ..template.to_envelope() };

@@ -1,13 +1,13 @@
-//! The order, its parts and its rules.
+//! The order, its parts, and what changes between two of its versions.
+//! Which changes are allowed is decided by the API; only the moves of the status are here.
 
 mod changes;
 mod ids;
-pub(crate) mod json;
 mod money;
 mod number;
 mod status;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
@@ -19,16 +19,16 @@ pub use status::{MOVES, OrderStatus, UnknownStatus};
 
 use crate::domain::timestamp;
 
-/// Lines of one order, at most.
+/// The most lines of one order.
 pub const MAX_LINES: usize = 50;
-/// Pieces of one line, at most.
+/// The highest quantity of one line.
 pub const MAX_QUANTITY: i32 = 1000;
 
-/// The last version of an order, so that one more is still a number of 64 bits.
+/// The highest version of an order, so that the version of its deletion still fits 64 bits.
 pub const MAX_VERSION: i64 = i64::MAX - 1;
 
-/// An order as it is answered, cached and announced. [`Order::to_json`] writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+/// An order. Its JSON is the same in answers, in the cache and in events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Order {
     /// Its number.
     pub id: OrderId,
@@ -38,7 +38,7 @@ pub struct Order {
     #[serde(with = "timestamp::date")]
     #[schema(value_type = String, format = Date)]
     pub order_date: Date,
-    /// Where it stands.
+    /// Its status.
     pub status: OrderStatus,
     /// The sum over its lines, computed.
     #[schema(value_type = String, pattern = r"^\d+\.\d{2}$", example = "66.00")]
@@ -60,7 +60,7 @@ pub struct Order {
 }
 
 /// One position of an order.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OrderLine {
     /// Its number, unique over all orders.
     pub id: LineId,
@@ -74,16 +74,49 @@ pub struct OrderLine {
     pub unit_price: Money,
 }
 
+impl Order {
+    /// The order's JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("an order can be written as JSON")
+    }
+}
+
 impl OrderLine {
     /// Price times quantity.
     pub fn total(&self) -> Money {
         self.unit_price.times(self.quantity)
     }
 
-    /// Whether both order the same, whatever their ids.
+    /// Reports whether both lines order the same, whatever their ids.
     pub fn orders_the_same(&self, other: &Self) -> bool {
         self.product_id == other.product_id
             && self.quantity == other.quantity
             && self.unit_price == other.unit_price
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::Order;
+
+    /// The bytes that answers, cache entries and events hold.
+    const GOLDEN: &str = concat!(
+        r#"{"id":7,"customer_id":9223372036854775807,"order_date":"0987-01-20","status":"PENDING","#,
+        r#""total_amount":"49999999500.05","version":1,"created_at":"2025-01-20T10:00:00.000001Z","#,
+        r#""updated_at":"2025-12-31T23:59:59.123456Z","lines":["#,
+        r#"{"id":9,"product_id":1001,"quantity":1000,"unit_price":"0.00"},"#,
+        r#"{"id":10,"product_id":1002,"quantity":1,"unit_price":"999999.99"}]}"#,
+    );
+
+    #[test]
+    fn an_order_is_written_with_its_fields_in_order_and_without_spaces() {
+        let order: Order = serde_json::from_str(GOLDEN).unwrap();
+        assert_eq!(order.to_json(), GOLDEN);
+        let bare = Order { lines: Vec::new(), ..order };
+        let mut expected: Value = serde_json::from_str(GOLDEN).unwrap();
+        expected["lines"] = json!([]);
+        assert_eq!(serde_json::from_str::<Value>(&bare.to_json()).unwrap(), expected);
     }
 }

@@ -33,7 +33,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        writer.write_str(&line(event, timestamp::format(Clock::System.now()).as_str()))
+        writer.write_str(&line(event, &timestamp::format(Clock::System.now())))
     }
 }
 

@@ -54,7 +54,7 @@ fn row(letter: &DeadLetter) -> String {
     }
     line(
         &letter.id.to_string(),
-        timestamp::format(letter.failed_at).as_str(),
+        &timestamp::format(letter.failed_at),
         &printable(&letter.source, false),
         &letter.attempts.to_string(),
         &printable(letter.event_type.as_deref().unwrap_or("-"), false),

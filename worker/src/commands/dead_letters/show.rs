@@ -33,10 +33,7 @@ pub(in crate::commands) async fn show(db: &DbPool, show: &Show) -> anyhow::Resul
     say(&format!("attempts     {}", letter.attempts))?;
     say(&format!("broker       {}", one_line(&letter.broker)))?;
     say(&format!("failed at    {}", timestamp::format(letter.failed_at)))?;
-    say(&format!(
-        "redriven at  {}",
-        or_none(letter.redriven_at.map(|at| timestamp::format(at).to_string()))
-    ))?;
+    say(&format!("redriven at  {}", or_none(letter.redriven_at.map(timestamp::format))))?;
     say("body")?;
     let body = letter.to_json()["body"].take();
     match body {

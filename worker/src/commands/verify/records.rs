@@ -9,7 +9,7 @@ use shared::platform::db::{DbPool, within};
 use super::{Difference, Digest, Findings};
 use crate::{
     commands::connection,
-    store::comparison::{self, Version},
+    store::comparison::{ComparedVersion, compare_versions},
 };
 
 /// The first row comes when everything is sorted. A server that says nothing for so long is silent.
@@ -37,9 +37,9 @@ pub(super) async fn compare(
 ) -> anyhow::Result<()> {
     let mut connection = connection(db).await?;
     sqlx::raw_sql(STATEMENT_LIMIT).execute(&mut *connection).await?;
-    let mut rows = comparison::versions(&mut connection, only);
+    let mut rows = compare_versions(&mut connection, only);
     let mut tally = Tally::default();
-    let mut group: Vec<Version> = Vec::new();
+    let mut group: Vec<ComparedVersion> = Vec::new();
     while let Some(row) = within(ROW_LIMIT, rows.try_next()).await? {
         progress.inc(1);
         if group.first().is_some_and(|first| first.order_id != row.order_id) {
@@ -61,7 +61,7 @@ pub(super) async fn compare(
 
 impl Tally {
     /// Takes in one order: its versions in their order.
-    fn add(&mut self, versions: &[Version]) {
+    fn add(&mut self, versions: &[ComparedVersion]) {
         let Some(first) = versions.first() else { return };
         if let (Some(current), Some(content)) = (first.current, &first.content) {
             let (id, current) = (first.order_id.to_be_bytes(), current.to_be_bytes());
@@ -85,7 +85,7 @@ impl Tally {
 }
 
 /// What is wrong with one order, given its versions in their order.
-fn examine(versions: &[Version], differences: &mut Vec<Difference>) {
+fn examine(versions: &[ComparedVersion], differences: &mut Vec<Difference>) {
     let Some(first) = versions.first() else { return };
     let (order, current) = (first.order_id, first.current);
     let mut next = 1;

@@ -1,0 +1,58 @@
+//! The types of events.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::order::MAX_VERSION;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub enum EventType {
+    /// A new order, at version 1.
+    OrderCreated,
+    /// Its next version.
+    OrderUpdated,
+    /// Its last version: the order is gone.
+    OrderDeleted,
+}
+
+impl EventType {
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::OrderCreated, Self::OrderUpdated, Self::OrderDeleted];
+
+    /// The name in the event's JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrderCreated => "OrderCreated",
+            Self::OrderUpdated => "OrderUpdated",
+            Self::OrderDeleted => "OrderDeleted",
+        }
+    }
+
+    /// The name of the action in the history.
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::OrderCreated => "CREATED",
+            Self::OrderUpdated => "UPDATED",
+            Self::OrderDeleted => "DELETED",
+        }
+    }
+
+    /// Reports whether an event of this type can have this version and carry the order at `order_version`: a creation is
+    /// version 1, an update the order's version, and a deletion one more than the order's last version.
+    pub(super) fn allows_versions(self, version: i64, order_version: i64) -> bool {
+        match self {
+            Self::OrderCreated => version == 1 && order_version == 1,
+            Self::OrderUpdated => (2..=MAX_VERSION).contains(&version) && order_version == version,
+            Self::OrderDeleted => (2..=MAX_VERSION).contains(&version) && order_version == version - 1,
+        }
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,316 @@
+//! An event as handlers read it and as the API announces it.
+
+use std::{borrow::Cow, str::Utf8Error};
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    document::{DATA_CONTENT_TYPE, Document, EventData, SCHEMA_VERSION, SOURCE, SPECVERSION},
+    envelope::Envelope,
+    event_type::EventType,
+};
+use crate::domain::{
+    encoded::Encoded,
+    order::{Changes, CustomerId, Order},
+};
+
+/// One version of one order, announced. Its JSON is a [`Document`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The event's identity: the same on every delivery.
+    pub id: Uuid,
+    /// What happened.
+    pub event_type: EventType,
+    /// When it happened.
+    pub time: OffsetDateTime,
+    /// The W3C trace that caused it.
+    pub traceparent: Option<String>,
+    /// The facts.
+    pub data: EventData,
+}
+
+/// When a change happened, who made it, and in which trace.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// When.
+    pub time: OffsetDateTime,
+    /// Who.
+    pub performed_by: CustomerId,
+    /// The W3C trace that caused it.
+    pub traceparent: Option<String>,
+}
+
+impl Event {
+    /// Announces a new order.
+    pub fn created(order: Order, happened: Happened) -> Self {
+        let order = Encoded::new(order);
+        let changes = Changes::between(None, Some(order.json()));
+        Self::new(EventType::OrderCreated, order.version, changes, order, happened)
+    }
+
+    /// Announces the next version of an order.
+    pub fn updated(before: &Order, order: Order, happened: Happened) -> Self {
+        let order = Encoded::new(order);
+        let changes = Changes::between(Some(&before.to_json()), Some(order.json()));
+        Self::new(EventType::OrderUpdated, order.version, changes, order, happened)
+    }
+
+    /// Announces that an order is gone. The event's version is one more than that of `last`, the order as it last was.
+    pub fn deleted(last: Order, happened: Happened) -> Self {
+        let last = Encoded::new(last);
+        let changes = Changes::between(Some(last.json()), None);
+        Self::new(EventType::OrderDeleted, last.version + 1, changes, last, happened)
+    }
+
+    fn new(
+        event_type: EventType,
+        version: i64,
+        changes: Changes,
+        order: Encoded<Order>,
+        Happened { time, performed_by, traceparent }: Happened,
+    ) -> Self {
+        let (order_id, customer_id) = (order.id, order.customer_id);
+        let data = EventData { order_id, version, customer_id, performed_by, changes, order };
+        Self { id: Uuid::now_v7(), event_type, time, traceparent, data }
+    }
+
+    /// The event as it is stored and sent.
+    pub fn to_envelope(&self) -> Envelope {
+        let key = self.data.order_id.get();
+        let document = Document {
+            specversion: SPECVERSION.into(),
+            id: self.id,
+            source: SOURCE.into(),
+            event_type: self.event_type,
+            subject: key.to_string().into(),
+            time: self.time,
+            datacontenttype: DATA_CONTENT_TYPE.into(),
+            sequence: format!("{:020}", self.data.version).into(),
+            partitionkey: key.to_string().into(),
+            traceparent: self.traceparent.clone(),
+            schemaversion: SCHEMA_VERSION,
+            data: Cow::Borrowed(&self.data),
+        };
+        Envelope {
+            id: self.id,
+            event_type: self.event_type.to_string(),
+            key,
+            sequence: self.data.version,
+            body: serde_json::to_string(&document).expect("an event can be written as JSON"),
+        }
+    }
+
+    /// Reads a body from a broker.
+    pub fn read(body: &Bytes) -> Result<Self, EventError> {
+        let document: Document<'_> = serde_json::from_str(std::str::from_utf8(body)?)?;
+        if document.specversion != SPECVERSION {
+            return Err(EventError::Specversion(document.specversion.into_owned()));
+        }
+        if document.source != SOURCE {
+            return Err(EventError::Source(document.source.into_owned()));
+        }
+        if document.schemaversion != SCHEMA_VERSION {
+            return Err(EventError::SchemaVersion(document.schemaversion));
+        }
+        let data = document.data.into_owned();
+        let is_number = |text: &str, number: i64| text.parse() == Ok(number);
+        let order_id = data.order_id.get();
+        if !document.event_type.allows_versions(data.version, data.order.version)
+            || data.order.id != data.order_id
+            || !is_number(&document.subject, order_id)
+            || !is_number(&document.partitionkey, order_id)
+            || !is_number(&document.sequence, data.version)
+        {
+            return Err(EventError::Inconsistent);
+        }
+        Ok(Self {
+            id: document.id,
+            event_type: document.event_type,
+            time: document.time,
+            traceparent: document.traceparent,
+            data,
+        })
+    }
+}
+
+/// Why a body is no event of ours. None of these heals by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// Not UTF-8.
+    #[error("not an event: {0}")]
+    NotText(#[from] Utf8Error),
+    /// Not JSON, or not the shape of an event.
+    #[error("not an event: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Of something else.
+    #[error("an event of {0:?}, not of orders")]
+    Source(String),
+    /// Another version of `CloudEvents`.
+    #[error("unsupported specversion {0:?}")]
+    Specversion(String),
+    /// A newer or older layout of the data.
+    #[error("unsupported schemaversion {0}")]
+    SchemaVersion(u32),
+    /// The parts of the event contradict each other.
+    #[error("the event contradicts itself")]
+    Inconsistent,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::domain::order::{LineId, MAX_QUANTITY, MAX_VERSION, Money, OrderLine};
+
+    fn order() -> Order {
+        serde_json::from_value(json!({
+            "id": 7, "customer_id": 123, "order_date": "2025-01-20", "status": "PENDING", "total_amount": "25.50", "version": 1,
+            "created_at": "2025-01-20T10:00:00.123456Z", "updated_at": "2025-01-20T10:00:00.123456Z",
+            "lines": [{"id": 9, "product_id": 1001, "quantity": 1, "unit_price": "25.50"}],
+        }))
+        .unwrap()
+    }
+
+    fn event(traceparent: Option<&str>) -> Event {
+        let happened = Happened {
+            time: datetime!(2025-01-20 10:00:00.123456 UTC),
+            performed_by: CustomerId::try_from(5).unwrap(),
+            traceparent: traceparent.map(str::to_owned),
+        };
+        Event::created(order(), happened)
+    }
+
+    /// The bytes that brokers carry and the log keeps.
+    const GOLDEN: &str = concat!(
+        r#"{"specversion":"1.0","id":"01890a5d-ac96-774b-bcce-b302099a8057","source":"/orders","type":"OrderCreated","#,
+        r#""subject":"7","time":"2025-01-20T10:00:00.123456Z","datacontenttype":"application/json","#,
+        r#""sequence":"00000000000000000001","partitionkey":"7","traceparent":"00-\"-01","schemaversion":1,"#,
+        r#""data":{"order_id":7,"version":1,"customer_id":123,"performed_by":5,"changes":{"#,
+        r#""customer_id":{"from":null,"to":123},"#,
+        r#""lines":{"from":null,"to":[{"id":9,"product_id":1001,"quantity":1,"unit_price":"25.50"}]},"#,
+        r#""order_date":{"from":null,"to":"2025-01-20"},"status":{"from":null,"to":"PENDING"},"#,
+        r#""total_amount":{"from":null,"to":"25.50"}},"order":{"id":7,"customer_id":123,"#,
+        r#""order_date":"2025-01-20","status":"PENDING","total_amount":"25.50","version":1,"#,
+        r#""created_at":"2025-01-20T10:00:00.123456Z","updated_at":"2025-01-20T10:00:00.123456Z","#,
+        r#""lines":[{"id":9,"product_id":1001,"quantity":1,"unit_price":"25.50"}]}}}"#,
+    );
+
+    #[test]
+    fn an_event_is_written_with_its_fields_in_order_and_without_spaces() {
+        let id = Uuid::try_parse("01890a5d-ac96-774b-bcce-b302099a8057").unwrap();
+        let event = Event { id, ..event(Some("00-\"-01")) };
+        assert_eq!(event.to_envelope().body, GOLDEN);
+        assert_eq!(Event::read(&Bytes::from_static(GOLDEN.as_bytes())).unwrap(), event);
+    }
+
+    fn reread(text: &Value) -> Result<Event, EventError> {
+        Event::read(&Bytes::from(text.to_string()))
+    }
+
+    #[test]
+    fn an_event_reads_as_it_was_written() {
+        for trace in [None, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("\"\\\n")] {
+            let event = event(trace);
+            let body = Bytes::from(event.to_envelope().body);
+            assert_eq!(Event::read(&body).unwrap(), event);
+            let written: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(written["traceparent"].as_str(), trace);
+            assert_eq!(written["sequence"], "00000000000000000001");
+            assert_eq!(written["data"]["order"], serde_json::from_str::<Value>(&order().to_json()).unwrap());
+        }
+    }
+
+    /// This bounds the relay's pages of 500 events, and the pages of the history, which hold the changes alone.
+    #[test]
+    fn the_largest_event_takes_less_than_20_kb() {
+        let mut before = order();
+        let line = OrderLine {
+            quantity: MAX_QUANTITY,
+            unit_price: Money::MAX_UNIT_PRICE,
+            ..before.lines[0].clone()
+        };
+        let id = |id: i64| LineId::try_from(i64::MAX - id).unwrap();
+        before.lines = (0..50).map(|place| OrderLine { id: id(place), ..line.clone() }).collect();
+        for line in &mut before.lines {
+            line.product_id = i64::MAX.try_into().unwrap();
+        }
+        let mut after = Order { version: 2, ..before.clone() };
+        after.lines.reverse();
+        let happened =
+            Happened { time: before.created_at, performed_by: before.customer_id, traceparent: None };
+        let event = Event::updated(&before, after, happened);
+        let (body, changes) = (event.to_envelope().body, event.data.changes);
+        assert!(body.len() < 20_000, "{}", body.len());
+        assert!(changes.json().len() < 11_000, "{}", changes.json().len());
+    }
+
+    #[test]
+    fn the_version_of_an_event_agrees_with_its_type_and_its_order() {
+        let is_event = |event_type: &str, version: i64, order_version: i64| {
+            let mut body: Value = serde_json::from_str(&event(None).to_envelope().body).unwrap();
+            body["type"] = json!(event_type);
+            body["data"]["version"] = json!(version);
+            body["data"]["order"]["version"] = json!(order_version);
+            body["sequence"] = json!(format!("{version:020}"));
+            reread(&body).is_ok()
+        };
+        for (event_type, version, order_version, expected) in [
+            ("OrderCreated", 1, 1, true),
+            ("OrderCreated", 2, 2, false),
+            ("OrderCreated", i64::MAX, i64::MAX, false),
+            ("OrderUpdated", 2, 2, true),
+            ("OrderUpdated", 1, 1, false),
+            ("OrderUpdated", 3, 2, false),
+            ("OrderUpdated", MAX_VERSION, MAX_VERSION, true),
+            ("OrderUpdated", i64::MAX, i64::MAX, false),
+            ("OrderDeleted", 2, 1, true),
+            ("OrderDeleted", 2, 2, false),
+            ("OrderDeleted", 1, 0, false),
+            ("OrderDeleted", MAX_VERSION, MAX_VERSION - 1, true),
+            ("OrderDeleted", i64::MAX, MAX_VERSION, false),
+            ("OrderDeleted", i64::MIN, i64::MAX, false),
+        ] {
+            assert_eq!(
+                is_event(event_type, version, order_version),
+                expected,
+                "{event_type} {version} {order_version}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_that_contradicts_itself_or_is_not_of_orders_is_no_event() {
+        let good: Value = serde_json::from_str(&event(None).to_envelope().body).unwrap();
+        assert!(reread(&good).is_ok());
+        for (pointer, value) in [
+            ("/subject", json!("8")),
+            ("/partitionkey", json!("")),
+            ("/sequence", json!("00000000000000000002")),
+            ("/data/version", json!(0)),
+            ("/data/order_id", json!(8)),
+            ("/source", json!("/invoices")),
+            ("/specversion", json!("0.3")),
+            ("/schemaversion", json!(2)),
+            ("/time", json!("yesterday")),
+            ("/time", json!("9999-12-31T23:59:59-23:59")),
+            ("/time", json!("0000-01-01T00:00:00Z")),
+            ("/data/changes", json!({"status": 1})),
+            ("/data/order/lines/0/unit_price", json!(25.5)),
+        ] {
+            let mut bad = good.clone();
+            *bad.pointer_mut(pointer).unwrap() = value;
+            assert!(reread(&bad).is_err(), "{pointer}");
+        }
+        for (field, _) in good.as_object().unwrap() {
+            let mut bad = good.clone();
+            bad.as_object_mut().unwrap().remove(field);
+            assert!(reread(&bad).is_err(), "without {field}");
+        }
+        assert!(matches!(Event::read(&Bytes::from_static(b"{\"\xff\":1}")), Err(EventError::NotText(_))));
+    }
+}

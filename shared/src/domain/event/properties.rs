@@ -1,0 +1,64 @@
+//! Properties of events.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use time::OffsetDateTime;
+
+use super::{Event, Happened};
+use crate::domain::order::{MAX_VERSION, MOVES, Order, OrderLine};
+
+fn id<T: TryFrom<i64> + std::fmt::Debug>() -> impl Strategy<Value = T> {
+    (1..=i64::MAX).prop_map(|id| T::try_from(id).unwrap_or_else(|_| unreachable!("it is positive")))
+}
+
+/// The version of an order that has changed and may change again.
+fn version() -> impl Strategy<Value = i64> {
+    prop_oneof![Just(2), Just(MAX_VERSION - 1), 2..MAX_VERSION]
+}
+
+fn time() -> impl Strategy<Value = OffsetDateTime> {
+    (-62_135_596_800_000_000..253_402_300_800_000_000_i64)
+        .prop_map(|micros| OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap())
+}
+
+fn line() -> impl Strategy<Value = OrderLine> {
+    (id(), id(), 1..=1000, 0..100_000_000_i64).prop_map(|(id, product_id, quantity, cents)| {
+        let unit_price = format!("{}.{:02}", cents / 100, cents % 100).parse().unwrap();
+        OrderLine { id, product_id, quantity, unit_price }
+    })
+}
+
+prop_compose! {
+    fn order()(
+        id in id(), customer_id in id(), status in 0..MOVES.len(), version in version(),
+        created_at in time(), updated_at in time(), lines in prop::collection::vec(line(), 0..4),
+    ) -> Order {
+        let total_amount = lines.iter().map(OrderLine::total).sum();
+        let (order_date, status) = (created_at.date(), MOVES[status].0);
+        Order { id, customer_id, order_date, status, total_amount, version, created_at, updated_at, lines }
+    }
+}
+
+prop_compose! {
+    fn event()(
+        before in order(), after in order(), kind in 0..3, time in time(), performed_by in id(),
+        traceparent in prop::option::of("[ -~]{0,60}"),
+    ) -> Event {
+        let happened = Happened { time, performed_by, traceparent };
+        match kind {
+            0 => Event::created(Order { version: 1, ..after }, happened),
+            1 => Event::updated(&before, after, happened),
+            _ => Event::deleted(after, happened),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_event_reads_as_it_was_written(event in event()) {
+        let body = event.to_envelope().body;
+        let read = Event::read(&Bytes::from(body.clone())).unwrap();
+        prop_assert_eq!(&read, &event);
+        prop_assert_eq!(read.to_envelope().body, body);
+    }
+}
