@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use redis::aio::MultiplexedConnection;
 use secrecy::SecretString;
 use shared::{
-    cache::{Cache, CacheWrite, CachedOrder, FillPass, KEY_PREFIX, Lookup},
+    cache::{Cache, CacheWrite, CachedOrder, FillToken, KEY_PREFIX, Lookup},
     domain::order::OrderId,
 };
 use tokio::runtime::Runtime;
@@ -61,7 +61,7 @@ async fn run(cache: &Cache, mut redis: MultiplexedConnection, data: &[u8]) {
     let before = cache.get(id()).await.expect("whatever is held can be looked at");
     check_held(&before, held);
 
-    let mut pass: Option<FillPass> = None;
+    let mut pass: Option<FillToken> = None;
     let mut seen = before;
     // Something with a version in front is left alone by lower ones, though nobody can read it.
     let mut in_the_way = begins_with_a_version(held) && form & 3 == 3;

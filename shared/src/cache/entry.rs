@@ -1,48 +1,104 @@
-//! The layout of an entry: version, owner, body.
+//! Entries of the cache, and their layout in Redis: version, owner, body.
 
 use bytes::Bytes;
 
-use super::{CacheWrite, CachedOrder, KEY_PREFIX, Lookup};
 use crate::domain::order::{CustomerId, OrderId};
 
-/// Characters of the version, zero-padded, in front of an entry; the owner takes as many again.
-const NUMBER: usize = 20;
+/// Every key of the cache begins with this.
+pub const KEY_PREFIX: &str = "cache:order:";
+
+/// An entry begins with its version and its owner, each zero-padded to this many characters.
+const NUMBER_WIDTH: usize = 20;
+
+/// What the cache holds of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// No entry: ask PostgreSQL.
+    Miss,
+    /// The order was deleted by this version.
+    Deleted {
+        /// The version of the deletion.
+        version: i64,
+    },
+    /// The order.
+    Found(CachedOrder),
+}
+
+/// An order as cached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedOrder {
+    /// Its version.
+    pub version: i64,
+    /// Who may see it.
+    pub owner: CustomerId,
+    /// The JSON body as it is answered.
+    pub body: Bytes,
+}
+
+/// An entry as it stands in Redis, readable or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheEntry(pub(super) Bytes);
+
+impl CacheEntry {
+    /// What the entry says, or `None` if the cache did not write it.
+    pub fn lookup(&self) -> Option<Lookup> {
+        decode_entry(&self.0)
+    }
+
+    /// The bytes that Redis holds.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// One entry to write.
+#[derive(Clone, Debug)]
+pub struct CacheWrite {
+    /// Which order.
+    pub id: OrderId,
+    /// The version of the content.
+    pub version: i64,
+    /// The owner and the body, or `None` for a tombstone.
+    pub content: Option<(CustomerId, Bytes)>,
+    /// The write can create the entry if there is none. A late event must not: what has expired may have been newer.
+    pub may_create: bool,
+}
 
 /// The key of an order's entry.
-pub(super) fn key(id: OrderId) -> String {
+pub(super) fn entry_key(id: OrderId) -> String {
     [KEY_PREFIX, itoa::Buffer::new().format(id.get())].concat()
 }
 
-/// The order that a key is of; `None` for the mark beside an entry.
-pub(super) fn id(key: &str) -> Option<OrderId> {
+/// The order of a key; `None` for the mark beside an entry.
+pub(super) fn parse_key(key: &str) -> Option<OrderId> {
     OrderId::try_from(key.strip_prefix(KEY_PREFIX)?.parse::<i64>().ok()?).ok()
 }
 
-/// The key of the mark beside it, as `cache.lua` derives it.
-pub(super) fn mark(id: OrderId) -> String {
+/// The key of the mark beside an entry, as `cache.lua` derives it.
+pub(super) fn mark_key(id: OrderId) -> String {
     format!("{KEY_PREFIX}{id}:fill")
 }
 
-pub(super) fn encode(write: &CacheWrite) -> Vec<u8> {
+pub(super) fn encode_entry(write: &CacheWrite) -> Vec<u8> {
     let (owner, body) = match &write.content {
         Some((owner, body)) => (owner.get(), body.as_ref()),
         None => (0, [].as_slice()),
     };
-    let mut entry = format!("{:0width$}{owner:0width$}", write.version, width = NUMBER).into_bytes();
+    let mut entry = format!("{:0width$}{owner:0width$}", write.version, width = NUMBER_WIDTH).into_bytes();
     entry.extend_from_slice(body);
     entry
 }
 
-/// `None` for what is not an entry of ours: treated as absent. The body is not copied.
-pub(super) fn decode(entry: &Bytes) -> Option<Lookup> {
-    // The first digit is always there; a sign in its place would be a number too.
+/// Reads an entry; its body shares the memory. `None` if the cache did not write it: it counts as absent.
+fn decode_entry(entry: &Bytes) -> Option<Lookup> {
+    // The first digit is always 0. A sign in its place would be read as a number, too.
     let number = |range| {
         let digits = std::str::from_utf8(entry.get(range)?).ok()?;
         if digits.starts_with('0') { digits.parse::<i64>().ok() } else { None }
     };
-    let version = number(0..NUMBER)?;
-    let owner = number(NUMBER..2 * NUMBER)?;
-    let body = entry.slice(2 * NUMBER..);
+    let version = number(0..NUMBER_WIDTH)?;
+    let owner = number(NUMBER_WIDTH..2 * NUMBER_WIDTH)?;
+    let body = entry.slice(2 * NUMBER_WIDTH..);
     if body.is_empty() {
         return (owner == 0).then_some(Lookup::Deleted { version });
     }

@@ -1,6 +1,6 @@
-//! Looking entries up: what many tasks ask for while a round trip is on its way shares the next one.
+//! Lookups of entries: those that come while a round trip is on its way share the next one.
 //!
-//! A round trip costs both sides several times what an entry costs. There is no timer: alone, a lookup waits for nobody.
+//! A round trip costs both sides several times as much as an entry. There is no timer: a lookup that is alone does not wait.
 
 use std::{
     mem,
@@ -9,88 +9,87 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{CacheError, Lookup};
+use super::{entry::Lookup, error::CacheError};
 use crate::domain::order::OrderId;
 
-/// Entries asked for in one round trip, which bounds how long Redis and the connection are busy with it.
-const MOST: usize = 256;
+/// The most entries of one round trip, which bounds how long Redis and the connection are busy with it.
+const MAX_BATCH: usize = 256;
 
-/// The lookups that wait, and whether somebody is asking Redis.
+/// The lookups that wait for the next round trip.
 #[derive(Default)]
-pub(super) struct Lookups(Mutex<Waiting>);
+pub(super) struct Lookups(Mutex<LookupQueue>);
 
 #[derive(Default)]
-struct Waiting {
-    asked: Vec<Asked>,
-    asking: bool,
+struct LookupQueue {
+    pending: Vec<PendingLookup>,
+    /// A task asks Redis for them.
+    is_served: bool,
 }
 
 /// One lookup that waits.
-pub(super) struct Asked {
+pub(super) struct PendingLookup {
     pub(super) id: OrderId,
-    reply: oneshot::Sender<Result<Lookup, CacheError>>,
+    reply_to: oneshot::Sender<Result<Lookup, CacheError>>,
 }
 
-impl Asked {
-    pub(super) fn answer(self, answer: Result<Lookup, CacheError>) {
-        let _nobody_waits_any_more = self.reply.send(answer);
+impl PendingLookup {
+    pub(super) fn reply(self, result: Result<Lookup, CacheError>) {
+        let _caller_gave_up = self.reply_to.send(result);
     }
 }
 
-/// The duty to ask Redis for whatever waits until nothing does. However it ends, nobody is left waiting.
-pub(super) struct Duty<'a> {
+/// A series of round trips that lasts until no lookup waits. If it is dropped earlier, all lookups that wait fail.
+pub(super) struct Flight<'a> {
     lookups: &'a Lookups,
-    over: bool,
+    is_over: bool,
 }
 
 impl Lookups {
-    /// Adds a lookup. `true`: nobody is asking, so the caller must see to it that [`Lookups::duty`] is done.
-    pub(super) fn ask(&self, id: OrderId) -> (oneshot::Receiver<Result<Lookup, CacheError>>, bool) {
-        let (reply, answer) = oneshot::channel();
-        let mut waiting = self.lock();
-        waiting.asked.push(Asked { id, reply });
-        (answer, !mem::replace(&mut waiting.asking, true))
+    /// Adds a lookup. Returns where its result arrives, and whether the caller must start a [`Flight`].
+    pub(super) fn add(&self, id: OrderId) -> (oneshot::Receiver<Result<Lookup, CacheError>>, bool) {
+        let (reply_to, result) = oneshot::channel();
+        let mut queue = self.lock();
+        queue.pending.push(PendingLookup { id, reply_to });
+        (result, !mem::replace(&mut queue.is_served, true))
     }
 
-    /// Begins to ask.
-    pub(super) fn duty(&self) -> Duty<'_> {
-        Duty { lookups: self, over: false }
+    /// Starts the round trips.
+    pub(super) fn start_flight(&self) -> Flight<'_> {
+        Flight { lookups: self, is_over: false }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, LookupQueue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Duty<'_> {
-    /// The lookups of the next round trip; `None` where none wait, and then the duty is over.
-    pub(super) fn next(&mut self) -> Option<Vec<Asked>> {
-        let mut waiting = self.lookups.lock();
-        if waiting.asked.is_empty() {
-            waiting.asking = false;
-            self.over = true;
+impl Flight<'_> {
+    /// Takes the lookups of the next round trip; `None` if none waits, and then the flight is over.
+    pub(super) fn next_batch(&mut self) -> Option<Vec<PendingLookup>> {
+        let mut queue = self.lookups.lock();
+        if queue.pending.is_empty() {
+            queue.is_served = false;
+            self.is_over = true;
             return None;
         }
-        if waiting.asked.len() <= MOST {
-            // The room is kept for the next ones.
-            let room = Vec::with_capacity(waiting.asked.len());
-            return Some(mem::replace(&mut waiting.asked, room));
+        if queue.pending.len() <= MAX_BATCH {
+            return Some(mem::take(&mut queue.pending));
         }
-        let later = waiting.asked.split_off(MOST);
-        Some(mem::replace(&mut waiting.asked, later))
+        let later = queue.pending.split_off(MAX_BATCH);
+        Some(mem::replace(&mut queue.pending, later))
     }
 
-    /// All that wait: they have waited for the round trip that failed, and do not wait for another one.
-    pub(super) fn all(&self) -> Vec<Asked> {
-        mem::take(&mut self.lookups.lock().asked)
+    /// Takes all lookups that wait.
+    pub(super) fn take_all(&self) -> Vec<PendingLookup> {
+        mem::take(&mut self.lookups.lock().pending)
     }
 }
 
-impl Drop for Duty<'_> {
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            // Cut short, as at the end of the runtime: those that wait see their sender go.
-            *self.lookups.lock() = Waiting::default();
+        if !self.is_over {
+            // Dropped early, as at the end of the runtime: with the senders, the lookups that wait end.
+            *self.lookups.lock() = LookupQueue::default();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 use shared::{
-    cache::{Entry, Lookup},
+    cache::{CacheEntry, Lookup},
     domain::order::{Order, OrderId},
 };
 
@@ -70,7 +70,7 @@ async fn compare_these(
 }
 
 /// What is wrong with an entry, given the order where it exists.
-pub(super) fn fault(entry: &Entry, order: Option<&Order>) -> Option<CacheFault> {
+pub(super) fn fault(entry: &CacheEntry, order: Option<&Order>) -> Option<CacheFault> {
     match (entry.lookup(), order) {
         (None | Some(Lookup::Miss), _) => Some(CacheFault::Unreadable),
         (Some(Lookup::Deleted { .. }), None) => None,

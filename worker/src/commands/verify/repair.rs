@@ -106,7 +106,7 @@ async fn mend_cache(stores: &Stores, ids: &[OrderId]) -> anyhow::Result<()> {
         for (id, entry) in ids.iter().zip(entries) {
             let Some(entry) = entry else { continue };
             if fault(&entry, found.get(id)).is_some() {
-                stores.cache.remove_exactly(*id, &entry).await?;
+                stores.cache.remove_if_unchanged(*id, &entry).await?;
             }
         }
         // As a reader would who missed them; what was written meanwhile is newer and stays.
