@@ -1,4 +1,4 @@
-//! Pays what the cache is owed: entries that could not be written while Redis was away.
+//! Pays cache debts: writes the entries that could not be written while Redis was down.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,24 +19,24 @@ use crate::{
 };
 
 /// Debts paid in one transaction.
-const AT_ONCE: i64 = 200;
-/// Between looks, and after a failure.
+const DEBTS_PER_TRANSACTION: i64 = 200;
+/// The pause if there are no debts, and after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A payment that takes longer failed, and its connection is closed.
+/// The time limit of a payment. After it, the connection is closed.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Pays debts from the orders as they are.
+/// Pays debts by writing the entries of the orders as they are now.
 #[derive(Clone)]
 pub struct CacheDebts {
     db: DbPool,
     cache: Cache,
 }
 
-/// A debt was not paid.
+/// Why a debt was not paid.
 #[derive(Debug, thiserror::Error)]
 pub enum DebtError {
     /// The order could not be read.
-    #[error("PostgreSQL did not give the orders")]
+    #[error("cannot read the orders from PostgreSQL")]
     Store(#[from] DbError),
     /// Redis is still away.
     #[error("the cache did not take the entries")]
@@ -55,47 +55,44 @@ impl CacheDebts {
         Self { db: db.into(), cache }
     }
 
-    /// Pays some, and says how many. Several workers may do so at a time.
+    /// Pays up to 200 debts and returns how many. Several workers can pay at the same time.
     pub async fn pay_once(&self) -> Result<usize, DebtError> {
-        // Closed, and so rolled back, unless it comes to its end.
+        // Unless it is released at the end, the connection is closed, which rolls back.
         let mut connection = self.db.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let debts = cache_debts::lock_some(&mut transaction, AT_ONCE).await?;
+        let debts = cache_debts::lock_oldest_debts(&mut transaction, DEBTS_PER_TRANSACTION).await?;
         if debts.is_empty() {
             transaction.rollback().await?;
             connection.release();
             return Ok(0);
         }
         let ids: Vec<OrderId> = debts.iter().map(|(id, _)| *id).collect();
-        let found = orders::by_ids(&mut transaction, &ids).await?;
+        let found = orders::load_orders(&mut transaction, &ids).await?;
         let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
         let writes: Vec<CacheWrite> = debts
             .iter()
             .map(|(id, version)| match found.get(id) {
-                Some(order) => current(order, false),
-                // Deleted. Its tombstone may be created: ids do not come again, so it is true for ever.
+                Some(order) => current_entry(order, false),
+                // Deleted. Its tombstone can be created: ids are never used again, so it stays true.
                 None => CacheWrite { id: *id, version: *version, content: None, may_create: true },
             })
             .collect();
         self.cache.put(&writes).await?;
-        cache_debts::strike(&mut transaction, &ids).await?;
+        cache_debts::delete_debts(&mut transaction, &ids).await?;
         transaction.commit().await?;
         connection.release();
         Ok(writes.len())
     }
 
-    /// Pays until shutdown.
-    pub async fn run(self, shutdown: Shutdown) {
+    /// Pays debts until shutdown.
+    pub async fn pay_until_shutdown(self, shutdown: Shutdown) {
         let mut owing = false;
         loop {
             let paid = match tokio::time::timeout(LIMIT, self.pay_once()).await {
                 Ok(Ok(paid)) => paid,
                 Ok(Err(error)) => {
                     if !owing {
-                        tracing::warn!(
-                            error = chain(&error),
-                            "cache entries are owed and cannot be paid yet"
-                        );
+                        tracing::warn!(error = chain(&error), "cannot pay cache debts yet");
                     }
                     owing = true;
                     0
@@ -104,7 +101,7 @@ impl CacheDebts {
             };
             if paid > 0 && !shutdown.has_begun() {
                 owing = false;
-                tracing::info!(orders = paid, "wrote cache entries that were owed");
+                tracing::info!(orders = paid, "paid cache debts");
                 continue;
             }
             tokio::select! {
@@ -115,8 +112,8 @@ impl CacheDebts {
     }
 }
 
-/// The entry of an order as it is now, exactly as the API answers it.
-pub fn current(order: &Order, may_create: bool) -> CacheWrite {
+/// The entry of an order as it is now, with the body that the API answers.
+pub fn current_entry(order: &Order, may_create: bool) -> CacheWrite {
     let body = Bytes::from(order.to_json());
     CacheWrite { id: order.id, version: order.version, content: Some((order.customer_id, body)), may_create }
 }

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use shared::domain::order::OrderId;
 use time::OffsetDateTime;
 
-use crate::dead_letters::Filter;
+use crate::dead_letters::DeadLetterFilter;
 
 /// Consumes order events: writes the history and keeps the cache right. Settings come from the environment and from
 /// `.env`; see `.env.example` for all of them.
@@ -83,8 +83,8 @@ impl Which {
     }
 
     /// The filter, for these numbers if there are any.
-    pub fn filter(&self, ids: &[i64], open: bool) -> Filter {
-        Filter {
+    pub fn filter(&self, ids: &[i64], open: bool) -> DeadLetterFilter {
+        DeadLetterFilter {
             ids: (!ids.is_empty()).then(|| ids.to_vec()),
             source: self.source.clone(),
             event_type: self.event_type.clone(),

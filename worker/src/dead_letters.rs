@@ -1,4 +1,4 @@
-//! Dead letters: events set aside, from every broker alike.
+//! Dead letters: events that could not be handled, from every broker alike.
 
 use sha2::{Digest as _, Sha256};
 use shared::domain::{
@@ -9,29 +9,29 @@ use shared::domain::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// An event about to be set aside.
+/// A dead letter to store.
 #[derive(Debug)]
 pub struct NewDeadLetter<'a> {
-    /// The event, where its body could be read.
+    /// The event, if its body could be read.
     pub event: Option<&'a Event>,
     /// As received.
     pub body: &'a [u8],
-    /// Which part gave up: a handler's name, `parse`, or `consumer`.
+    /// The part that gave up: a handler's name, `parse`, or `consumer`.
     pub source: &'static str,
     /// Why.
     pub reason: &'a str,
     /// How often it was tried.
     pub attempts: i32,
-    /// Which event system it came from.
+    /// The event system it came from.
     pub broker: &'static str,
 }
 
-/// An event that was set aside.
+/// A stored dead letter.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// Its number here.
+    /// Its number.
     pub id: i64,
-    /// The event's id, where the body could be read.
+    /// The event's id, if the body could be read.
     pub event_id: Option<Uuid>,
     /// The event's type.
     pub event_type: Option<String>,
@@ -41,28 +41,28 @@ pub struct DeadLetter {
     pub version: Option<i64>,
     /// As received.
     pub body: Vec<u8>,
-    /// Which part gave up: a handler's name, `parse`, `consumer`, or `publish` for the relay.
+    /// The part that gave up: a handler's name, `parse`, `consumer`, or `publish` for the relay.
     pub source: String,
     /// Why.
     pub reason: String,
     /// How often it was tried.
     pub attempts: i32,
-    /// Which event system it was on.
+    /// The event system it was on.
     pub broker: String,
-    /// When it was last set aside.
+    /// When it last failed.
     pub failed_at: OffsetDateTime,
-    /// When an operator last sent it again, unless it was set aside again since.
+    /// When an operator last sent it again; `None` if it has failed since.
     pub redriven_at: Option<OffsetDateTime>,
 }
 
 impl DeadLetter {
-    /// The event to send again, under its own id. `None` for a body that is not text, which no broker takes.
+    /// The event to send again, under its own id. `None` if the body is not text, which no broker takes.
     ///
-    /// A body that could not be read may be readable by a newer worker. Its id is the one it names, or one made from
-    /// the body, so that sending it twice is recognised as the same.
+    /// A newer worker may be able to read a body that this one cannot. Its id is the one in the body, or a hash of the body,
+    /// so that consumers recognise it if it is sent twice.
     pub fn to_envelope(&self) -> Option<Envelope> {
         let body = String::from_utf8(self.body.clone()).ok()?;
-        let id = self.event_id.or_else(|| named_id(&body)).unwrap_or_else(|| id_of(&self.body));
+        let id = self.event_id.or_else(|| read_id(&body)).unwrap_or_else(|| hash_id(&self.body));
         Some(Envelope {
             id,
             event_type: self.event_type.clone().unwrap_or_else(|| "unknown".to_owned()),
@@ -72,7 +72,7 @@ impl DeadLetter {
         })
     }
 
-    /// The letter for machines. The body stands as JSON where it is JSON, else as text.
+    /// The dead letter as JSON. The body is JSON if it can be read as such, else text.
     pub fn to_json(&self) -> serde_json::Value {
         let text = String::from_utf8_lossy(&self.body);
         let body = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::from(text.as_ref()));
@@ -93,19 +93,19 @@ impl DeadLetter {
     }
 }
 
-fn named_id(body: &str) -> Option<Uuid> {
+fn read_id(body: &str) -> Option<Uuid> {
     serde_json::from_str::<serde_json::Value>(body).ok()?.get("id")?.as_str()?.parse().ok()
 }
 
-fn id_of(body: &[u8]) -> Uuid {
+fn hash_id(body: &[u8]) -> Uuid {
     let hash = Sha256::digest(body);
     uuid::Builder::from_custom_bytes(std::array::from_fn(|at| hash[at])).into_uuid()
 }
 
-/// Which dead letters. What is not set does not narrow.
+/// Selects dead letters. A condition that is not set matches all.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// These numbers only.
+pub struct DeadLetterFilter {
+    /// Only these numbers.
     pub ids: Option<Vec<i64>>,
     /// The part that gave up.
     pub source: Option<String>,
@@ -113,10 +113,10 @@ pub struct Filter {
     pub event_type: Option<String>,
     /// The order.
     pub order: Option<OrderId>,
-    /// Set aside at or after.
+    /// Failed at or after this time.
     pub since: Option<OffsetDateTime>,
-    /// Set aside before.
+    /// Failed before this time.
     pub until: Option<OffsetDateTime>,
-    /// Only those that were not sent again since.
+    /// Only those that were not sent again since they failed.
     pub open: bool,
 }

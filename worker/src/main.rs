@@ -37,7 +37,7 @@ fn execute_command(command: Command, config: WorkerConfig, threads: usize) -> an
     runtime::new(threads).context("cannot start the threads")?.block_on(async {
         match command {
             Command::Run => run_with_telemetry(config).await.map(|()| ExitCode::SUCCESS),
-            command => commands::execute(command, &config).await,
+            command => commands::execute_command(command, &config).await,
         }
     })
 }

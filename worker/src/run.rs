@@ -70,8 +70,8 @@ pub async fn run_worker(config: WorkerConfig) -> anyhow::Result<()> {
     if let Some(connected) = connected {
         // The cell is set only here.
         let _first = source.set(Arc::clone(&connected));
-        shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).run(shutdown.clone()));
-        let handlers = handlers::all(&db, &cache, config.cache_ttl, &shutdown);
+        shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).pay_until_shutdown(shutdown.clone()));
+        let handlers = handlers::all_handlers(&db, &cache, config.cache_ttl, &shutdown);
         let settings = ConsumerSettings {
             batch_size: config.batch_size,
             concurrency: config.concurrency,

@@ -1,6 +1,7 @@
 //! End to end: real processes, real stores, real brokers.
 
 mod brokers_switched;
+mod every_field;
 mod kill_api;
 mod kill_before_answering;
 mod kill_workers;

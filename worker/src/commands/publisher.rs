@@ -1,4 +1,4 @@
-//! Publishes events again, patiently and at a bounded rate.
+//! Publishes events again, with retries and at a limited rate.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use shared::{
 };
 use tokio::time::Instant;
 
-/// Events in one go, as the relay does it.
-const BATCH: u32 = 500;
-/// How often an event is offered before the command gives up.
-const OFFERS: u32 = 8;
+/// The most events of a batch, as in the relay.
+const MAX_BATCH: u32 = 500;
+/// How often an event is sent before the command gives up.
+const MAX_ATTEMPTS: u32 = 8;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// A sink, and how fast to use it.
@@ -25,48 +25,50 @@ pub(super) struct Publisher {
     sent: u32,
 }
 
-/// What became of an event.
+/// What the broker did with an event.
 pub(super) enum Published {
-    /// The broker has it.
+    /// It confirmed the event.
     Confirmed,
-    /// The broker refuses it for good.
+    /// It refused the event for good, for this reason.
     Rejected(String),
 }
 
 impl Publisher {
-    /// Connects.
+    /// Connects to the broker. `rate` limits the events a second.
     pub(super) async fn connect(config: &BrokerConfig, rate: Option<u32>) -> anyhow::Result<Self> {
         let sink = connect_sink(config).await.context("cannot publish")?;
         Ok(Self { sink, rate, started: Instant::now(), sent: 0 })
     }
 
-    /// How many to give at a time; with a rate, a tenth of a second's worth.
-    pub(super) fn batch(&self) -> i64 {
-        self.rate.map_or(BATCH, |rate| (rate / 10).clamp(1, BATCH)).into()
+    /// How many events to publish in a batch; with a rate, those of a tenth of a second.
+    pub(super) fn batch_size(&self) -> i64 {
+        self.rate.map_or(MAX_BATCH, |rate| (rate / 10).clamp(1, MAX_BATCH)).into()
     }
 
-    /// Publishes a batch, when its turn has come, and answers for each event in order.
-    pub(super) async fn publish(&mut self, batch: &[Envelope]) -> anyhow::Result<Vec<Published>> {
+    /// Publishes a batch as soon as the rate allows it. Returns an outcome for each event, in order.
+    pub(super) async fn publish_batch(&mut self, batch: &[Envelope]) -> anyhow::Result<Vec<Published>> {
         self.wait_turn(batch.len()).await;
-        let mut answers: Vec<Option<Published>> = batch.iter().map(|_| None).collect();
+        let mut outcomes: Vec<Option<Published>> = batch.iter().map(|_| None).collect();
         let mut failure = None;
-        for offer in 1..=OFFERS {
-            let open: Vec<usize> = (0..batch.len()).filter(|at| answers[*at].is_none()).collect();
+        for attempt in 1..=MAX_ATTEMPTS {
+            let open: Vec<usize> = (0..batch.len()).filter(|at| outcomes[*at].is_none()).collect();
             let offered: Vec<Envelope> = open.iter().map(|at| batch[*at].clone()).collect();
             for (at, outcome) in open.into_iter().zip(self.sink.republish(&offered).await) {
                 match outcome {
-                    PublishOutcome::Confirmed => answers[at] = Some(Published::Confirmed),
-                    PublishOutcome::Rejected(reason) => answers[at] = Some(Published::Rejected(reason)),
+                    PublishOutcome::Confirmed => outcomes[at] = Some(Published::Confirmed),
+                    PublishOutcome::Rejected(reason) => outcomes[at] = Some(Published::Rejected(reason)),
                     PublishOutcome::Retry(error) => failure = Some(error),
                 }
             }
-            if answers.iter().all(Option::is_some) {
-                return Ok(answers.into_iter().flatten().collect());
+            if outcomes.iter().all(Option::is_some) {
+                return Ok(outcomes.into_iter().flatten().collect());
             }
-            tokio::time::sleep(BACKOFF.delay(offer)).await;
+            tokio::time::sleep(BACKOFF.delay(attempt)).await;
         }
         match failure {
-            Some(error) => Err(error).context("the broker did not take the events"),
+            Some(error) => {
+                Err(error).context("the broker does not take the events; check it and repeat the command")
+            }
             None => bail!("the broker did not answer for every event"),
         }
     }

@@ -5,35 +5,35 @@ use shared::cache::Cache;
 use shared::platform::db::DbPool;
 
 use super::{
-    connection,
-    screen::{bar, counted, say},
+    connect::acquire_connection,
+    screen::{format_count, print_line, progress_bar},
 };
-use crate::{cache_debts::current, store::orders};
+use crate::{cache_debts::current_entry, store::orders};
 
-/// Orders in one go.
+/// Orders of a batch.
 const BATCH: i64 = 500;
 
-/// Writes every order's entry as a reader would who missed it: read, then compare-and-set. What was written meanwhile is
-/// newer and stays.
+/// Writes every order's entry: reads the order, then compares and sets. An entry that was written meanwhile is newer and
+/// stays.
 pub(super) async fn rebuild_cache(db: &DbPool, cache: &Cache) -> anyhow::Result<()> {
-    let mut connection = connection(db).await?;
-    let progress = bar(orders::count(&mut connection).await?, "rebuilding");
+    let mut connection = acquire_connection(db).await?;
+    let progress = progress_bar(orders::count_orders(&mut connection).await?, "rebuilding");
     let (mut last, mut seen, mut written) = (0, 0_usize, 0_usize);
     loop {
-        let ids = orders::ids_after(&mut connection, last, BATCH).await?;
+        let ids = orders::load_ids_after(&mut connection, last, BATCH).await?;
         let Some(end) = ids.last() else { break };
         last = end.get();
-        let found = orders::by_ids(&mut connection, &ids).await?;
-        let writes = found.iter().map(|order| current(order, true)).collect::<Vec<_>>();
-        let answers = cache.put(&writes).await.context("the cache did not take the entries")?;
+        let found = orders::load_orders(&mut connection, &ids).await?;
+        let writes = found.iter().map(|order| current_entry(order, true)).collect::<Vec<_>>();
+        let outcomes = cache.put(&writes).await.context("cannot write the entries to the cache")?;
         seen += writes.len();
-        written += answers.into_iter().filter(|written| *written).count();
+        written += outcomes.into_iter().filter(|written| *written).count();
         progress.inc(ids.len() as u64);
     }
     progress.finish_and_clear();
-    say(&format!(
+    print_line(&format!(
         "wrote {} of {}",
-        counted(written, "entry").replace("entrys", "entries"),
-        counted(seen, "order")
+        format_count(written, "entry").replace("entrys", "entries"),
+        format_count(seen, "order")
     ))
 }

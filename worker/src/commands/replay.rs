@@ -8,9 +8,9 @@ use shared::platform::db::DbPool;
 use sqlx::PgConnection;
 
 use super::{
-    connection,
+    connect::acquire_connection,
     publisher::{Published, Publisher},
-    screen::{bar, counted, say},
+    screen::{format_count, print_line, progress_bar},
     single_handler::SingleHandler,
 };
 use crate::{
@@ -19,41 +19,45 @@ use crate::{
     store::log::{self, Selection},
 };
 
-/// Publishes retained events again, in their order, or gives them to one handler.
-pub(super) async fn replay(db: &DbPool, config: &WorkerConfig, replay: &Replay) -> anyhow::Result<ExitCode> {
+/// Publishes retained events again in their order, or has one handler handle them.
+pub(super) async fn replay_events(
+    db: &DbPool,
+    config: &WorkerConfig,
+    replay: &Replay,
+) -> anyhow::Result<ExitCode> {
     let selection = match (replay.which.from, replay.which.order) {
         (Some(time), _) => Selection::From(time),
         (None, Some(order)) => Selection::Order(order),
-        (None, None) => bail!("say --from or --order"),
+        (None, None) => bail!("name the events with --from or --order"),
     };
     let handler = match &replay.handler {
-        Some(name) => Some(SingleHandler::find(name, db, config)?),
+        Some(name) => Some(SingleHandler::find_by_name(name, db, config)?),
         None => None,
     };
-    let mut connection = connection(db).await?;
-    let (total, end) = log::extent(&mut connection, selection).await.context("cannot read the log")?;
+    let mut connection = acquire_connection(db).await?;
+    let (total, end) = log::count_events(&mut connection, selection).await.context("cannot read the log")?;
     if total == 0 {
-        say("the log holds no such events")?;
+        print_line("the log holds no such events")?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(handler) = handler {
-        return handle_again(&mut connection, selection, (total, end), &handler).await;
+        return replay_to_handler(&mut connection, selection, (total, end), &handler).await;
     }
 
     let mut publisher = Publisher::connect(&config.broker, None).await?;
-    let progress = bar(total, "replaying");
+    let progress = progress_bar(total, "replaying");
     let (mut last, mut sent, mut refused) = (0, 0_usize, 0_usize);
     loop {
-        let page = log::page(&mut connection, selection, last, end, publisher.batch()).await?;
+        let page = log::load_events(&mut connection, selection, last, end, publisher.batch_size()).await?;
         let Some(tail) = page.last() else { break };
         last = tail.id;
         let events: Vec<Envelope> = page.into_iter().map(|logged| logged.envelope).collect();
-        for (event, published) in events.iter().zip(publisher.publish(&events).await?) {
+        for (event, published) in events.iter().zip(publisher.publish_batch(&events).await?) {
             match published {
                 Published::Confirmed => sent += 1,
                 Published::Rejected(reason) => {
                     refused += 1;
-                    say(&format!("event {} was refused: {reason}", event.id))?;
+                    print_line(&format!("event {} was refused: {reason}", event.id))?;
                 }
             }
         }
@@ -61,34 +65,34 @@ pub(super) async fn replay(db: &DbPool, config: &WorkerConfig, replay: &Replay) 
     }
     progress.finish_and_clear();
     publisher.close().await;
-    say(&format!("sent {} again", counted(sent, "event")))?;
+    print_line(&format!("sent {} again", format_count(sent, "event")))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Gives the events to one handler, in their order.
-async fn handle_again(
+/// Has one handler handle the events in their order.
+async fn replay_to_handler(
     connection: &mut PgConnection,
     selection: Selection,
     (total, end): (i64, i64),
     handler: &SingleHandler,
 ) -> anyhow::Result<ExitCode> {
-    let progress = bar(total, "handling");
-    let (mut last, mut given, mut refused) = (0, 0_usize, 0_usize);
+    let progress = progress_bar(total, "handling");
+    let (mut last, mut handled, mut refused) = (0, 0_usize, 0_usize);
     loop {
-        let page = log::page(connection, selection, last, end, SingleHandler::BATCH).await?;
+        let page = log::load_events(connection, selection, last, end, SingleHandler::BATCH).await?;
         let Some(tail) = page.last() else { break };
         last = tail.id;
         let events: Vec<Envelope> = page.into_iter().map(|logged| logged.envelope).collect();
         let count = events.len();
-        let refusals = handler.handle(events).await?;
-        given += count - refusals.len();
+        let refusals = handler.handle_events(events).await?;
+        handled += count - refusals.len();
         refused += refusals.len();
         for refusal in refusals {
-            say(&refusal)?;
+            print_line(&refusal)?;
         }
         progress.inc(count as u64);
     }
     progress.finish_and_clear();
-    say(&format!("gave {} to the handler {}", counted(given, "event"), handler.name()))?;
+    print_line(&format!("gave {} to the handler {}", format_count(handled, "event"), handler.name()))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

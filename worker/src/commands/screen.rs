@@ -1,4 +1,4 @@
-//! What commands write, and their progress bars.
+//! The output of commands, and their progress bars.
 
 use std::{
     io::{ErrorKind, Write as _},
@@ -8,17 +8,17 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::platform::text::printable;
 
-/// Writes a line, or several, to standard output; what a terminal would act on is escaped, because events and errors hold
-/// text from outside. A reader that has gone (`| head`) ends the command quietly.
-pub(super) fn say(line: &str) -> anyhow::Result<()> {
+/// Prints a line, or several, to standard output. Control characters are escaped, because events and errors hold text from
+/// outside. If the reader has gone (`| head`), the command ends without an error.
+pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{}", printable(line, true)) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         written => Ok(written?),
     }
 }
 
-/// A bar on standard error, which shows nothing where that is not a terminal.
-pub(super) fn bar(total: i64, what: &'static str) -> ProgressBar {
+/// A progress bar on standard error; invisible if that is not a terminal.
+pub(super) fn progress_bar(total: i64, what: &'static str) -> ProgressBar {
     let style = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} eta {eta}";
     let bar = ProgressBar::new(u64::try_from(total).unwrap_or_default()).with_message(what);
     match ProgressStyle::with_template(style) {
@@ -27,7 +27,7 @@ pub(super) fn bar(total: i64, what: &'static str) -> ProgressBar {
     }
 }
 
-/// For work whose size is not known beforehand.
+/// A progress display for work whose size is not known beforehand.
 pub(super) fn spinner(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(what);
     bar.enable_steady_tick(Duration::from_millis(200));
@@ -38,7 +38,7 @@ pub(super) fn spinner(what: &'static str) -> ProgressBar {
 }
 
 /// `1 event`, `2 events`.
-pub(super) fn counted(number: impl TryInto<u64>, what: &str) -> String {
+pub(super) fn format_count(number: impl TryInto<u64>, what: &str) -> String {
     let number = number.try_into().unwrap_or_default();
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -146,7 +146,9 @@ impl Consumer {
     }
 
     async fn insert_dead_letter(&self, letter: &NewDeadLetter<'_>) -> Result<(), DbError> {
-        self.db.run_once(|mut db| async move { dead_letters::insert(&mut db, letter).await }).await
+        self.db
+            .run_once(|mut db| async move { dead_letters::insert_dead_letter(&mut db, letter).await })
+            .await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) {

@@ -1,4 +1,4 @@
-//! Keeps the order cache right.
+//! Keeps the order cache up to date.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,15 +15,14 @@ use shared::{
 use super::{EventHandler, HandlerError, HandlerEvent};
 use crate::{errors::chain, store::cache_debts};
 
-/// An event older than this only raises entries. What a newer version left in the cache may have expired since, and
-/// the older one must not take its place.
+/// An event older than this only replaces older entries and creates none: a newer version's entry may have expired since.
 const LATE: Duration = Duration::from_mins(1);
 
 /// Compare-and-sets a batch's entries in one round trip.
 ///
-/// While Redis is away, the batch's orders are noted as debts in PostgreSQL, to be paid by
-/// [`CacheDebts`](crate::cache_debts::CacheDebts) when it is back. So a lost cache neither stops the history nor keeps
-/// the broker's events waiting, and no entry stays stale because its event was acknowledged.
+/// While Redis is down, the batch's orders are recorded as debts in PostgreSQL, which
+/// [`CacheDebts`](crate::cache_debts::CacheDebts) pays when it is back. So a lost cache stops neither the history nor the
+/// broker, and no entry stays stale because its event was acknowledged.
 #[derive(Clone)]
 pub struct CacheHandler {
     cache: Cache,
@@ -32,14 +31,14 @@ pub struct CacheHandler {
 }
 
 impl CacheHandler {
-    /// Writes to `cache`, whose entries live for `ttl`, and notes debts in `db`.
+    /// Writes to `cache`, whose entries live for `ttl`, and records debts in `db`.
     pub fn new(cache: Cache, db: impl Into<DbPool>, ttl: Duration) -> Self {
-        // With short lives a newer entry could expire within a minute; half a life stays clear of their jitter.
+        // With a short lifetime, a newer entry could expire within a minute. Half of it is well below the jitter.
         Self { cache, db: db.into(), late: LATE.min(ttl / 2) }
     }
 
     /// The writes of a batch: the newest version of each order.
-    fn writes(&self, batch: &[HandlerEvent]) -> Vec<CacheWrite> {
+    fn newest_writes(&self, batch: &[HandlerEvent]) -> Vec<CacheWrite> {
         let mut newest: HashMap<OrderId, (&Event, bool)> = HashMap::with_capacity(batch.len());
         for item in batch {
             let event = item.event.as_ref();
@@ -50,16 +49,16 @@ impl CacheHandler {
                     if held.data.version < event.data.version {
                         *held = event;
                     }
-                    // As if each were written by itself: a fresh one creates the entry, the newest raises it.
+                    // As if each were written alone: a fresh one creates the entry, the newest replaces it.
                     *may_create |= fresh;
                 })
                 .or_insert((event, fresh));
         }
-        newest.into_values().map(|(event, may_create)| write(event, may_create)).collect()
+        newest.into_values().map(|(event, may_create)| cache_write(event, may_create)).collect()
     }
 }
 
-fn write(event: &Event, may_create: bool) -> CacheWrite {
+fn cache_write(event: &Event, may_create: bool) -> CacheWrite {
     let data = &event.data;
     let content = match event.event_type {
         EventType::OrderDeleted => None,
@@ -75,13 +74,17 @@ impl EventHandler for CacheHandler {
     }
 
     async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
-        let writes = self.writes(batch);
+        let writes = self.newest_writes(batch);
         let Err(error) = self.cache.put(&writes).await else { return Ok(()) };
-        tracing::debug!(error = chain(&error), orders = writes.len(), "cache entries are owed");
+        tracing::debug!(
+            error = chain(&error),
+            orders = writes.len(),
+            "cannot write cache entries; recording debts"
+        );
         let mut debts: Vec<_> = writes.iter().map(|write| (write.id, write.version)).collect();
         debts.sort_unstable();
-        let noted = &debts;
-        self.db.run_once(|mut db| async move { cache_debts::record(&mut db, noted).await }).await?;
+        let recorded = &debts;
+        self.db.run_once(|mut db| async move { cache_debts::record_debts(&mut db, recorded).await }).await?;
         metrics::counter!("worker_cache_debts_total").increment(debts.len() as u64);
         Ok(())
     }

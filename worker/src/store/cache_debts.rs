@@ -3,9 +3,9 @@
 use shared::domain::order::OrderId;
 use sqlx::PgConnection;
 
-/// Notes that these orders' entries must not be older than these versions. In order of their ids, so that two
-/// workers cannot wait for each other; each order once.
-pub async fn record(connection: &mut PgConnection, debts: &[(OrderId, i64)]) -> sqlx::Result<()> {
+/// Records that these orders' entries must not be older than these versions. Each order stands once and in order of the
+/// ids, so that two workers cannot deadlock.
+pub async fn record_debts(connection: &mut PgConnection, debts: &[(OrderId, i64)]) -> sqlx::Result<()> {
     let (order_ids, versions): (Vec<i64>, Vec<i64>) =
         debts.iter().map(|(order, version)| (order.get(), *version)).unzip();
     sqlx::query!(
@@ -19,11 +19,14 @@ pub async fn record(connection: &mut PgConnection, debts: &[(OrderId, i64)]) -> 
     Ok(())
 }
 
-/// Locks some of the oldest debts that no other worker is paying.
-pub async fn lock_some(connection: &mut PgConnection, most: i64) -> sqlx::Result<Vec<(OrderId, i64)>> {
+/// Locks up to `limit` of the oldest debts that no other worker has locked.
+pub async fn lock_oldest_debts(
+    connection: &mut PgConnection,
+    limit: i64,
+) -> sqlx::Result<Vec<(OrderId, i64)>> {
     let rows = sqlx::query!(
         "SELECT order_id, version FROM cache_debts ORDER BY owed_since, order_id LIMIT $1 FOR UPDATE SKIP LOCKED",
-        most
+        limit
     )
     .fetch_all(connection)
     .await?;
@@ -31,8 +34,8 @@ pub async fn lock_some(connection: &mut PgConnection, most: i64) -> sqlx::Result
     Ok(rows.into_iter().filter_map(|row| debt((row.order_id, row.version))).collect())
 }
 
-/// Strikes debts that were locked in this transaction and paid.
-pub async fn strike(connection: &mut PgConnection, paid: &[OrderId]) -> sqlx::Result<()> {
+/// Deletes debts that were locked in this transaction and paid.
+pub async fn delete_debts(connection: &mut PgConnection, paid: &[OrderId]) -> sqlx::Result<()> {
     let order_ids: Vec<i64> = paid.iter().map(|id| id.get()).collect();
     sqlx::query!("DELETE FROM cache_debts WHERE order_id = ANY($1)", &order_ids).execute(connection).await?;
     Ok(())

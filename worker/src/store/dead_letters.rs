@@ -3,11 +3,14 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{FEW_ROWS, WHOLE_TABLE, bounded};
-use crate::dead_letters::{DeadLetter, Filter, NewDeadLetter};
+use super::{FEW_ROWS, WHOLE_TABLE, run_within};
+use crate::dead_letters::{DeadLetter, DeadLetterFilter, NewDeadLetter};
 
-/// Sets an event aside. The same body from the same source again raises the attempts and is open again.
-pub async fn insert(connection: &mut PgConnection, letter: &NewDeadLetter<'_>) -> sqlx::Result<()> {
+/// Stores a dead letter. If the same body came from the same source before, that letter's attempts grow and it is open again.
+pub async fn insert_dead_letter(
+    connection: &mut PgConnection,
+    letter: &NewDeadLetter<'_>,
+) -> sqlx::Result<()> {
     let event = letter.event;
     sqlx::query!(
         "INSERT INTO dead_letters
@@ -31,7 +34,7 @@ pub async fn insert(connection: &mut PgConnection, letter: &NewDeadLetter<'_>) -
     Ok(())
 }
 
-/// A query over the letters that a filter lets through: its beginning, the condition, its end, more parameters.
+/// A query over the dead letters that match a filter: its beginning, its end, and the parameters of the end.
 macro_rules! filtered {
     ($query:ident!($($row:ident,)? $before:literal, $after:literal), $filter:expr $(, $more:expr)*) => {
         sqlx::$query!(
@@ -58,12 +61,12 @@ macro_rules! filtered {
     };
 }
 
-/// The newest ones, or the next ones before `before` (when it was set aside, and its number), for walking back over all.
-pub async fn newest(
+/// Loads the newest dead letters, or those before `before` (its `failed_at` and its number), newest first.
+pub async fn load_newest(
     connection: &mut PgConnection,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     before: Option<(OffsetDateTime, i64)>,
-    most: i64,
+    limit: i64,
 ) -> sqlx::Result<Vec<DeadLetter>> {
     let (failed_at, id) = before.unzip();
     let statement = filtered!(
@@ -75,17 +78,17 @@ pub async fn newest(
         filter,
         failed_at,
         id,
-        most
+        limit
 );
-    bounded(FEW_ROWS, statement.fetch_all(connection)).await
+    run_within(FEW_ROWS, statement.fetch_all(connection)).await
 }
 
-/// The next ones after a number, for walking over all.
-pub async fn after(
+/// Loads the dead letters after a number, in order of their numbers.
+pub async fn load_after(
     connection: &mut PgConnection,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     after: i64,
-    most: i64,
+    limit: i64,
 ) -> sqlx::Result<Vec<DeadLetter>> {
     let statement = filtered!(
         query_as!(
@@ -95,24 +98,30 @@ pub async fn after(
         ),
         filter,
         after,
-        most
+        limit
 );
-    bounded(FEW_ROWS, statement.fetch_all(connection)).await
+    run_within(FEW_ROWS, statement.fetch_all(connection)).await
 }
 
-/// How many there are.
-pub async fn count(connection: &mut PgConnection, filter: &Filter) -> sqlx::Result<i64> {
+/// Counts the dead letters that match.
+pub async fn count_dead_letters(
+    connection: &mut PgConnection,
+    filter: &DeadLetterFilter,
+) -> sqlx::Result<i64> {
     let statement = filtered!(query_scalar!("SELECT count(*) AS \"count!\"", ""), filter);
-    bounded(WHOLE_TABLE, statement.fetch_one(connection)).await
+    run_within(WHOLE_TABLE, statement.fetch_one(connection)).await
 }
 
-/// Removes them and says how many there were.
-pub async fn delete(connection: &mut PgConnection, filter: &Filter) -> sqlx::Result<u64> {
+/// Deletes the dead letters that match, and returns their number.
+pub async fn delete_dead_letters(
+    connection: &mut PgConnection,
+    filter: &DeadLetterFilter,
+) -> sqlx::Result<u64> {
     let statement = filtered!(query!("DELETE", ""), filter);
-    Ok(bounded(WHOLE_TABLE, statement.execute(connection)).await?.rows_affected())
+    Ok(run_within(WHOLE_TABLE, statement.execute(connection)).await?.rows_affected())
 }
 
-/// Marks letters as sent again, but not those that were set aside once more meanwhile.
+/// Marks dead letters as sent again, except those that failed once more meanwhile.
 pub async fn mark_redriven(
     connection: &mut PgConnection,
     sent: &[(i64, OffsetDateTime)],
@@ -125,6 +134,6 @@ pub async fn mark_redriven(
         &ids,
         &failed_at,
     );
-    bounded(FEW_ROWS, statement.execute(connection)).await?;
+    run_within(FEW_ROWS, statement.execute(connection)).await?;
     Ok(())
 }

@@ -3,12 +3,12 @@
 use shared::domain::{event::Event, order::OrderId};
 use sqlx::PgConnection;
 
-use super::{FEW_ROWS, bounded};
+use super::{FEW_ROWS, run_within};
 
-/// Inserts a row for each event, by one statement with this ending, and gives how many were inserted.
+/// Inserts a row for each event in one statement with this ending. Returns how many were inserted.
 macro_rules! insert_rows {
     ($connection:expr, $events:expr, $($ending:tt)*) => {{
-        let rows = Rows::of($events);
+        let rows = HistoryColumns::of($events);
         let inserted = sqlx::query!(
             "INSERT INTO order_history
                  (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
@@ -30,29 +30,29 @@ macro_rules! insert_rows {
     }};
 }
 
-/// Records versions in one statement and says how many were new. One that is recorded already stays as it is.
-pub async fn insert(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
+/// Records versions in one statement and returns how many were new. A version that is already recorded stays as it is.
+pub async fn insert_versions(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
     insert_rows!(connection, events, + " ON CONFLICT (order_id, version) DO NOTHING")
 }
 
-/// Records versions none of which is recorded yet; a unique violation where one is. It takes PostgreSQL three quarters of
-/// [`insert`], which looks for each version before it writes it and announces each row twice in the write-ahead log.
-pub async fn insert_new(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
+/// Records versions none of which is recorded yet; a unique violation if one is. It costs PostgreSQL three quarters of
+/// [`insert_versions`], which looks for each version before it writes it and announces each row twice in the write-ahead log.
+pub async fn insert_new_versions(connection: &mut PgConnection, events: &[&Event]) -> sqlx::Result<u64> {
     insert_rows!(connection, events,)
 }
 
-/// Makes a recorded version say what its event says, or records it. For repair only.
-pub async fn correct(connection: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
+/// Replaces a recorded version by what its event says. For repair only.
+pub async fn replace_version(connection: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
     let (order, version) = (event.data.order_id.get(), event.data.version);
     let delete =
         sqlx::query!("DELETE FROM order_history WHERE order_id = $1 AND version = $2", order, version);
-    bounded(FEW_ROWS, delete.execute(&mut *connection)).await?;
-    bounded(FEW_ROWS, insert(connection, &[event])).await?;
+    run_within(FEW_ROWS, delete.execute(&mut *connection)).await?;
+    run_within(FEW_ROWS, insert_versions(connection, &[event])).await?;
     Ok(())
 }
 
-/// How many of these versions are recorded.
-pub async fn count(connection: &mut PgConnection, versions: &[(OrderId, i64)]) -> sqlx::Result<i64> {
+/// Counts how many of these versions are recorded.
+pub async fn count_recorded(connection: &mut PgConnection, versions: &[(OrderId, i64)]) -> sqlx::Result<i64> {
     let (order_ids, versions): (Vec<i64>, Vec<i64>) =
         versions.iter().map(|(order, version)| (order.get(), *version)).unzip();
     let statement = sqlx::query_scalar!(
@@ -61,12 +61,12 @@ pub async fn count(connection: &mut PgConnection, versions: &[(OrderId, i64)]) -
         &order_ids,
         &versions,
     );
-    bounded(FEW_ROWS, statement.fetch_one(connection)).await
+    run_within(FEW_ROWS, statement.fetch_one(connection)).await
 }
 
-/// A batch by columns, as `unnest` takes it.
+/// The columns of a batch, as `unnest` takes them.
 #[derive(Default)]
-struct Rows<'a> {
+struct HistoryColumns<'a> {
     order_ids: Vec<i64>,
     versions: Vec<i64>,
     actions: Vec<&'static str>,
@@ -77,7 +77,7 @@ struct Rows<'a> {
     occurred_at: Vec<time::OffsetDateTime>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> HistoryColumns<'a> {
     fn of(events: &[&'a Event]) -> Self {
         let mut rows = Self::default();
         for event in events {

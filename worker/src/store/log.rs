@@ -1,13 +1,13 @@
-//! The retained outbox log, for sending events again.
+//! Reads the retained outbox log, to send events again.
 
 use shared::domain::{event::Envelope, order::OrderId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{FEW_ROWS, WHOLE_TABLE, bounded};
+use super::{FEW_ROWS, WHOLE_TABLE, run_within};
 
-/// Which events of the log.
+/// The events of the log to read.
 #[derive(Clone, Copy, Debug)]
 pub enum Selection {
     /// Those recorded at or after this time.
@@ -17,7 +17,7 @@ pub enum Selection {
 }
 
 impl Selection {
-    const fn parts(self) -> (Option<OffsetDateTime>, Option<i64>) {
+    const fn time_and_order(self) -> (Option<OffsetDateTime>, Option<i64>) {
         match self {
             Self::From(time) => (Some(time), None),
             Self::Order(id) => (None, Some(id.get())),
@@ -27,16 +27,16 @@ impl Selection {
 
 /// An event of the log.
 #[derive(Debug)]
-pub struct Logged {
-    /// Its place.
+pub struct LoggedEvent {
+    /// Its place in the log.
     pub id: i64,
     /// As it was sent.
     pub envelope: Envelope,
 }
 
-/// How many events there are, and the last one's place. What is recorded later reaches the broker by itself.
-pub async fn extent(connection: &mut PgConnection, selection: Selection) -> sqlx::Result<(i64, i64)> {
-    let (from, order) = selection.parts();
+/// Counts the events, and returns the place of the last one. Those that are logged later reach the broker by themselves.
+pub async fn count_events(connection: &mut PgConnection, selection: Selection) -> sqlx::Result<(i64, i64)> {
+    let (from, order) = selection.time_and_order();
     let statement = sqlx::query!(
         r#"SELECT count(*) AS "count!", coalesce(max(id), 0) AS "last!" FROM outbox
            WHERE ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
@@ -44,21 +44,21 @@ pub async fn extent(connection: &mut PgConnection, selection: Selection) -> sqlx
         from,
         order,
     );
-    let row = bounded(WHOLE_TABLE, statement.fetch_one(connection)).await?;
+    let row = run_within(WHOLE_TABLE, statement.fetch_one(connection)).await?;
     Ok((row.count, row.last))
 }
 
-/// The next events beyond `after` and up to `last`, in id order: per order, that is the order of versions.
-pub async fn page(
+/// Loads up to `limit` events after the place `after` and up to `last`, in id order: per order, that is the order of versions.
+pub async fn load_events(
     connection: &mut PgConnection,
     selection: Selection,
     after: i64,
     last: i64,
-    most: i64,
-) -> sqlx::Result<Vec<Logged>> {
-    let (from, order) = selection.parts();
+    limit: i64,
+) -> sqlx::Result<Vec<LoggedEvent>> {
+    let (from, order) = selection.time_and_order();
     let statement = sqlx::query_as!(
-        Row,
+        OutboxRow,
         r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
            WHERE id > $3 AND id <= $4
              AND ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
@@ -68,32 +68,32 @@ pub async fn page(
         order,
         after,
         last,
-        most,
+        limit,
     );
-    let rows = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
-    Ok(rows.into_iter().map(Row::into_logged).collect())
+    let rows = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
+    Ok(rows.into_iter().map(OutboxRow::into_logged_event).collect())
 }
 
-/// The events of these versions of orders, in id order.
-pub async fn of_versions(
+/// Loads the events of these versions of orders, in id order.
+pub async fn load_versions(
     connection: &mut PgConnection,
     versions: &[(OrderId, i64)],
-) -> sqlx::Result<Vec<Logged>> {
+) -> sqlx::Result<Vec<LoggedEvent>> {
     let (order_ids, versions): (Vec<i64>, Vec<i64>) =
         versions.iter().map(|(order, version)| (order.get(), *version)).unzip();
     let statement = sqlx::query_as!(
-        Row,
+        OutboxRow,
         r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
            JOIN unnest($1::bigint[], $2::bigint[]) AS wanted (order_id, version) USING (order_id, version)
            ORDER BY id"#,
         &order_ids,
         &versions,
     );
-    let rows = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
-    Ok(rows.into_iter().map(Row::into_logged).collect())
+    let rows = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
+    Ok(rows.into_iter().map(OutboxRow::into_logged_event).collect())
 }
 
-struct Row {
+struct OutboxRow {
     id: i64,
     event_id: Uuid,
     event_type: String,
@@ -102,9 +102,9 @@ struct Row {
     payload: String,
 }
 
-impl Row {
-    fn into_logged(self) -> Logged {
-        Logged {
+impl OutboxRow {
+    fn into_logged_event(self) -> LoggedEvent {
+        LoggedEvent {
             id: self.id,
             envelope: Envelope {
                 id: self.event_id,

@@ -1,4 +1,5 @@
-//! The only SQL of the worker: functions on a connection.
+//! The only SQL of the worker, as functions on a connection.
+//! What the rows mean, and when they are read or written, is decided by the handlers and the commands.
 
 pub mod cache_debts;
 pub mod comparison;
@@ -9,13 +10,13 @@ pub mod orders;
 
 use std::{io, time::Duration};
 
-/// How long a statement over some rows may take for an operator's command. The server may be silent.
+/// The limit of a command's statement over some rows, for a server that does not respond.
 const FEW_ROWS: Duration = Duration::from_secs(30);
-/// The same for a whole table: a little longer than the server works on it.
+/// The limit of a command's statement over a whole table: a minute more than the server's own limit.
 const WHOLE_TABLE: Duration = Duration::from_mins(11);
 
-/// Bounds a statement of an operator's command on the client.
-async fn bounded<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+/// Limits a command's statement on the client.
+async fn run_within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     let in_time = tokio::time::timeout(limit, statement).await;
     in_time.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
 }

@@ -1,13 +1,13 @@
-//! Orders as they are now. One statement each, so that an order and its lines are of one version.
+//! Reads orders as they are now, each with its lines in one statement, so that both are of one version.
 
 use shared::domain::order::{CustomerId, Money, Order, OrderId, OrderLine};
 use sqlx::{PgConnection, types::Json};
 use time::{Date, OffsetDateTime};
 
-use super::{FEW_ROWS, WHOLE_TABLE, bounded};
+use super::{FEW_ROWS, WHOLE_TABLE, run_within};
 
-/// The orders among `ids` that exist.
-pub async fn by_ids(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
+/// Loads the orders among `ids` that exist.
+pub async fn load_orders(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
     let statement = sqlx::query_as!(
         OrderRow,
@@ -18,22 +18,26 @@ pub async fn by_ids(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Res
            FROM orders WHERE id = ANY($1)"#,
         &ids
     );
-    let rows = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
+    let rows = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
     rows.into_iter().map(OrderRow::into_order).collect()
 }
 
-/// The ids of the next orders after `after`.
-pub async fn ids_after(connection: &mut PgConnection, after: i64, most: i64) -> sqlx::Result<Vec<OrderId>> {
+/// Loads the ids of the next `limit` orders after `after`.
+pub async fn load_ids_after(
+    connection: &mut PgConnection,
+    after: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<OrderId>> {
     let statement =
-        sqlx::query_scalar!("SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2", after, most);
-    let ids = bounded(FEW_ROWS, statement.fetch_all(connection)).await?;
+        sqlx::query_scalar!("SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2", after, limit);
+    let ids = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
     Ok(ids.into_iter().filter_map(|id| OrderId::try_from(id).ok()).collect())
 }
 
-/// How many there are.
-pub async fn count(connection: &mut PgConnection) -> sqlx::Result<i64> {
+/// Counts all orders.
+pub async fn count_orders(connection: &mut PgConnection) -> sqlx::Result<i64> {
     let statement = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM orders"#);
-    bounded(WHOLE_TABLE, statement.fetch_one(connection)).await
+    run_within(WHOLE_TABLE, statement.fetch_one(connection)).await
 }
 
 struct OrderRow {

@@ -63,7 +63,7 @@ async fn after_postgresql_fell_silent_all_of_the_worker_goes_on_within_seconds()
     };
     let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
-    tokio::spawn(CacheDebts::new(db.clone(), world.cache.clone()).run(shutdown.clone()));
+    tokio::spawn(CacheDebts::new(db.clone(), world.cache.clone()).pay_until_shutdown(shutdown.clone()));
     let health = Health {
         db: db.clone(),
         schema: SchemaCheck::new(RIGHTS),

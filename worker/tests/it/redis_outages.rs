@@ -33,7 +33,8 @@ async fn survives(url: String, after: &str, fail: impl AsyncFnOnce()) {
         Arc::new(HistoryHandler::new(world.db.clone(), &Shutdown::new())),
         Arc::new(CacheHandler::new(cache.clone(), world.db.clone(), TTL)),
     ];
-    let debts = tokio::spawn(CacheDebts::new(world.db.clone(), cache.clone()).run(shutdown.clone()));
+    let debts =
+        tokio::spawn(CacheDebts::new(world.db.clone(), cache.clone()).pay_until_shutdown(shutdown.clone()));
     let consumer = Consumer::new(
         Arc::from(source),
         handlers,

@@ -36,7 +36,7 @@ fn lines<'a>(out: &'a str, word: &str) -> Vec<&'a str> {
 }
 
 fn digest<'a>(out: &'a str, name: &str) -> &'a str {
-    let line = out.lines().find(|line| line.starts_with(&format!("{name:<24}"))).expect("a digest");
+    let line = out.lines().find(|line| line.starts_with(&format!("{name:<25}"))).expect("a digest");
     line.split_whitespace().last().expect("a digest")
 }
 

@@ -8,51 +8,62 @@ use shared::{
 use crate::{
     cli::List,
     commands::{
-        connection,
-        screen::{counted, say},
+        connect::acquire_connection,
+        screen::{format_count, print_line},
     },
     dead_letters::DeadLetter,
     store::dead_letters,
 };
 
-/// Letters in one go: each may have a body of 256 KiB.
+/// Dead letters of a page: each can have a body of 256 KiB.
 const PAGE: i64 = 64;
-/// What of a reason fits on a line.
-const REASON: usize = 80;
+/// The characters of a reason that fit on a line.
+const REASON_LENGTH: usize = 80;
 
-/// Prints them newest first, page by page, however many are asked for.
-pub(in crate::commands) async fn list(db: &DbPool, list: &List) -> anyhow::Result<()> {
+/// Prints dead letters, newest first.
+pub(in crate::commands) async fn list_dead_letters(db: &DbPool, list: &List) -> anyhow::Result<()> {
     let filter = list.which.filter(&[], !list.redriven);
-    let mut connection = connection(db).await?;
-    let total = if list.json { 0 } else { dead_letters::count(&mut connection, &filter).await? };
+    let mut connection = acquire_connection(db).await?;
+    let total =
+        if list.json { 0 } else { dead_letters::count_dead_letters(&mut connection, &filter).await? };
     let limit = i64::from(list.limit);
     let (mut shown, mut before) = (0, None);
     loop {
-        let page = dead_letters::newest(&mut connection, &filter, before, PAGE.min(limit - shown)).await?;
+        let page =
+            dead_letters::load_newest(&mut connection, &filter, before, PAGE.min(limit - shown)).await?;
         let Some(oldest) = page.last() else { break };
         if shown == 0 && !list.json {
-            say(&line("id", "failed at", "source", "attempts", "event", "order", "version", "reason"))?;
+            print_line(&format_line(
+                "id",
+                "failed at",
+                "source",
+                "attempts",
+                "event",
+                "order",
+                "version",
+                "reason",
+            ))?;
         }
         before = Some((oldest.failed_at, oldest.id));
         shown += i64::try_from(page.len())?;
         for letter in &page {
-            say(&if list.json { letter.to_json().to_string() } else { row(letter) })?;
+            print_line(&if list.json { letter.to_json().to_string() } else { format_row(letter) })?;
         }
     }
     match (list.json, shown) {
         (true, _) => Ok(()),
-        (false, 0) => say("no dead letters"),
-        (false, _) => say(&format!("{shown} of {}", counted(total, "dead letter"))),
+        (false, 0) => print_line("no dead letters"),
+        (false, _) => print_line(&format!("{shown} of {}", format_count(total, "dead letter"))),
     }
 }
 
-fn row(letter: &DeadLetter) -> String {
+fn format_row(letter: &DeadLetter) -> String {
     let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let mut reason: String = letter.reason.chars().take(REASON).collect();
+    let mut reason: String = letter.reason.chars().take(REASON_LENGTH).collect();
     if letter.redriven_at.is_some() {
         reason.insert_str(0, "(redriven) ");
     }
-    line(
+    format_line(
         &letter.id.to_string(),
         &timestamp::format(letter.failed_at),
         &printable(&letter.source, false),
@@ -65,7 +76,7 @@ fn row(letter: &DeadLetter) -> String {
 }
 
 #[expect(clippy::too_many_arguments, reason = "the columns of a table")]
-fn line(
+fn format_line(
     id: &str,
     at: &str,
     source: &str,

@@ -1,4 +1,5 @@
-//! `worker dead-letters`.
+//! `worker dead-letters`: each of its commands a file.
+//! What a dead letter is stands in `crate::dead_letters`, the SQL in `crate::store::dead_letters`.
 
 pub(super) mod list;
 pub(super) mod purge;
@@ -9,13 +10,13 @@ use clap::{CommandFactory as _, error::ErrorKind};
 
 use crate::cli::{Cli, Which};
 
-/// What changes dead letters wants to be told which: forgetting the filter must not mean all of them.
-fn demand_choice(ids: &[i64], which: &Which, all: bool) {
+/// Exits with an error unless the command line names dead letters: a forgotten filter must not mean all of them.
+fn require_choice(ids: &[i64], which: &Which, all: bool) {
     if ids.is_empty() && which.is_everything() && !all {
         Cli::command()
             .error(
                 ErrorKind::MissingRequiredArgument,
-                "say which dead letters: numbers, a filter such as --order, or --all",
+                "name the dead letters: numbers, a filter such as --order, or --all",
             )
             .exit();
     }

@@ -5,43 +5,44 @@ use std::process::ExitCode;
 use shared::domain::event::Envelope;
 use shared::platform::db::DbPool;
 
-use super::demand_choice;
+use super::require_choice;
 use crate::{
     cli::Redrive,
     commands::{
-        connection,
+        connect::acquire_connection,
         publisher::{Published, Publisher},
-        screen::{bar, counted, say},
+        screen::{format_count, print_line, progress_bar},
     },
     config::WorkerConfig,
     dead_letters::DeadLetter,
     store::dead_letters,
 };
 
-/// Letters in one go: each may have a body of 256 KiB.
+/// Dead letters of a page: each can have a body of 256 KiB.
 const PAGE: i64 = 64;
 
-/// Publishes them again, oldest first, and marks those that the broker has confirmed.
-pub(in crate::commands) async fn redrive(
+/// Publishes dead letters again, oldest first, and marks those that the broker confirms.
+pub(in crate::commands) async fn redrive_dead_letters(
     db: &DbPool,
     config: &WorkerConfig,
     redrive: &Redrive,
 ) -> anyhow::Result<ExitCode> {
-    demand_choice(&redrive.ids, &redrive.which, redrive.all);
-    // Who names a number wants that one again; a filter means what is still open.
+    require_choice(&redrive.ids, &redrive.which, redrive.all);
+    // A number means that dead letter in any case; a filter means those that are still open.
     let filter = redrive.which.filter(&redrive.ids, redrive.ids.is_empty());
-    let mut connection = connection(db).await?;
-    let total = dead_letters::count(&mut connection, &filter).await?;
+    let mut connection = acquire_connection(db).await?;
+    let total = dead_letters::count_dead_letters(&mut connection, &filter).await?;
     if total == 0 {
-        say("no dead letters to send again")?;
+        print_line("no dead letters to send again")?;
         return Ok(ExitCode::SUCCESS);
     }
 
     let mut publisher = Publisher::connect(&config.broker, redrive.rate).await?;
-    let progress = bar(total, "redriving");
+    let progress = progress_bar(total, "redriving");
     let (mut sent, mut refused, mut last) = (0_usize, 0_usize, 0);
     loop {
-        let page = dead_letters::after(&mut connection, &filter, last, publisher.batch().min(PAGE)).await?;
+        let page = dead_letters::load_after(&mut connection, &filter, last, publisher.batch_size().min(PAGE))
+            .await?;
         let Some(end) = page.last() else { break };
         last = end.id;
         progress.inc(page.len() as u64);
@@ -51,17 +52,17 @@ pub(in crate::commands) async fn redrive(
             .partition(|(event, _)| event.is_some());
         refused += unreadable.len();
         for (_, letter) in &unreadable {
-            say(&format!("dead letter {} was not sent: the body is not text", letter.id))?;
+            print_line(&format!("dead letter {} was not sent: the body is not text", letter.id))?;
         }
         let (events, letters): (Vec<Option<Envelope>>, Vec<DeadLetter>) = readable.into_iter().unzip();
         let events: Vec<Envelope> = events.into_iter().flatten().collect();
         let mut confirmed = Vec::with_capacity(letters.len());
-        for (letter, published) in letters.iter().zip(publisher.publish(&events).await?) {
+        for (letter, published) in letters.iter().zip(publisher.publish_batch(&events).await?) {
             match published {
                 Published::Confirmed => confirmed.push((letter.id, letter.failed_at)),
                 Published::Rejected(reason) => {
                     refused += 1;
-                    say(&format!("dead letter {} was not sent: {reason}", letter.id))?;
+                    print_line(&format!("dead letter {} was not sent: {reason}", letter.id))?;
                 }
             }
         }
@@ -71,6 +72,6 @@ pub(in crate::commands) async fn redrive(
     progress.finish_and_clear();
     publisher.close().await;
 
-    say(&format!("sent {} again", counted(sent, "event")))?;
+    print_line(&format!("sent {} again", format_count(sent, "event")))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

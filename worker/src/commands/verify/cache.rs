@@ -1,4 +1,4 @@
-//! The cache against the orders.
+//! Compares the cache with the orders.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,18 @@ use shared::{
     domain::order::{Order, OrderId},
 };
 
-use super::{Difference, Digest, Findings, Stores, difference::CacheFault};
-use crate::{commands::connection, store::orders};
+use super::{
+    difference::{CacheFault, Difference},
+    digest::Digest,
+    findings::{Findings, Stores},
+};
+use crate::{commands::connect::acquire_connection, store::orders};
 
-/// Entries in one go.
+/// Entries of a batch.
 const BATCH: usize = 500;
 
-/// Looks at every entry. An order without an entry is no difference: it is read when it is asked for.
-pub(super) async fn compare(
+/// Compares every entry. An order without an entry is no difference: the next reader fills it in.
+pub(super) async fn compare_cache(
     stores: &Stores,
     only: Option<&[i64]>,
     findings: &mut Findings,
@@ -25,15 +29,15 @@ pub(super) async fn compare(
     let mut digest = Digest::default();
     if let Some(only) = only {
         let ids: Vec<OrderId> = only.iter().filter_map(|id| OrderId::try_from(*id).ok()).collect();
-        compare_these(stores, &ids, findings, &mut digest).await?;
+        compare_entries(stores, &ids, findings, &mut digest).await?;
     } else {
-        // A walk may name an entry twice; seen ones cost eight bytes each.
+        // A scan can return an entry twice. Each id that was seen costs eight bytes.
         let mut seen = std::collections::HashSet::new();
         let mut cursor = 0;
         loop {
-            let (next, mut ids) = stores.cache.scan(cursor).await.context("cannot walk over the cache")?;
+            let (next, mut ids) = stores.cache.scan(cursor).await.context("cannot scan the cache")?;
             ids.retain(|id| seen.insert(*id));
-            compare_these(stores, &ids, findings, &mut digest).await?;
+            compare_entries(stores, &ids, findings, &mut digest).await?;
             progress.inc(ids.len() as u64);
             if next == 0 {
                 break;
@@ -45,22 +49,22 @@ pub(super) async fn compare(
     Ok(())
 }
 
-async fn compare_these(
+async fn compare_entries(
     stores: &Stores,
     ids: &[OrderId],
     findings: &mut Findings,
     digest: &mut Digest,
 ) -> anyhow::Result<()> {
-    let mut connection = connection(&stores.db).await?;
+    let mut connection = acquire_connection(&stores.db).await?;
     for ids in ids.chunks(BATCH) {
         let entries = stores.cache.entries(ids).await.context("cannot read the cache")?;
-        let found = orders::by_ids(&mut connection, ids).await?;
+        let found = orders::load_orders(&mut connection, ids).await?;
         let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
         for (id, entry) in ids.iter().zip(entries) {
             let Some(entry) = entry else { continue };
             let raw = entry.as_bytes();
             digest.add(&[&id.get().to_be_bytes(), raw]);
-            if let Some(fault) = fault(&entry, found.get(id)) {
+            if let Some(fault) = find_fault(&entry, found.get(id)) {
                 findings.differences.push(Difference::Cache { order: *id, fault });
             }
         }
@@ -69,8 +73,8 @@ async fn compare_these(
     Ok(())
 }
 
-/// What is wrong with an entry, given the order where it exists.
-pub(super) fn fault(entry: &CacheEntry, order: Option<&Order>) -> Option<CacheFault> {
+/// What is wrong with an entry, compared with the order, if it exists.
+pub(super) fn find_fault(entry: &CacheEntry, order: Option<&Order>) -> Option<CacheFault> {
     match (entry.lookup(), order) {
         (None | Some(Lookup::Miss), _) => Some(CacheFault::Unreadable),
         (Some(Lookup::Deleted { .. }), None) => None,

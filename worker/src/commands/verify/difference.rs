@@ -1,20 +1,20 @@
-//! What can be wrong.
+//! The differences that `worker verify` reports.
 
 use std::fmt;
 
 use shared::domain::order::OrderId;
 use uuid::Uuid;
 
-/// One difference between the stores. Equal at two looks only where nothing has moved in between.
+/// A difference between the stores. Two comparisons find an equal one only if nothing changed in between.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::commands) enum Difference {
     /// The log has an event that the history lacks.
     NotRecorded { order: i64, version: i64, event: Uuid },
     /// The history has an event that the log should still hold, and does not.
     NotLogged { order: i64, version: i64, event: Uuid },
-    /// The history says something else than the log.
+    /// The history differs from the log.
     RecordDiffers { order: i64, version: i64, event: Uuid },
-    /// Neither log nor history knows these versions; the log's part was dropped before they were recorded.
+    /// Neither log nor history has these versions: the log's partition was dropped before they were recorded.
     Lost { order: i64, first: i64, last: i64 },
     /// Two events of the log claim one version.
     TwoEvents { order: i64, version: i64 },
@@ -30,10 +30,10 @@ pub(in crate::commands) enum Difference {
     Cache { order: OrderId, fault: CacheFault },
 }
 
-/// What is wrong with a cache entry. The cached version tells an entry that moves from one that stays.
+/// What is wrong with a cache entry. With the cached version, an entry that changes is no longer the same difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::commands) enum CacheFault {
-    /// Nothing that this system wrote.
+    /// Not an entry that this system writes.
     Unreadable,
     /// Older than the order.
     Behind { cached: i64 },

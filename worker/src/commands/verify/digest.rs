@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// The sum of its members' hashes. Adding commutes, and unlike exclusive or it sees a member that is there twice.
+/// The sum of the members' hashes. Unlike with exclusive or, a member that is there twice counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Digest {
     sum: u128,

@@ -1,4 +1,4 @@
-//! Orders, log and history against each other.
+//! Compares orders, log and history.
 
 use std::time::Duration;
 
@@ -6,62 +6,62 @@ use futures_util::TryStreamExt as _;
 use indicatif::ProgressBar;
 use shared::platform::db::{DbPool, within};
 
-use super::{Difference, Digest, Findings};
+use super::{difference::Difference, digest::Digest, findings::Findings};
 use crate::{
-    commands::connection,
+    commands::connect::acquire_connection,
     store::comparison::{ComparedVersion, compare_versions},
 };
 
-/// The first row comes when everything is sorted. A server that says nothing for so long is silent.
+/// The limit of waiting for a row. The first one comes when everything is sorted.
 const ROW_LIMIT: Duration = Duration::from_hours(1);
-/// One statement compares everything. Its connection is closed at the end, and with it goes this limit.
+/// One statement compares everything. The limit ends with the connection, which is closed afterwards.
 const STATEMENT_LIMIT: &str = "SET statement_timeout = '6h'";
 
-/// Digests of the three, and what is wrong with them.
+/// The digests and the differences of the three.
 #[derive(Default)]
-struct Tally {
+struct RecordTotals {
     orders: Digest,
     log: Digest,
     history: Digest,
-    /// The history of what the log still has: equal to the log's digest where nothing is missing.
+    /// The history of what the log still has: equal to the log's digest if nothing is missing.
     history_of_log: Digest,
     differences: Vec<Difference>,
 }
 
-/// Walks over everything by order and version.
-pub(super) async fn compare(
+/// Compares everything by order and version.
+pub(super) async fn compare_records(
     db: &DbPool,
     only: Option<&[i64]>,
     findings: &mut Findings,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
-    let mut connection = connection(db).await?;
+    let mut connection = acquire_connection(db).await?;
     sqlx::raw_sql(STATEMENT_LIMIT).execute(&mut *connection).await?;
     let mut rows = compare_versions(&mut connection, only);
-    let mut tally = Tally::default();
+    let mut totals = RecordTotals::default();
     let mut group: Vec<ComparedVersion> = Vec::new();
     while let Some(row) = within(ROW_LIMIT, rows.try_next()).await? {
         progress.inc(1);
         if group.first().is_some_and(|first| first.order_id != row.order_id) {
-            tally.add(&group);
+            totals.add_order(&group);
             group.clear();
         }
         group.push(row);
     }
-    tally.add(&group);
-    findings.differences.append(&mut tally.differences);
+    totals.add_order(&group);
+    findings.differences.append(&mut totals.differences);
     findings.digests.extend([
-        ("orders", tally.orders),
-        ("log", tally.log),
-        ("history", tally.history),
-        ("history of what is logged", tally.history_of_log),
+        ("orders", totals.orders),
+        ("log", totals.log),
+        ("history", totals.history),
+        ("history of what is logged", totals.history_of_log),
     ]);
     Ok(())
 }
 
-impl Tally {
-    /// Takes in one order: its versions in their order.
-    fn add(&mut self, versions: &[ComparedVersion]) {
+impl RecordTotals {
+    /// Adds an order: its versions in their order.
+    fn add_order(&mut self, versions: &[ComparedVersion]) {
         let Some(first) = versions.first() else { return };
         if let (Some(current), Some(content)) = (first.current, &first.content) {
             let (id, current) = (first.order_id.to_be_bytes(), current.to_be_bytes());
@@ -80,12 +80,12 @@ impl Tally {
                 }
             }
         }
-        examine(versions, &mut self.differences);
+        find_differences(versions, &mut self.differences);
     }
 }
 
-/// What is wrong with one order, given its versions in their order.
-fn examine(versions: &[ComparedVersion], differences: &mut Vec<Difference>) {
+/// Finds what is wrong with one order, given its versions in their order.
+fn find_differences(versions: &[ComparedVersion], differences: &mut Vec<Difference>) {
     let Some(first) = versions.first() else { return };
     let (order, current) = (first.order_id, first.current);
     let mut next = 1;
@@ -99,7 +99,7 @@ fn examine(versions: &[ComparedVersion], differences: &mut Vec<Difference>) {
         if version > next {
             differences.push(Difference::Lost { order, first: next, last: version - 1 });
         }
-        // No event of ours is at the end of the range, but rows may say so.
+        // No event has the last version of the range, but a damaged row can.
         next = version.saturating_add(1);
         deleted_by = row.deletes.then_some(version);
         if let (Some(event), None) = (row.logged, row.recorded) {

@@ -1,4 +1,4 @@
-//! Mends what the stores themselves can tell.
+//! Repairs differences from what the stores still hold.
 
 use std::collections::HashMap;
 
@@ -9,25 +9,25 @@ use shared::domain::{
 };
 use sqlx::Connection as _;
 
-use super::{Difference, Stores, cache::fault};
+use super::{cache::find_fault, difference::Difference, findings::Stores};
 use crate::{
-    cache_debts::current,
+    cache_debts::current_entry,
     commands::{
-        connection,
+        connect::acquire_connection,
         publisher::{Published, Publisher},
-        screen::{bar, counted, say},
+        screen::{format_count, print_line, progress_bar},
     },
     config::WorkerConfig,
     store::{history, log, orders},
 };
 
-/// Versions or entries in one go.
+/// Versions or entries of a batch.
 const BATCH: usize = 500;
-/// So often, a quarter of a second apart, the history is asked for what was published.
-const LOOKS: usize = 120;
+/// How often the history is asked for what was published, 250 ms apart: 30 s.
+const HISTORY_CHECKS: usize = 120;
 
-/// Publishes what the history lacks, corrects what it has wrong, and sets the cache right.
-pub(super) async fn repair(
+/// Publishes what the history lacks, replaces what is wrong in it, and corrects the cache.
+pub(super) async fn repair_differences(
     stores: &Stores,
     config: &WorkerConfig,
     differences: &[Difference],
@@ -46,71 +46,76 @@ pub(super) async fn repair(
         }
     }
     correct_history(stores, &wrong).await?;
-    mend_cache(stores, &cached).await?;
-    publish(stores, config, &missing).await
+    correct_cache(stores, &cached).await?;
+    publish_missing(stores, config, &missing).await
 }
 
-/// Events that the history lacks go the way of all events, so that other consumers get them too.
-async fn publish(stores: &Stores, config: &WorkerConfig, missing: &[(OrderId, i64)]) -> anyhow::Result<()> {
+/// Publishes events that the history lacks, so that other consumers receive them, too.
+async fn publish_missing(
+    stores: &Stores,
+    config: &WorkerConfig,
+    missing: &[(OrderId, i64)],
+) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let mut connection = connection(&stores.db).await?;
+    let mut connection = acquire_connection(&stores.db).await?;
     let mut publisher = Publisher::connect(&config.broker, None).await?;
-    let progress = bar(i64::try_from(missing.len()).unwrap_or(i64::MAX), "publishing what is missing");
+    let progress =
+        progress_bar(i64::try_from(missing.len()).unwrap_or(i64::MAX), "publishing what is missing");
     for versions in missing.chunks(BATCH) {
-        let events = log::of_versions(&mut connection, versions).await?;
+        let events = log::load_versions(&mut connection, versions).await?;
         let events: Vec<Envelope> = events.into_iter().map(|logged| logged.envelope).collect();
-        for (event, published) in events.iter().zip(publisher.publish(&events).await?) {
+        for (event, published) in events.iter().zip(publisher.publish_batch(&events).await?) {
             if let Published::Rejected(reason) = published {
-                say(&format!("event {} was refused: {reason}", event.id))?;
+                print_line(&format!("event {} was refused: {reason}", event.id))?;
             }
         }
         progress.inc(versions.len() as u64);
     }
     progress.finish_and_clear();
     publisher.close().await;
-    say(&format!("published {} again", counted(missing.len(), "event")))?;
+    print_line(&format!("published {} again", format_count(missing.len(), "event")))?;
 
-    // Workers record them in their own time.
-    for _ in 0..LOOKS {
-        if usize::try_from(history::count(&mut connection, missing).await?) == Ok(missing.len()) {
+    // The workers record them.
+    for _ in 0..HISTORY_CHECKS {
+        if usize::try_from(history::count_recorded(&mut connection, missing).await?) == Ok(missing.len()) {
             return Ok(());
         }
         tokio::time::sleep(std::time::Duration::from_millis(250)).await;
     }
-    say("not all of them are recorded yet; is a worker running?")
+    print_line("not all of them are recorded yet; is a worker running?")
 }
 
 async fn correct_history(stores: &Stores, wrong: &[(OrderId, i64)]) -> anyhow::Result<()> {
-    let mut connection = connection(&stores.db).await?;
+    let mut connection = acquire_connection(&stores.db).await?;
     for versions in wrong.chunks(BATCH) {
-        for logged in log::of_versions(&mut connection, versions).await? {
+        for logged in log::load_versions(&mut connection, versions).await? {
             let event = Event::read(&logged.envelope.body.into())
                 .with_context(|| format!("event {} of the log cannot be read", logged.envelope.id))?;
             let mut transaction = connection.begin().await?;
-            history::correct(&mut transaction, &event).await?;
+            history::replace_version(&mut transaction, &event).await?;
             transaction.commit().await?;
         }
     }
     Ok(())
 }
 
-/// Wrong entries are removed as far as they still are what was seen, and entries that are merely old are raised.
-async fn mend_cache(stores: &Stores, ids: &[OrderId]) -> anyhow::Result<()> {
-    let mut connection = connection(&stores.db).await?;
+/// Removes wrong entries unless they have changed since, and replaces those that are merely old.
+async fn correct_cache(stores: &Stores, ids: &[OrderId]) -> anyhow::Result<()> {
+    let mut connection = acquire_connection(&stores.db).await?;
     for ids in ids.chunks(BATCH) {
         let entries = stores.cache.entries(ids).await?;
-        let found = orders::by_ids(&mut connection, ids).await?;
+        let found = orders::load_orders(&mut connection, ids).await?;
         let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
         for (id, entry) in ids.iter().zip(entries) {
             let Some(entry) = entry else { continue };
-            if fault(&entry, found.get(id)).is_some() {
+            if find_fault(&entry, found.get(id)).is_some() {
                 stores.cache.remove_if_unchanged(*id, &entry).await?;
             }
         }
-        // As a reader would who missed them; what was written meanwhile is newer and stays.
-        let writes = found.values().map(|order| current(order, true)).collect::<Vec<_>>();
+        // An entry that was written meanwhile is newer and stays.
+        let writes = found.values().map(|order| current_entry(order, true)).collect::<Vec<_>>();
         stores.cache.put(&writes).await?;
     }
     Ok(())

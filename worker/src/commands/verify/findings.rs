@@ -1,0 +1,22 @@
+//! What `worker verify` compares, and what it found.
+
+use shared::{cache::Cache, platform::db::DbPool};
+
+use super::{difference::Difference, digest::Digest};
+
+/// The stores to compare.
+pub(in crate::commands) struct Stores {
+    /// Orders, log and history.
+    pub(in crate::commands) db: DbPool,
+    /// The cache.
+    pub(in crate::commands) cache: Cache,
+}
+
+/// The result of one comparison.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) digests: Vec<(&'static str, Digest)>,
+    pub(super) differences: Vec<Difference>,
+    /// Why the cache was not compared, or not completely.
+    pub(super) cache_error: Option<anyhow::Error>,
+}
