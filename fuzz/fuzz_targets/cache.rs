@@ -1,7 +1,7 @@
-//! Entries of the cache and the script that writes them, in a real Redis: whatever is held there and whatever is
-//! written, the script works, the version never falls, and what is read is what was written.
+//! Entries of the cache and the script that writes them, in a real Redis. Whatever Redis holds and whatever is written, the
+//! script works, the version never falls, and a read returns what was written.
 //!
-//! `REDIS_URL` names a Redis that may be emptied.
+//! `REDIS_URL` names a Redis that the target can empty.
 
 #![no_main]
 
@@ -25,7 +25,7 @@ struct World {
 }
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let url = std::env::var("REDIS_URL").expect("REDIS_URL names a Redis that may be emptied");
+    let url = std::env::var("REDIS_URL").expect("REDIS_URL names a Redis that can be emptied");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let ttl = Duration::from_mins(1);
     let cache =
@@ -37,15 +37,15 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 fuzz_target!(|data: &[u8]| {
     let World { runtime, cache, redis } = &*WORLD;
-    runtime.block_on(run(cache, redis.clone(), data));
+    runtime.block_on(write_and_check(cache, redis.clone(), data));
 });
 
 fn id() -> OrderId {
     1.try_into().expect("positive")
 }
 
-/// First what is held, then one write after the other: a byte each for what, and a byte for the version.
-async fn run(cache: &Cache, mut redis: MultiplexedConnection, data: &[u8]) {
+/// Stores the first part of the data, then does a write for every two bytes: the kind of write, and its version.
+async fn write_and_check(cache: &Cache, mut redis: MultiplexedConnection, data: &[u8]) {
     let key = format!("{KEY_PREFIX}1");
     let Some((form, rest)) = choice(data) else { return };
     let (held, steps) = rest.split_at(usize::from(form >> 2).min(rest.len()));
@@ -61,9 +61,9 @@ async fn run(cache: &Cache, mut redis: MultiplexedConnection, data: &[u8]) {
     let before = cache.get(id()).await.expect("whatever is held can be looked at");
     check_held(&before, held);
 
-    let mut pass: Option<FillToken> = None;
+    let mut token: Option<FillToken> = None;
     let mut seen = before;
-    // Something with a version in front is left alone by lower ones, though nobody can read it.
+    // An unreadable entry that begins with a version is not overwritten by lower versions.
     let mut in_the_way = begins_with_a_version(held) && form & 3 == 3;
     for step in steps.chunks_exact(2).take(16) {
         let write = write(step[0], step[1], steps);
@@ -73,12 +73,12 @@ async fn run(cache: &Cache, mut redis: MultiplexedConnection, data: &[u8]) {
                 (cache.put(std::slice::from_ref(&write)).await.expect("the script works"), create)
             }
             1 => {
-                pass = Some(cache.begin_fill(&[id()]).await.expect("Redis answers"));
+                token = Some(cache.begin_fill(&[id()]).await.expect("Redis answers"));
                 continue;
             }
-            2 => match pass.as_ref() {
-                Some(pass) => {
-                    let written = cache.fill(pass, std::slice::from_ref(&write)).await;
+            2 => match token.as_ref() {
+                Some(token) => {
+                    let written = cache.fill(token, std::slice::from_ref(&write)).await;
                     (written.expect("the script works"), Create::Perhaps)
                 }
                 None => continue,
@@ -103,7 +103,7 @@ fn begins_with_a_version(held: &[u8]) -> bool {
     held.get(..20).is_some_and(|version| version[0] == b'0' && version.iter().all(u8::is_ascii_digit))
 }
 
-/// What is held is an entry only where it is one that would have been written like this.
+/// Redis holds an entry only if the cache would have written exactly these bytes.
 fn check_held(lookup: &Lookup, held: &[u8]) {
     let written = match lookup {
         Lookup::Miss => return,
@@ -132,12 +132,12 @@ fn version(lookup: &Lookup) -> Option<i64> {
     }
 }
 
-/// Whether a write makes an entry where there is none.
+/// Whether a write creates an entry if there is none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Create {
     Always,
     Never,
-    /// A reader's own, unless it was overtaken.
+    /// A reader's write, unless another write came first.
     Perhaps,
 }
 
@@ -155,7 +155,7 @@ fn check_write(before: &Lookup, write: &CacheWrite, create: Create, written: boo
     }
     match version(before) {
         Some(held) => assert_eq!(written, held < write.version, "the higher version stands"),
-        // Also where something is held that is no entry.
+        // Also if Redis holds something that is no entry.
         None => assert!(if written { create != Create::Never } else { create != Create::Always }),
     }
 }

@@ -76,7 +76,7 @@ pub fn update_order(
 ) -> Result<Option<Order>, RuleViolation> {
     let OrderUpdate { status, order_date, lines } = update;
     let status = status.unwrap_or(current.status);
-    if status != current.status && !current.status.may_become(status) {
+    if status != current.status && !current.status.can_become(status) {
         return Err(RuleViolation::IllegalTransition { from: current.status, to: status });
     }
     let (lines, total_amount) = match lines {

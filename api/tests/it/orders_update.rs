@@ -39,7 +39,7 @@ async fn every_pair_of_statuses_is_allowed_or_refused_as_the_table_says() {
             let id = place_at(&session, from).await;
             let version = way_to(from).len() + 1;
             let answer = session.patch(&path(id), &json!({"status": to})).await;
-            if from.may_become(to) {
+            if from.can_become(to) {
                 let changed = answer.expect(StatusCode::OK);
                 assert_eq!(changed.json["status"], to.as_str());
                 assert_eq!(changed.json["version"], version + 1);

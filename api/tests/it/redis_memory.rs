@@ -22,10 +22,10 @@ async fn cache_orders(server: &PrivateRedis, orders: i64) {
     let cache = Cache::new(&url, Duration::from_hours(1), Duration::from_secs(5)).expect("an address");
     let ids: Vec<_> = (1_000_000..1_000_000 + orders).map(|id| id.try_into().expect("an id")).collect();
     for ids in ids.chunks(50) {
-        let pass = cache.begin_fill(ids).await.expect("Redis takes it");
+        let token = cache.begin_fill(ids).await.expect("Redis takes it");
         let content = Some((7.try_into().expect("an id"), vec![b'x'; 8 * 1024].into()));
         let write = |id: &_| CacheWrite { id: *id, version: 1, content: content.clone(), may_create: true };
-        cache.fill(&pass, &ids.iter().map(write).collect::<Vec<_>>()).await.expect("Redis takes it");
+        cache.fill(&token, &ids.iter().map(write).collect::<Vec<_>>()).await.expect("Redis takes it");
     }
 }
 

@@ -35,7 +35,7 @@ pub struct CachedOrder {
     pub body: Bytes,
 }
 
-/// An entry as it stands in Redis, readable or not.
+/// An entry as Redis holds it, readable or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheEntry(pub(super) Bytes);
 

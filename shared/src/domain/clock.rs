@@ -7,7 +7,7 @@ use std::sync::{
 
 use time::{Date, Duration, OffsetDateTime, UtcOffset, macros::offset};
 
-/// Where "now" comes from.
+/// The source of the current time.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     /// The clock of the operating system.

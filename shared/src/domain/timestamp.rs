@@ -20,7 +20,7 @@ pub fn format_date(date: Date) -> String {
     format!("{:04}-{:02}-{:02}", date.year().unsigned_abs(), u8::from(date.month()), date.day())
 }
 
-/// Whether a time can be written here and stored: of the years 1 to 9999.
+/// Reports whether a time can be written and stored: its year is between 1 and 9999 in UTC.
 pub fn is_storable(at: OffsetDateTime) -> bool {
     at.checked_to_offset(UtcOffset::UTC).is_some_and(|at| (1..=9999).contains(&at.year()))
 }
@@ -57,7 +57,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetD
     deserializer.deserialize_str(Text { parse: parse_rfc3339, expected: "a time as RFC 3339 writes it" })
 }
 
-/// Reads a text where it stands, without a copy.
+/// Parses a borrowed text.
 struct Text<F> {
     parse: F,
     expected: &'static str,

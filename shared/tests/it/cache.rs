@@ -1,4 +1,4 @@
-//! The cache: the newest version stands, whatever the order of the writes.
+//! The cache: the newest version remains, whatever the order of the writes.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -120,24 +120,24 @@ async fn what_a_reader_brings_is_stored_unless_somebody_wrote_meanwhile() {
     let redis = testbed::redis().await;
     let cache = cache(&redis);
     // Nobody wrote.
-    let pass = cache.begin_fill(&[id(1), id(2)]).await.unwrap();
-    assert_eq!(cache.fill(&pass, &[write(1, 1)]).await.unwrap(), [true]);
-    // Somebody wrote, and the entry stands.
+    let token = cache.begin_fill(&[id(1), id(2)]).await.unwrap();
+    assert_eq!(cache.fill(&token, &[write(1, 1)]).await.unwrap(), [true]);
+    // The entry was written, and stays.
     cache.put(&[write(2, 2)]).await.unwrap();
-    assert_eq!(cache.fill(&pass, &[write(2, 1)]).await.unwrap(), [false]);
+    assert_eq!(cache.fill(&token, &[write(2, 1)]).await.unwrap(), [false]);
     // Somebody wrote, and the entry has been evicted: what the reader has is older than what was answered.
     let mut connection = redis.connect().await;
     for written in [write(3, 2), tombstone(3, 2), late(write(3, 2))] {
-        let pass = cache.begin_fill(&[id(3)]).await.unwrap();
+        let token = cache.begin_fill(&[id(3)]).await.unwrap();
         cache.put(&[written]).await.unwrap();
         let () = redis::cmd("DEL").arg(format!("{KEY_PREFIX}3")).query_async(&mut connection).await.unwrap();
-        assert_eq!(cache.fill(&pass, &[write(3, 1)]).await.unwrap(), [false]);
+        assert_eq!(cache.fill(&token, &[write(3, 1)]).await.unwrap(), [false]);
         assert_eq!(cache.get(id(3)).await.unwrap(), Lookup::Miss);
     }
     // Everything was removed in between, or another reader came later: the same.
-    let (pass, other) =
+    let (token, other) =
         (cache.begin_fill(&[id(4)]).await.unwrap(), cache.begin_fill(&[id(4)]).await.unwrap());
-    assert_eq!(cache.fill(&pass, &[write(4, 1)]).await.unwrap(), [false]);
+    assert_eq!(cache.fill(&token, &[write(4, 1)]).await.unwrap(), [false]);
     cache.purge().await.unwrap();
     assert_eq!(cache.fill(&other, &[write(4, 1)]).await.unwrap(), [false]);
 }

@@ -47,8 +47,8 @@ async fn evict(cache: &Cache, order: i64) {
         let others: Vec<_> = (0..20).map(|place| write(1_000_000 + other * 20 + place, 1)).collect();
         cache.put(&others).await.unwrap();
         let others: Vec<_> = others.into_iter().map(|write| CacheWrite { version: 2, ..write }).collect();
-        let pass = cache.begin_fill(&others.iter().map(|write| write.id).collect::<Vec<_>>()).await.unwrap();
-        cache.fill(&pass, &others).await.unwrap();
+        let token = cache.begin_fill(&others.iter().map(|write| write.id).collect::<Vec<_>>()).await.unwrap();
+        cache.fill(&token, &others).await.unwrap();
         if cache.get(id(order)).await.unwrap() == Lookup::Miss {
             return;
         }
@@ -69,8 +69,8 @@ async fn once_keys_are_evicted_only_what_a_reader_has_just_read_creates_an_entry
         assert_eq!(cache.put(&[write(1, version)]).await.unwrap(), [false]);
         assert_eq!(cache.get(id(1)).await.unwrap(), Lookup::Miss);
     }
-    let pass = cache.begin_fill(&[id(1)]).await.unwrap();
-    assert_eq!(cache.fill(&pass, &[write(1, 3)]).await.unwrap(), [true]);
+    let token = cache.begin_fill(&[id(1)]).await.unwrap();
+    assert_eq!(cache.fill(&token, &[write(1, 3)]).await.unwrap(), [true]);
     assert_eq!(cache.put(&[write(1, 4)]).await.unwrap(), [true], "what is there is still raised");
 }
 
@@ -94,7 +94,7 @@ async fn without_room_for_the_new_version_the_old_one_goes() {
     assert!(!here.is_open() && !there.is_open(), "a full Redis is not one that is gone");
 }
 
-/// Orders as the database has them, and as somebody has been told.
+/// Orders as the database has them, and as a client has received them.
 struct Orders {
     committed: Vec<AtomicI64>,
     answered: Vec<AtomicI64>,
@@ -138,9 +138,9 @@ impl Orders {
                 }
                 Lookup::Deleted { .. } => panic!("nothing is deleted"),
                 Lookup::Miss => {
-                    let pass = cache.begin_fill(&[id(order)]).await.unwrap();
+                    let token = cache.begin_fill(&[id(order)]).await.unwrap();
                     let read = self.committed[place].load(Ordering::SeqCst);
-                    cache.fill(&pass, &[write(order, read)]).await.unwrap();
+                    cache.fill(&token, &[write(order, read)]).await.unwrap();
                 }
             }
         }

@@ -3,8 +3,8 @@
 use shared::domain::order::OrderId;
 use sqlx::PgConnection;
 
-/// Records that these orders' entries must not be older than these versions. Each order stands once and in order of the
-/// ids, so that two workers cannot deadlock.
+/// Records that these orders' entries must not be older than these versions. `debts` names each order once and is sorted by
+/// id, so that two workers cannot deadlock.
 pub async fn record_debts(connection: &mut PgConnection, debts: &[(OrderId, i64)]) -> sqlx::Result<()> {
     let (order_ids, versions): (Vec<i64>, Vec<i64>) =
         debts.iter().map(|(order, version)| (order.get(), *version)).unzip();

@@ -21,7 +21,7 @@ fn cache_write(id: i64, (version, deletes, may_create): Write) -> CacheWrite {
     CacheWrite { id: order_id(id), version, content, may_create }
 }
 
-/// What the rules say stands after these writes.
+/// The entry that the rules leave after these writes.
 fn model(writes: &[Write]) -> Option<Write> {
     writes.iter().fold(None, |held: Option<Write>, write| match held {
         Some(held) if write.0 <= held.0 => Some(held),

@@ -54,7 +54,7 @@ async fn survives(url: String, after: &str, fail: impl AsyncFnOnce()) {
     publish_to(others.as_ref(), &events[100..200]).await;
     eventually_within(RECOVERY, "events are recorded again", async || world.recorded().await.len() == 200)
         .await;
-    // What the cache could not be told meanwhile is a debt, and paid.
+    // Entries that could not be written meanwhile are debts, which are paid.
     eventually_within(RECOVERY, "nothing is owed to the cache", async || {
         let owed: i64 = sqlx::query_scalar("SELECT count(*) FROM cache_debts")
             .fetch_one(&world.db)

@@ -39,7 +39,7 @@ impl Modelled {
     /// The expected status. If it is a success the model has changed, and says whether anything did.
     pub(super) fn change(&mut self, change: &Change) -> (u16, bool) {
         let status = change.status.unwrap_or(self.status);
-        if status != self.status && !self.status.may_become(status) {
+        if status != self.status && !self.status.can_become(status) {
             return (409, false);
         }
         let day = change.day.unwrap_or(self.day);

@@ -1,11 +1,11 @@
-//! The life of an order, as data.
+//! The status of an order and its moves, as data.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Where an order stands.
+/// The status of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OrderStatus {
@@ -41,8 +41,8 @@ impl OrderStatus {
         MOVES.iter().find(|(from, _)| *from == self).map_or(&[], |(_, to)| to)
     }
 
-    /// Whether an order may go from here to `to`. Staying is no move.
-    pub fn may_become(self, to: Self) -> bool {
+    /// Reports whether an order can go from this status to `to`. Staying is no move.
+    pub fn can_become(self, to: Self) -> bool {
         self.moves().contains(&to)
     }
 

@@ -1,5 +1,5 @@
 //! `worker dead-letters`: each of its commands a file.
-//! What a dead letter is stands in `crate::dead_letters`, the SQL in `crate::store::dead_letters`.
+//! The dead letter itself is in `crate::dead_letters`, its SQL in `crate::store::dead_letters`.
 
 pub(super) mod list;
 pub(super) mod purge;

@@ -80,7 +80,7 @@ async fn compare_stores(stores: &Stores, only: Option<&[i64]>) -> anyhow::Result
         }
     }
     progress.finish_and_clear();
-    // Differences of an order stand together.
+    // Report the differences of an order together.
     findings.differences.sort_by_key(Difference::order);
     Ok(findings)
 }

@@ -15,7 +15,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Asserts success and gives the output.
+    /// Asserts success and returns the output.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");

@@ -1,4 +1,4 @@
-//! Handlers that fail as told.
+//! Handlers that fail on demand.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ pub(crate) enum Fault {
     Panic,
     /// The handler never answers.
     Hang,
-    /// It fails, as many times as told, and then succeeds.
+    /// It fails this many times, and then succeeds.
     Transient(usize),
     /// It can never succeed.
     Permanent,

@@ -126,7 +126,7 @@ pub(crate) fn impatient() -> ConsumerSettings {
     }
 }
 
-/// Steps until so many events have come to their end, and says how.
+/// Consumes until this many events are handled or dead-lettered, and returns their number by outcome.
 pub(crate) async fn consume(consumer: &Consumer, events: usize) -> BatchSummary {
     let mut sum = BatchSummary::default();
     testbed::eventually("all events are consumed", async || {
