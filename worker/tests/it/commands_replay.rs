@@ -97,5 +97,5 @@ async fn replay_to_a_handler_gives_it_the_events_and_nobody_else() {
 
     let said = world.worker(&["replay", "--order", "1", "--handler", "mail"]).await;
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.err.contains(r#"there is no handler "mail": there are history, cache"#), "{said:?}");
+    assert!(said.err.contains(r#"there is no handler "mail"; choose one of history, cache"#), "{said:?}");
 }
