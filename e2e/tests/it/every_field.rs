@@ -66,7 +66,7 @@ struct Shop {
 
 impl Shop {
     async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
-        let (status, answer) = self.client.once(method, path, body, None).await.expect("an answer");
+        let (status, answer) = self.client.request_once(method, path, body, None).await.expect("an answer");
         assert!(status.is_success(), "{path}: {status} {answer}");
         answer
     }
