@@ -23,7 +23,7 @@ pub(super) fn encode_cursor(position: ListPosition) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Decodes what [`encode_cursor`] wrote, and nothing else.
+/// Decodes what `encode_cursor` wrote, and nothing else.
 pub fn decode_cursor(text: &str) -> Option<ListPosition> {
     let bytes: [u8; LENGTH] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
     let number = |at: usize| bytes[at..at + 8].try_into().map(i64::from_be_bytes).ok();
