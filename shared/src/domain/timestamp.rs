@@ -138,7 +138,7 @@ mod tests {
             ("-4713-01-01T00:00:00Z", None),
             ("10000-01-01T00:00:00Z", None),
         ] {
-            let read = parse_rfc3339(text).map(|at| format(at).to_string());
+            let read = parse_rfc3339(text).map(format);
             assert_eq!(read.as_deref(), expected, "{text}");
         }
         assert_eq!(parse_rfc3339("0000-12-31T23:59:59.999999Z"), None);

@@ -69,10 +69,10 @@ async fn run_command(command: Command, db: &DbPool, config: &WorkerConfig) -> an
     match command {
         Command::Run => run::run_worker(config.clone()).await?,
         Command::DeadLetters(DeadLetters::List(list)) => {
-            dead_letters::list::list_dead_letters(db, &list).await?
+            dead_letters::list::list_dead_letters(db, &list).await?;
         }
         Command::DeadLetters(DeadLetters::Show(show)) => {
-            dead_letters::show::show_dead_letter(db, &show).await?
+            dead_letters::show::show_dead_letter(db, &show).await?;
         }
         Command::DeadLetters(DeadLetters::Redrive(redrive)) => {
             return dead_letters::redrive::redrive_dead_letters(db, config, &redrive).await;

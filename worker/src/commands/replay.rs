@@ -77,7 +77,7 @@ async fn replay_to_handler(
     handler: &SingleHandler,
 ) -> anyhow::Result<ExitCode> {
     let progress = progress_bar(total, "handling");
-    let (mut last, mut handled, mut refused) = (0, 0_usize, 0_usize);
+    let (mut last, mut done, mut refused) = (0, 0_usize, 0_usize);
     loop {
         let page = log::load_events(connection, selection, last, end, SingleHandler::BATCH).await?;
         let Some(tail) = page.last() else { break };
@@ -85,7 +85,7 @@ async fn replay_to_handler(
         let events: Vec<Envelope> = page.into_iter().map(|logged| logged.envelope).collect();
         let count = events.len();
         let refusals = handler.handle_events(events).await?;
-        handled += count - refusals.len();
+        done += count - refusals.len();
         refused += refusals.len();
         for refusal in refusals {
             print_line(&refusal)?;
@@ -93,6 +93,6 @@ async fn replay_to_handler(
         progress.inc(count as u64);
     }
     progress.finish_and_clear();
-    print_line(&format!("gave {} to the handler {}", format_count(handled, "event"), handler.name()))?;
+    print_line(&format!("gave {} to the handler {}", format_count(done, "event"), handler.name()))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

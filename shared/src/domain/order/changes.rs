@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{Error as _, IgnoredAny},
-};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{
     Value,
     value::{RawValue, to_raw_value},
@@ -102,7 +99,7 @@ fn check_shape(json: &str) -> Result<(), serde_json::Error> {
         // JSON's grammar allows half a surrogate pair, which PostgreSQL refuses later. Only a full read finds it.
         serde_json::from_str::<ChangedFields>(json).map(drop)
     } else {
-        serde_json::from_str::<BTreeMap<&str, Sides<IgnoredAny>>>(json).map(drop)
+        serde_json::from_str::<BTreeMap<&str, Sides<&RawValue>>>(json).map(drop)
     }
 }
 
