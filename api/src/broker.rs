@@ -1,4 +1,4 @@
-//! The broker as the API sees it: there from the first moment, whether or not it can be reached or is set up yet.
+//! The sink of the API, which exists from the start even if the broker cannot be reached or is not set up yet.
 
 use async_trait::async_trait;
 use shared::{
@@ -7,9 +7,9 @@ use shared::{
 };
 use tokio::sync::OnceCell;
 
-/// A sink that connects when first used, and again until it succeeds.
+/// A sink that connects when first used, and tries again until it succeeds.
 ///
-/// A queue that an operator has yet to create must not keep the API from taking orders: events wait in the outbox.
+/// If an operator has not created the queue yet, the API still takes orders: events wait in the outbox.
 #[derive(Debug)]
 pub struct LazySink {
     config: BrokerConfig,
@@ -22,13 +22,13 @@ impl LazySink {
         Self { config, sink: OnceCell::new() }
     }
 
-    async fn sink(&self) -> Result<&dyn EventSink, BrokerError> {
+    async fn get_or_connect(&self) -> Result<&dyn EventSink, BrokerError> {
         let sink = self.sink.get_or_try_init(|| connect_sink(&self.config)).await?;
         Ok(sink.as_ref())
     }
 
-    /// The answer while there is no sink.
-    fn later(&self, batch: &[Envelope], error: &BrokerError) -> Vec<PublishOutcome> {
+    /// The outcomes while there is no connection.
+    fn retry_all(&self, batch: &[Envelope], error: &BrokerError) -> Vec<PublishOutcome> {
         let retry = |_| PublishOutcome::Retry(BrokerError::unavailable(self.system(), error));
         batch.iter().map(retry).collect()
     }
@@ -41,21 +41,21 @@ impl EventSink for LazySink {
     }
 
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        match self.sink().await {
+        match self.get_or_connect().await {
             Ok(sink) => sink.publish(batch).await,
-            Err(error) => self.later(batch, &error),
+            Err(error) => self.retry_all(batch, &error),
         }
     }
 
     async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        match self.sink().await {
+        match self.get_or_connect().await {
             Ok(sink) => sink.republish(batch).await,
-            Err(error) => self.later(batch, &error),
+            Err(error) => self.retry_all(batch, &error),
         }
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        self.sink().await?.check().await
+        self.get_or_connect().await?.check().await
     }
 
     async fn close(&self) {

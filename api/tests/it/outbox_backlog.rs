@@ -7,7 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::outbox_support::{Broker, Log, append, publish_all};
 
 #[tokio::test]
-async fn the_backlog_counts_what_is_committed_and_not_published() {
+async fn the_backlog_counts_events_that_are_committed_and_not_published() {
     let log = Log::new().await;
     let broker = Broker::new();
     let empty = backlog(&log.pool).await.expect("the backlog");

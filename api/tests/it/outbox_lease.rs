@@ -46,7 +46,7 @@ impl Running {
 }
 
 #[tokio::test]
-async fn of_two_running_relays_one_publishes_everything_once() {
+async fn of_two_running_relays_one_publishes_every_event_once() {
     let log = Log::new().await;
     let (one, two) = (start(&log), start(&log));
     for burst in 0..20 {
@@ -130,7 +130,7 @@ async fn a_relay_stops_although_the_broker_never_answers() {
 }
 
 #[tokio::test]
-async fn a_paused_old_owner_may_publish_late_but_cannot_move_the_cursor() {
+async fn a_paused_old_owner_can_publish_late_but_cannot_move_the_position() {
     let log = Log::new().await;
     let (old_broker, broker) = (Broker::new(), Broker::new());
     let settings = RelaySettings { batch: 2, lease: Duration::from_hours(1) };
@@ -160,7 +160,7 @@ async fn a_paused_old_owner_may_publish_late_but_cannot_move_the_cursor() {
 }
 
 #[tokio::test]
-async fn a_lease_that_runs_out_ends_the_batch_on_its_way() {
+async fn a_lease_that_expires_ends_the_batch_in_progress() {
     let log = Log::new().await;
     let (stuck, broker) = (Broker::new(), Broker::new());
     stuck.block();
@@ -190,7 +190,7 @@ async fn a_slow_batch_keeps_its_lease() {
 }
 
 #[tokio::test]
-async fn a_relay_outlives_the_loss_of_its_connections() {
+async fn a_relay_survives_the_loss_of_its_connections() {
     let log = Log::new().await;
     let relay = start(&log);
     log.append(1, 1).await;
@@ -228,7 +228,7 @@ impl EventSink for Fragile {
 }
 
 #[tokio::test]
-async fn a_relay_that_panics_begins_anew() {
+async fn a_relay_that_panics_is_restarted() {
     let log = Log::new().await;
     let (broker, shutdown) = (Broker::new(), Shutdown::new());
     let sink = Arc::new(Fragile(Arc::clone(&broker), AtomicBool::new(false)));
@@ -240,7 +240,7 @@ async fn a_relay_that_panics_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_running_relay_tells_what_it_does() {
+async fn a_running_relay_reports_its_metrics() {
     // Of this thread, on which the whole test runs: other tests of this process count for themselves.
     let recorder = PrometheusBuilder::new().build_recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);

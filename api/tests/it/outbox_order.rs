@@ -116,7 +116,7 @@ async fn waiting_for_the_oldest_transaction_stalls_behind_any_open_one_and_the_r
 }
 
 #[tokio::test]
-async fn a_rolled_back_transaction_publishes_nothing_and_holds_up_nothing() {
+async fn a_rolled_back_transaction_publishes_no_event_and_blocks_none() {
     let log = Log::new().await;
     let broker = Broker::new();
     let relay = log.relay(&broker);

@@ -58,7 +58,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn the_first_event_of_a_new_database_already_finds_its_day() {
+async fn the_first_event_of_a_new_database_already_has_a_partition() {
     let log = Log::new().await;
     assert_eq!(log.days().await, [0, 1, 2, 3]);
     log.append(1, 1).await;
@@ -66,7 +66,7 @@ async fn the_first_event_of_a_new_database_already_finds_its_day() {
 }
 
 #[tokio::test]
-async fn coming_days_are_made_ahead_once_also_by_several_replicas_at_once() {
+async fn partitions_are_created_ahead_once_even_by_several_replicas_at_the_same_time() {
     let log = Log::new().await;
     log.drop_days().await;
     let rounds =
@@ -81,7 +81,7 @@ async fn coming_days_are_made_ahead_once_also_by_several_replicas_at_once() {
 }
 
 #[tokio::test]
-async fn rows_that_came_before_their_partition_move_into_it_and_are_published_once() {
+async fn rows_that_were_inserted_before_their_partition_move_into_it_and_are_published_once() {
     let log = Log::new().await;
     let broker = Broker::new();
     let relay = log.relay(&broker);
@@ -102,7 +102,7 @@ async fn rows_that_came_before_their_partition_move_into_it_and_are_published_on
 }
 
 #[tokio::test]
-async fn days_past_the_retention_are_dropped_once_published_and_in_the_history() {
+async fn days_past_the_retention_are_dropped_once_their_events_are_published_and_in_the_history() {
     let log = Log::new().await;
     let relay = log.relay(&Broker::new());
     for day in [-30, -9, -8, -7] {
@@ -132,7 +132,7 @@ async fn days_past_the_retention_are_dropped_once_published_and_in_the_history()
 }
 
 #[tokio::test]
-async fn stray_rows_past_the_retention_are_removed_once_they_are_not_needed() {
+async fn rows_of_the_default_partition_past_the_retention_are_deleted_once_they_are_not_needed() {
     let log = Log::new().await;
     let relay = log.relay(&Broker::new());
     log.append_on(-9, 1).await;
@@ -165,7 +165,7 @@ async fn an_open_reader_delays_a_partition_but_no_writer() {
 }
 
 #[tokio::test]
-async fn writers_go_on_while_partitions_are_made_under_them() {
+async fn writers_continue_while_partitions_are_created() {
     let log = Log::new().await;
     let broker = Broker::new();
     let relay = log.relay(&broker);

@@ -76,7 +76,7 @@ async fn repair(reconciler: &Reconciler) -> u64 {
 }
 
 #[tokio::test]
-async fn what_the_history_lacks_before_what_it_has_is_published_again_under_its_id() {
+async fn an_event_that_the_history_has_skipped_is_published_again_under_its_id() {
     let world = World::new().await;
     world.publish(1..=100).await;
     let first: Vec<_> = world.broker.take_events();
@@ -142,7 +142,7 @@ async fn a_slow_workers_backlog_is_not_published_again() {
 }
 
 #[tokio::test]
-async fn a_broker_that_lost_everything_is_filled_again_by_way_of_probes() {
+async fn a_broker_that_lost_all_events_is_filled_again_by_probes() {
     let world = World::new().await;
     world.publish(1..=10).await;
     world.consume().await;
@@ -163,7 +163,7 @@ async fn a_broker_that_lost_everything_is_filled_again_by_way_of_probes() {
 }
 
 #[tokio::test]
-async fn under_load_what_was_lost_is_found_without_probes() {
+async fn under_load_lost_events_are_found_without_probes() {
     let world = World::new().await;
     // More is lost than one round looks at.
     let reconciler = world.reconciler(ReconcilerSettings { scan: 50, ..SETTINGS });
@@ -219,7 +219,7 @@ async fn a_dead_letter_is_left_to_its_operator() {
 }
 
 #[tokio::test]
-async fn a_late_commit_with_a_low_id_is_found_by_the_second_look() {
+async fn a_late_commit_with_a_low_id_is_found_by_the_rescan() {
     let world = World::new().await;
     let mut connection = world.log.connection().await;
     let mut late = connection.begin().await.expect("a transaction");
@@ -238,7 +238,7 @@ async fn a_late_commit_with_a_low_id_is_found_by_the_second_look() {
 }
 
 #[tokio::test]
-async fn everything_retained_is_looked_at_again_in_time_by_whichever_relay_has_the_lease() {
+async fn all_retained_events_are_rescanned_in_time_by_the_relay_that_holds_the_lease() {
     let world = World::new().await;
     world.publish(1..=100).await;
     world.consume().await;
@@ -257,7 +257,7 @@ async fn everything_retained_is_looked_at_again_in_time_by_whichever_relay_has_t
 }
 
 #[tokio::test]
-async fn a_round_publishes_no_more_than_its_share() {
+async fn a_round_publishes_no_more_than_its_limit() {
     let world = World::new().await;
     world.publish(1..=500).await;
     world.broker.take();
@@ -280,7 +280,7 @@ async fn without_the_lease_nothing_is_published_again() {
 }
 
 #[tokio::test]
-async fn a_round_ends_where_the_broker_does_not_confirm() {
+async fn a_round_ends_if_the_broker_does_not_confirm() {
     let world = World::new().await;
     world.publish(1..=200).await;
     world.broker.take();
@@ -299,7 +299,7 @@ async fn a_round_ends_where_the_broker_does_not_confirm() {
 }
 
 #[tokio::test]
-async fn looking_at_a_week_of_events_stays_cheap() {
+async fn scanning_a_week_of_events_stays_cheap() {
     let world = World::new().await;
     world.publish(1..=60_000).await;
     world.consume().await;

@@ -32,7 +32,7 @@ async fn an_event_is_sent_as_it_was_written() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_not_confirmed_stays_in_the_log_and_goes_before_all_later_ones() {
+async fn an_unconfirmed_event_stays_in_the_log_and_is_published_before_all_later_ones() {
     let log = Log::new().await;
     let broker = Broker::new();
     let settings = RelaySettings { batch: 3, lease: Duration::from_hours(1) };
@@ -59,7 +59,7 @@ async fn an_event_that_is_not_confirmed_stays_in_the_log_and_goes_before_all_lat
 }
 
 #[tokio::test]
-async fn a_broker_that_answers_for_fewer_events_than_it_got_has_not_confirmed_the_others() {
+async fn an_event_without_an_outcome_of_the_broker_is_not_confirmed() {
     #[derive(Debug)]
     struct Terse;
     #[async_trait::async_trait]
@@ -84,7 +84,7 @@ async fn a_broker_that_answers_for_fewer_events_than_it_got_has_not_confirmed_th
 }
 
 #[tokio::test]
-async fn a_rejected_event_is_a_dead_letter_and_the_log_goes_on() {
+async fn a_rejected_event_is_a_dead_letter_and_the_relay_continues() {
     let log = Log::new().await;
     let broker = Broker::new();
     let relay = log.relay(&broker);
@@ -115,7 +115,7 @@ async fn a_rejected_event_is_a_dead_letter_and_the_log_goes_on() {
 }
 
 #[tokio::test]
-async fn a_window_of_many_pages_is_continued_where_another_relay_stopped() {
+async fn a_window_of_many_pages_is_continued_after_the_page_at_which_another_relay_stopped() {
     let log = Log::new().await;
     let broker = Broker::new();
     let settings = RelaySettings { batch: 10, lease: Duration::from_hours(1) };

@@ -11,7 +11,7 @@ fn orders(broker: &Broker) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn on_another_cluster_everything_retained_is_published_again_and_then_what_is_new() {
+async fn on_another_cluster_all_retained_events_are_published_again_and_then_new_ones() {
     let log = Log::new().await;
     let broker = Broker::new();
     let settings = RelaySettings { batch: 10, lease: Duration::from_hours(1) };
@@ -43,7 +43,7 @@ async fn on_another_cluster_everything_retained_is_published_again_and_then_what
 }
 
 #[tokio::test]
-async fn foreign_transaction_ids_are_not_mistaken_when_the_cluster_reaches_them() {
+async fn transaction_ids_of_another_cluster_are_not_mistaken_when_this_cluster_reaches_them() {
     let log = Log::new().await;
     let broker = Broker::new();
     log.append_many(1..=10).await;
@@ -65,7 +65,7 @@ async fn foreign_transaction_ids_are_not_mistaken_when_the_cluster_reaches_them(
 }
 
 #[tokio::test]
-async fn a_cursor_from_the_future_of_this_cluster_means_a_restore_too() {
+async fn a_position_from_the_future_of_this_cluster_means_a_restore_too() {
     let log = Log::new().await;
     let broker = Broker::new();
     log.append_many(1..=10).await;
@@ -78,7 +78,7 @@ async fn a_cursor_from_the_future_of_this_cluster_means_a_restore_too() {
 }
 
 #[tokio::test]
-async fn a_restored_log_without_events_is_no_trouble() {
+async fn a_restored_log_without_events_is_no_problem() {
     let log = Log::new().await;
     let broker = Broker::new();
     log.run("UPDATE relay SET system_identifier = 1").await;

@@ -1,4 +1,4 @@
-//! Which event system, and its settings: one variant each, read and checked before anything connects.
+//! The settings of the event system: one variant for each, checked before anything connects.
 
 use std::{fmt, str::FromStr};
 
@@ -27,7 +27,7 @@ impl EventSystem {
         }
     }
 
-    /// The name by which its makers know it, for messages to people.
+    /// The product name, for messages.
     pub const fn product(self) -> &'static str {
         match self {
             Self::RedisStreams => "Redis Streams (EVENT_SYSTEM=local)",
@@ -62,7 +62,7 @@ pub enum BrokerConfig {
         /// The Redis that holds the stream.
         url: SecretString,
     },
-    /// Amazon SQS. Region, endpoint and credentials come by the SDK's default chain.
+    /// Amazon SQS. Region, endpoint and credentials come from the SDK's default chain.
     Sqs {
         /// The queue's full URL.
         queue_url: String,
@@ -77,8 +77,8 @@ pub enum BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Reads `EVENT_SYSTEM` and what the chosen one needs. The addresses of the others are checked as well if they are
-    /// set, so that a mistake in one is not found first on the day when the brokers are switched.
+    /// Reads `EVENT_SYSTEM` and the settings of the chosen system. The addresses of the others are checked too if they are
+    /// set, so that a mistake is found before the systems are switched.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let events_redis_url = env.url("EVENTS_REDIS_URL", UrlKind::Redis)?;
         let amqp_url = env.url("AMQP_URL", UrlKind::Amqp)?;
@@ -110,7 +110,7 @@ impl BrokerConfig {
 }
 
 fn sqs_queue_url(env: &Env) -> Result<Option<String>, ConfigError> {
-    // The SDK reads this one, and finds a mistake in it with the first call.
+    // The SDK reads this variable, but finds a mistake only in the first call.
     env.http_url("AWS_ENDPOINT_URL")?;
     let Some(url) = env.http_url("SQS_QUEUE_URL")? else { return Ok(None) };
     let name = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
@@ -123,7 +123,7 @@ fn sqs_queue_url(env: &Env) -> Result<Option<String>, ConfigError> {
     Ok(env.text("SQS_QUEUE_URL").map(str::to_owned))
 }
 
-/// What LocalStack takes; AWS takes up to 1 MiB.
+/// The default is the limit of LocalStack; that of AWS is 1 MiB.
 fn sqs_max_batch_bytes(env: &Env) -> Result<usize, ConfigError> {
     let bytes = env.number_or("SQS_MAX_BATCH_BYTES", 256 * 1024, 1024..=1024 * 1024)?;
     Ok(usize::try_from(bytes).unwrap_or(usize::MAX))

@@ -1,4 +1,4 @@
-//! The one place that knows every event system.
+//! Chooses the event system. This is the only place that knows all of them.
 
 use super::{
     BrokerConfig, BrokerError, EventSink, EventSource,
@@ -10,8 +10,8 @@ use super::{
 
 /// The sink of the chosen event system.
 ///
-/// A broker that cannot be reached is no error here: the sink connects when the broker is back, and answers
-/// [`PublishOutcome::Retry`](super::PublishOutcome::Retry) until then. A broker that is not set up as needed is.
+/// Succeeds if the broker cannot be reached: the sink connects when the broker is back, and returns
+/// [`PublishOutcome::Retry`](super::PublishOutcome::Retry) until then. Fails if the broker is not set up as needed.
 pub async fn connect_sink(config: &BrokerConfig) -> Result<Box<dyn EventSink>, BrokerError> {
     let sink: Box<dyn EventSink> = match config {
         BrokerConfig::RedisStreams { url } => {
@@ -29,7 +29,7 @@ pub async fn connect_sink(config: &BrokerConfig) -> Result<Box<dyn EventSink>, B
 
 /// The source of the chosen event system. `consumer` names this process among its consumers.
 ///
-/// As with [`connect_sink`], a broker that cannot be reached is no error here.
+/// As with [`connect_sink`], it succeeds if the broker cannot be reached.
 pub async fn connect_source(
     config: &BrokerConfig,
     consumer: &str,

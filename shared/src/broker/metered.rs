@@ -1,4 +1,4 @@
-//! What every event system is counted by, in one place: a sink and a source around any other.
+//! The metrics of every event system: a sink and a source that wrap those of any backend.
 
 use std::time::{Duration, Instant};
 
@@ -6,45 +6,58 @@ use async_trait::async_trait;
 use metrics::{counter, histogram};
 
 use super::{
-    Backlog, BrokerError, Delivery, EventSink, EventSource, EventSystem, Outcome, PublishOutcome, Settlement,
+    Backlog, BrokerError, Delivery, EventSink, EventSource, EventSystem, PublishOutcome, Settlement,
+    SettlementKind,
 };
 use crate::domain::event::Envelope;
 
-/// Counts what goes through a sink.
+/// Counts the events that go through a sink.
 #[derive(Debug)]
 pub(super) struct MeteredSink(pub(super) Box<dyn EventSink>);
 
-/// Counts what goes through a source.
+/// Counts the events that go through a source.
 #[derive(Debug)]
 pub(super) struct MeteredSource(pub(super) Box<dyn EventSource>);
 
-/// A lost connection has been replaced; `side` is `sink` or `source`.
-pub(super) fn reconnected(system: EventSystem, side: &'static str) {
+/// Records that a lost connection has been replaced; `side` is `sink` or `source`.
+pub(super) fn record_reconnect(system: EventSystem, side: &'static str) {
     counter!("broker_reconnects_total", "broker" => system.as_str(), "side" => side).increment(1);
     tracing::info!(broker = system.as_str(), side, "connected to the broker again");
 }
 
-fn count(name: &'static str, system: EventSystem, events: usize) {
+fn count_events(name: &'static str, system: EventSystem, events: usize) {
     if events > 0 {
         counter!(name, "broker" => system.as_str()).increment(u64::try_from(events).unwrap_or(u64::MAX));
     }
 }
 
 impl MeteredSink {
-    async fn counted(&self, publishing: impl Future<Output = Vec<PublishOutcome>>) -> Vec<PublishOutcome> {
+    async fn count_outcomes(
+        &self,
+        publishing: impl Future<Output = Vec<PublishOutcome>>,
+    ) -> Vec<PublishOutcome> {
         let start = Instant::now();
         let outcomes = publishing.await;
         let system = self.system();
         histogram!("broker_publish_duration_seconds", "broker" => system.as_str()).record(start.elapsed());
-        let of = |is: fn(&PublishOutcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
-        count("broker_published_total", system, outcomes.len());
-        count("broker_confirmed_total", system, of(|outcome| matches!(outcome, PublishOutcome::Confirmed)));
-        count(
+        let number_of =
+            |is: fn(&PublishOutcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
+        count_events("broker_published_total", system, outcomes.len());
+        count_events(
+            "broker_confirmed_total",
+            system,
+            number_of(|outcome| matches!(outcome, PublishOutcome::Confirmed)),
+        );
+        count_events(
             "broker_publish_retries_total",
             system,
-            of(|outcome| matches!(outcome, PublishOutcome::Retry(_))),
+            number_of(|outcome| matches!(outcome, PublishOutcome::Retry(_))),
         );
-        count("broker_rejected_total", system, of(|outcome| matches!(outcome, PublishOutcome::Rejected(_))));
+        count_events(
+            "broker_rejected_total",
+            system,
+            number_of(|outcome| matches!(outcome, PublishOutcome::Rejected(_))),
+        );
         outcomes
     }
 }
@@ -56,11 +69,11 @@ impl EventSink for MeteredSink {
     }
 
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        self.counted(self.0.publish(batch)).await
+        self.count_outcomes(self.0.publish(batch)).await
     }
 
     async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
-        self.counted(self.0.republish(batch)).await
+        self.count_outcomes(self.0.republish(batch)).await
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
@@ -81,17 +94,18 @@ impl EventSource for MeteredSource {
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, BrokerError> {
         let deliveries = self.0.receive(max, wait).await?;
         let again = deliveries.iter().filter(|delivery| delivery.attempt > 1).count();
-        count("broker_received_total", self.system(), deliveries.len());
-        count("broker_redelivered_total", self.system(), again);
+        count_events("broker_received_total", self.system(), deliveries.len());
+        count_events("broker_redelivered_total", self.system(), again);
         Ok(deliveries)
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), BrokerError> {
-        let acks = settlements.iter().filter(|settlement| matches!(settlement.outcome, Outcome::Ack)).count();
+        let acks =
+            settlements.iter().filter(|settlement| matches!(settlement.outcome, SettlementKind::Ack)).count();
         let retries = settlements.len() - acks;
         self.0.settle(settlements).await?;
-        count("broker_settled_total", self.system(), acks);
-        count("broker_retried_total", self.system(), retries);
+        count_events("broker_settled_total", self.system(), acks);
+        count_events("broker_retried_total", self.system(), retries);
         Ok(())
     }
 
@@ -116,9 +130,9 @@ mod tests {
     use super::*;
     use crate::broker::{MAX_EVENT_BYTES, contract::Bench as _, redis_streams::tests::RedisBench};
 
-    /// On one thread, for the recorder is that of the thread.
+    /// On one thread, because the recorder belongs to the thread.
     #[tokio::test]
-    async fn what_goes_through_a_broker_is_counted_under_its_name() {
+    async fn events_through_a_broker_are_counted_under_its_name() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let _guard = metrics::set_default_local_recorder(&recorder);
         let bench = RedisBench::start().await;

@@ -1,8 +1,8 @@
-//! The broker seam: how events leave the relay ([`EventSink`]) and reach the worker ([`EventSource`]).
+//! Brokers: how the relay publishes events ([`EventSink`]) and the worker receives them ([`EventSource`]).
 //!
-//! Brokers carry [`Envelope`]s and know nothing of orders. Each backend is one folder; which one runs is
-//! decided in [`connect_sink`] and [`connect_source`], the one `match` on `EVENT_SYSTEM`. What every backend must do is
-//! written down as one conformance suite (`contract.rs`), which all of them pass on the real broker.
+//! Brokers carry [`Envelope`]s and do not know orders. Each backend is one folder; [`connect_sink`] and [`connect_source`]
+//! choose one by `EVENT_SYSTEM`. The conformance suite (`contract.rs`) defines what every backend must do; all of them pass
+//! it on the real broker.
 
 mod config;
 mod connect;
@@ -24,91 +24,91 @@ pub use connect::{connect_sink, connect_source};
 
 use crate::domain::event::Envelope;
 
-/// Where the relay puts events.
+/// Where the relay publishes events.
 #[async_trait]
 pub trait EventSink: Send + Sync + fmt::Debug {
     /// Which event system this is, for metrics and messages.
     fn system(&self) -> EventSystem;
 
-    /// Sends a batch and says for each event, in the order given, what became of it.
+    /// Publishes a batch and returns the outcome of each event, in the order of the batch.
     ///
-    /// The answer has exactly as many entries as the batch. Events of one key are offered to the broker in the
-    /// order given. Never fails as a whole: where the broker is out of reach, every entry is [`PublishOutcome::Retry`].
+    /// The result has exactly as many entries as the batch. Events of one key are published in the order of the batch. Never
+    /// fails as a whole: if the broker cannot be reached, every outcome is [`PublishOutcome::Retry`].
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome>;
 
-    /// [`EventSink::publish`] for events that the broker may know already and that consumers shall get again
-    /// nevertheless: a repair, a replay, a redrive. They are different only to a broker that drops what it has seen.
+    /// [`EventSink::publish`] for events that the broker may know already and that consumers must receive again: a repair, a
+    /// replay, a redrive. The difference matters only to a broker that drops duplicates.
     async fn republish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
         self.publish(batch).await
     }
 
-    /// Whether the broker would take events now.
+    /// Checks whether the broker takes events now.
     async fn check(&self) -> Result<(), BrokerError>;
 
-    /// Gives back connections; what was confirmed stays confirmed.
+    /// Closes the connections. Confirmed events stay confirmed.
     async fn close(&self);
 }
 
-/// What became of one published event.
+/// The outcome of publishing one event.
 #[derive(Debug)]
 pub enum PublishOutcome {
     /// The broker has stored it durably.
     Confirmed,
-    /// Not known to be stored: send it again.
+    /// Not known to be stored: it must be published again.
     Retry(BrokerError),
-    /// Refused for good: sending it again cannot help.
+    /// Rejected: publishing it again cannot help.
     Rejected(String),
 }
 
-/// Where the worker gets events from.
+/// Where the worker receives events.
 #[async_trait]
 pub trait EventSource: Send + Sync + fmt::Debug {
     /// Which event system this is, for metrics and messages.
     fn system(&self) -> EventSystem;
 
-    /// Waits up to `wait` for at least one event and takes up to `max` of those that are there.
+    /// Waits up to `wait` for at least one event, and returns up to `max` events.
     ///
-    /// What is received is this consumer's until it is settled: it is kept from other consumers (heartbeat,
-    /// visibility extension) as long as this source lives, and comes back to another one when it dies. An empty
-    /// batch means that none came in time, or that the source is closed.
+    /// Until an event is settled, no other consumer receives it while this source lives (heartbeat, visibility extension).
+    /// When this source dies, another consumer receives it. An empty batch means that no event came in time, or that the
+    /// source is closed.
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, BrokerError>;
 
-    /// Settles deliveries in one go. What cannot be settled comes again: consumers tolerate duplicates.
+    /// Settles deliveries. A delivery that cannot be settled comes again: consumers tolerate duplicates.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), BrokerError>;
 
-    /// How much waits for this kind of consumer, as far as the broker can tell.
+    /// How many events wait for this kind of consumer, as far as the broker reports it.
     async fn backlog(&self) -> Result<Backlog, BrokerError>;
 
-    /// Whether the broker would hand out events now.
+    /// Checks whether the broker hands out events now.
     async fn check(&self) -> Result<(), BrokerError>;
 
-    /// Wakes a blocked [`EventSource::receive`] at once, hands back what is held and not settled, and disconnects.
+    /// Wakes a blocked [`EventSource::receive`] at once, releases unsettled events, and disconnects.
     async fn close(&self);
 }
 
 /// One event as a broker handed it out.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The event's body as it came; whether it can be read is the consumer's question.
+    /// The event's body, as received. It may be invalid.
     pub body: Bytes,
     /// Which attempt at this event this is, from 1, counted before any handler runs.
     pub attempt: u32,
-    /// When the broker took the event in, where it tells.
+    /// When the broker received the event, if it reports that.
     pub published_at: Option<OffsetDateTime>,
     /// The broker's own reference (entry id, receipt handle, delivery tag).
     pub receipt: String,
 }
 
 impl Delivery {
-    /// Done with it: it must not come again.
+    /// Acknowledges the event: it must not come again.
     pub fn ack(self) -> Settlement {
-        Settlement { receipt: self.receipt, outcome: Outcome::Ack }
+        Settlement { receipt: self.receipt, outcome: SettlementKind::Ack }
     }
 
-    /// Not now: it shall come again after about `after`, as the next attempt.
+    /// Asks for the event again after about `after`, as the next attempt.
     pub fn retry(self, after: Duration) -> Settlement {
         let Self { body, attempt, receipt, .. } = self;
-        Settlement { receipt, outcome: Outcome::Retry { after, attempt, body } }
+        Settlement { receipt, outcome: SettlementKind::Retry { after, attempt, body } }
     }
 }
 
@@ -117,25 +117,25 @@ impl Delivery {
 pub struct Settlement {
     /// See [`Delivery::receipt`].
     pub(crate) receipt: String,
-    /// What shall become of it.
-    pub(crate) outcome: Outcome,
+    /// What the broker must do with it.
+    pub(crate) outcome: SettlementKind,
 }
 
-/// What shall become of a delivery.
+/// What the broker must do with a delivery.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// Never again.
+pub(crate) enum SettlementKind {
+    /// Remove it.
     Ack,
-    /// Again, later. Carries the delivery's parts for brokers that must send it anew to delay it.
+    /// Deliver it again later. Has the parts of the delivery for brokers that must publish a copy to delay it.
     Retry { after: Duration, attempt: u32, body: Bytes },
 }
 
-/// How much waits in a broker.
+/// How many events wait in a broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// Events not yet settled, delivered or not.
     pub messages: u64,
-    /// How long the oldest of them has been in the broker, where it tells.
+    /// How long the oldest of them has been in the broker, if it reports that.
     pub oldest_age: Option<Duration>,
 }
 
@@ -143,14 +143,14 @@ pub struct Backlog {
 /// which one of them took can be moved to any other.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// Why an event can never be published, where it is too large.
+/// Why an event can never be published, if it is too large.
 fn too_large(event: &Envelope) -> Option<String> {
     let bytes = event.body.len();
     (bytes > MAX_EVENT_BYTES).then(|| format!("the event has {bytes} bytes, more than {MAX_EVENT_BYTES}"))
 }
 
-/// At start: a failure that may pass is logged and left to be tried again; one that needs an operator is an error.
-fn passing(result: Result<(), BrokerError>) -> Result<(), BrokerError> {
+/// At start: logs a temporary failure, which is tried again later; a failure that needs an operator is an error.
+fn ignore_unavailable(result: Result<(), BrokerError>) -> Result<(), BrokerError> {
     match result {
         Err(error @ BrokerError::Unavailable { .. }) => {
             tracing::warn!(error.message = %error, "the broker cannot be reached yet");
@@ -160,10 +160,10 @@ fn passing(result: Result<(), BrokerError>) -> Result<(), BrokerError> {
     }
 }
 
-/// A broker did not do what was asked.
+/// A call of the broker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The broker cannot be reached or did not answer in time; it may be well in a moment.
+    /// The broker cannot be reached or did not answer in time. This may be temporary.
     #[error("{} is unavailable: {message}", system.product())]
     Unavailable {
         /// Which event system.
@@ -171,7 +171,7 @@ pub enum BrokerError {
         /// What the client library said.
         message: String,
     },
-    /// The set-up is wrong: waiting does not help, an operator must.
+    /// The set-up is wrong: an operator must correct it.
     #[error("{} is not set up as needed: {message}", system.product())]
     Misconfigured {
         /// Which event system.
@@ -182,7 +182,7 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// A failure that may pass.
+    /// A temporary failure.
     pub fn unavailable(system: EventSystem, error: impl fmt::Display) -> Self {
         Self::Unavailable { system, message: error.to_string() }
     }

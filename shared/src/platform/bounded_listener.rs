@@ -1,4 +1,7 @@
-//! A listener for the operators' port: it holds few connections, and none that does nothing.
+//! A listener for the operators' port: it has few connections, and closes idle ones.
+//!
+//! The API's own stream (`api/src/http/server/stream.rs`) differs: it must measure the progress of a slow reader and keep idle
+//! clients, while here any connection without an answer for 30 s is closed.
 
 use std::{
     io::{self, ErrorKind},
@@ -17,12 +20,12 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Connections at once. Further ones wait in the kernel's queue.
+/// The number of connections. Further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
-/// A connection on which nothing was sent for so long is closed. It is twice the usual interval of scrapes.
+/// A connection on which nothing was sent for this time is closed. It is twice the usual interval of scrapes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bounds the connections of a listener, and how long each may be idle.
+/// Limits the connections of a listener, and how long each can be idle.
 pub(crate) struct BoundedListener {
     inner: TcpListener,
     places: Arc<Semaphore>,
@@ -40,7 +43,7 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        // The semaphore is never closed, so there always is a permit in the end.
+        // The semaphore is never closed, so acquiring succeeds.
         let permit = Arc::clone(&self.places).acquire_owned().await.ok();
         let (inner, address) = Listener::accept(&mut self.inner).await;
         let deadline = Box::pin(tokio::time::sleep(self.idle_timeout));
@@ -53,7 +56,7 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that ends once nothing was sent on it for too long.
+/// A connection that ends when nothing was sent on it for too long.
 pub(crate) struct BoundedStream {
     inner: TcpStream,
     deadline: Pin<Box<Sleep>>,
@@ -62,7 +65,7 @@ pub(crate) struct BoundedStream {
 }
 
 impl BoundedStream {
-    /// Fails what would wait beyond the deadline.
+    /// Fails if the operation waits and the deadline has passed.
     fn check_deadline<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_that_do_nothing_are_closed_so_that_others_are_served() {
+    async fn idle_connections_are_closed_so_that_others_are_served() {
         let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = inner.local_addr().unwrap();
         let places = Arc::new(Semaphore::new(2));

@@ -15,7 +15,7 @@ use url::Url;
 pub(crate) use urls::parse_amqp;
 pub use urls::{UrlKind, is_origin};
 
-/// One setting is missing or bad. One line that names it.
+/// A setting is missing or invalid. The message is one line that names it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {problem}")]
 pub struct ConfigError {
@@ -24,13 +24,13 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// `name` is set to something that cannot be used.
+    /// `name` has a value that cannot be used.
     pub fn new(name: &'static str, problem: impl Into<String>) -> Self {
         Self { name, problem: problem.into() }
     }
 }
 
-/// The variables a process was started with. An empty value counts as not set, as in a compose file.
+/// The environment variables of a process. An empty value counts as not set, as in a compose file.
 #[derive(Clone, Default)]
 pub struct Env(HashMap<String, String>);
 
@@ -62,7 +62,7 @@ impl Env {
         added
     }
 
-    /// The text of `name`, where it is set.
+    /// The text of `name`, if it is set.
     pub fn text(&self, name: &'static str) -> Option<&str> {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
@@ -72,7 +72,7 @@ impl Env {
         self.text(name).ok_or_else(|| ConfigError::new(name, "is required but not set"))
     }
 
-    /// The value of `name`, where it is set.
+    /// The value of `name`, if it is set.
     pub fn parsed<T>(&self, name: &'static str) -> Result<Option<T>, ConfigError>
     where
         T: FromStr<Err: Display>,
@@ -82,7 +82,7 @@ impl Env {
             .transpose()
     }
 
-    /// The value of `name`, or `default` where it is not set.
+    /// The value of `name`, or `default` if it is not set.
     pub fn parsed_or<T>(&self, name: &'static str, default: T) -> Result<T, ConfigError>
     where
         T: FromStr<Err: Display>,
@@ -90,7 +90,7 @@ impl Env {
         Ok(self.parsed(name)?.unwrap_or(default))
     }
 
-    /// A number within bounds, or `default` where it is not set.
+    /// A number within bounds, or `default` if it is not set.
     pub fn number_or(
         &self,
         name: &'static str,
@@ -117,10 +117,10 @@ impl Env {
         }
     }
 
-    /// A URL that may hold a password.
+    /// A URL, which can contain a password.
     pub fn url(&self, name: &'static str, kind: UrlKind) -> Result<Option<SecretString>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        // The value itself may hold a password and is not repeated.
+        // The value can contain a password and is not repeated.
         kind.check(text).map_err(|problem| ConfigError::new(name, problem))?;
         Ok(Some(SecretString::from(text.to_owned())))
     }

@@ -8,10 +8,10 @@ use crate::platform::config::{ConfigError, Env};
 
 /// The same variable as Tokio's own, which panics if the value is bad.
 const THREADS: &str = "TOKIO_WORKER_THREADS";
-/// More than any machine gains from.
+/// No machine gains from more.
 const MAX_THREADS: u64 = 1024;
-/// A thread looks at its sockets after this many polls of tasks. Tokio's default of 61 keeps PostgreSQL's answer, and so
-/// the writer's next batch, behind as many requests.
+/// A thread checks its sockets after this many polls of tasks. With Tokio's default of 61, the answer of PostgreSQL, and so
+/// the writer's next batch, waits for as many requests.
 const EVENT_INTERVAL: u32 = 16;
 
 /// The number of threads in `TOKIO_WORKER_THREADS`. The default is Tokio's: the number of cores that this process may use.

@@ -1,4 +1,4 @@
-//! Whether a database is what this build needs: its migrations, and the rights of the role.
+//! Whether a database has what this build needs: the migrations, and the rights of the role.
 
 use std::{
     fmt::Write as _,
@@ -13,13 +13,13 @@ use crate::platform::db::{DbConnection, DbError, DbPool};
 /// The schema, built into each program.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// A database that was found good is believed for this long.
-const BELIEVED: Duration = Duration::from_mins(1);
+/// How long a successful check is valid.
+const VALID: Duration = Duration::from_mins(1);
 
 /// A table or sequence, and the privileges on it that a program cannot work without.
 pub type Right = (&'static str, &'static [&'static str]);
 
-/// Why a program cannot work on a database, and what to do about it.
+/// Why a program cannot use a database, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaFault {
     /// There is no schema.
@@ -38,12 +38,12 @@ pub enum SchemaFault {
     /// The role may not do what the program does.
     #[error("the database role lacks rights: {0}: grant them")]
     Rights(String),
-    /// The database could not be asked.
+    /// The database could not be queried.
     #[error("the schema cannot be checked: {0}")]
     Database(#[source] DbError),
 }
 
-/// Checks a database, and remembers for a minute that it is good.
+/// Checks a database, and remembers for a minute that the check succeeded.
 #[derive(Debug)]
 pub struct SchemaCheck {
     rights: &'static [Right],
@@ -56,11 +56,11 @@ impl SchemaCheck {
         Self { rights, good_at: Mutex::new(None) }
     }
 
-    /// Whether every migration of this build is applied and the role has its rights. A newer schema is fine: old programs
-    /// work on it.
+    /// Checks that every migration of this build is applied and that the role has its rights. A newer schema is fine: old
+    /// programs work on it.
     pub async fn check(&self, db: &DbPool) -> Result<(), SchemaFault> {
         let good_at = *self.good_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if good_at.is_some_and(|at| at.elapsed() < BELIEVED) {
+        if good_at.is_some_and(|at| at.elapsed() < VALID) {
             return Ok(());
         }
         check_migrations(db).await?;
@@ -69,7 +69,7 @@ impl SchemaCheck {
         Ok(())
     }
 
-    /// Has the next check ask the database again, for example because a statement failed.
+    /// Makes the next check query the database again, for example because a statement failed.
     pub fn forget(&self) {
         *self.good_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -1,4 +1,4 @@
-//! The operators' port: `/metrics`, and for the worker its health, apart from the public one.
+//! The operators' port, separate from the public one: `/metrics`, and for the worker its health.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,11 +14,11 @@ use tokio::net::TcpListener;
 
 use crate::platform::{bounded_listener::BoundedListener, shutdown::Shutdown};
 
-/// How often histograms are folded, so that they take bounded memory while nobody scrapes.
+/// How often histograms are compacted, so that their memory is bounded while nothing scrapes them.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// `/metrics` in Prometheus' text format. `refresh` runs before each answer: it reads the gauges that are asked from
-/// servers, so that a scrape shows how things are now. It must bound itself: see [`GAUGE_TIMEOUT`].
+/// `/metrics` in Prometheus' text format. `refresh` runs before each response: it sets the gauges whose values come from
+/// servers, so that a scrape shows current values. It must limit its time: see [`GAUGE_TIMEOUT`].
 pub fn metrics_router<F>(
     metrics: PrometheusHandle,
     refresh: impl Fn() -> F + Clone + Send + Sync + 'static,
@@ -35,13 +35,13 @@ where
     )
 }
 
-/// The value of a gauge that cannot be read: in Prometheus no comparison with it is true, and `max` passes it over.
+/// The value of a gauge that cannot be read: in Prometheus no comparison with it is true, and `max` ignores it.
 pub const UNKNOWN: f64 = f64::NAN;
 
-/// How long a scrape waits for a gauge to be read. Prometheus gives up after 10 s, that of `observability/` after 4 s.
+/// How long a scrape waits for a gauge to be read. Prometheus cancels a scrape after 10 s, that of `observability/` after 4 s.
 pub const GAUGE_TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// A 503 problem on the operators' port.
+/// A problem document with status 503, on the operators' port.
 pub fn unavailable(instance: &str, detail: &str) -> Response {
     let problem = json!({
         "type": "/problems/unavailable",
@@ -55,7 +55,7 @@ pub fn unavailable(instance: &str, detail: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, headers, problem.to_string()).into_response()
 }
 
-/// Folds histograms until shutdown.
+/// Compacts histograms until shutdown.
 pub async fn upkeep(metrics: PrometheusHandle, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
@@ -66,7 +66,7 @@ pub async fn upkeep(metrics: PrometheusHandle, shutdown: Shutdown) {
     }
 }
 
-/// Binds and serves `router` until `shutdown` has drained; the address is returned once it listens.
+/// Serves `router` until shutdown. Returns the address as soon as it listens.
 pub async fn serve(addr: SocketAddr, router: Router, shutdown: &Shutdown) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(addr).await?;
     let bound = listener.local_addr()?;

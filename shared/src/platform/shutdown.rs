@@ -1,13 +1,13 @@
-//! Shutdown as a value: a soft signal stops intake, a tracker waits for what runs, a deadline ends it.
+//! Shutdown as a value: a signal stops new work, a tracker waits for running tasks, and a deadline ends them.
 
 use std::{future::Future, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a process may take to drain before it ends anyway.
+/// How long a process waits for its tasks before it ends anyway.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Handed to every task that must end with the process. Clones share one state.
+/// Every task that must end with the process has one. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     soft: CancellationToken,
@@ -15,7 +15,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// One that nothing has asked for yet.
+    /// A shutdown that has not begun.
     pub fn new() -> Self {
         Self::default()
     }
@@ -37,7 +37,7 @@ impl Shutdown {
         Ok(())
     }
 
-    /// Asks every holder to stop taking new work.
+    /// Begins the shutdown: every holder stops taking new work.
     pub fn begin(&self) {
         self.soft.cancel();
     }
@@ -57,11 +57,11 @@ impl Shutdown {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        // Boxed once, because on its way into the runtime a task is moved several times, and some are large.
+        // Boxed, because the runtime moves a new task several times, and some are large.
         self.tracker.spawn(Box::pin(task));
     }
 
-    /// Waits for every tracked task, at most `deadline`. `false` where some were still running.
+    /// Waits for every tracked task, at most for `deadline`. `false` if some are still running.
     pub async fn drained(&self, deadline: Duration) -> bool {
         self.tracker.close();
         tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()

@@ -1,4 +1,4 @@
-//! Who holds up everybody else: a lock on one of our tables that stays.
+//! Finds a session that blocks others by a lock on one of our tables.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use crate::platform::{
     schema::Right,
 };
 
-/// A lock that is this old, in seconds, is worth a word: our own statements hold theirs for milliseconds.
-const LONG: f64 = 2.0;
+/// A lock that is held for this many seconds is reported. Our own statements hold theirs for milliseconds.
+const MIN_AGE: f64 = 2.0;
 
-/// A lock with which our reads or writes of a table collide.
+/// A lock that blocks our reads or writes of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableLock {
     /// The table.
     pub table: String,
-    /// How PostgreSQL calls the lock, for example `AccessExclusiveLock`.
+    /// PostgreSQL's name for the lock, for example `AccessExclusiveLock`.
     pub mode: String,
-    /// Whether the session has the lock. If not, it waits for it, and all who come later wait behind it.
+    /// Whether the session has the lock. If not, it waits for it, and later sessions wait behind it.
     pub granted: bool,
     /// The session that has it or waits for it; `None` for a prepared transaction.
     pub pid: Option<i32>,
-    /// What the session calls itself.
+    /// The application name of the session.
     pub application: String,
-    /// What the session does, for example `idle in transaction`, if our role may see it.
+    /// The state of the session, for example `idle in transaction`, if our role may see it.
     pub state: Option<String>,
-    /// For how long, in seconds, as far as our role may see it.
+    /// For how many seconds, if our role may see it.
     pub seconds: Option<f64>,
 }
 
@@ -54,7 +54,7 @@ pub async fn oldest_table_lock(db: &DbPool, rights: &[Right]) -> Result<Option<T
              AND coalesce(lock.waitstart, session.xact_start, '-infinity')
                  < clock_timestamp() - make_interval(secs => $1)
            ORDER BY coalesce(lock.waitstart, session.xact_start) NULLS FIRST, lock.pid LIMIT 1"#,
-        LONG,
+        MIN_AGE,
         tables,
     )
     .fetch_optional(&mut *db)

@@ -1,11 +1,11 @@
-//! Text from outside on its way to a terminal or a log.
+//! Makes text from outside safe for terminals and logs.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// The text with every character escaped that a terminal could act on: control characters (ESC and its 8-bit forms among
-/// them) and those that turn the direction of writing. Line breaks stay if `keep_lines` says so.
+/// Escapes every character that a terminal could interpret: control characters (among them ESC and its 8-bit forms) and
+/// those that change the writing direction. Line breaks stay if `keep_lines` is set.
 ///
-/// Written as JSON escapes them, so that JSON stays the same JSON.
+/// The escapes are those of JSON, so that JSON keeps its meaning.
 pub fn printable(text: &str, keep_lines: bool) -> Cow<'_, str> {
     let acts = |character: char| acts_on_terminals(character) && !(keep_lines && character == '\n');
     if !text.contains(acts) {
@@ -23,7 +23,7 @@ pub fn printable(text: &str, keep_lines: bool) -> Cow<'_, str> {
     Cow::Owned(printable)
 }
 
-/// Whether a terminal may do something else with it than show it.
+/// Whether a terminal may interpret the character instead of showing it.
 fn acts_on_terminals(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_could_act_on_is_escaped_and_json_stays_the_same_json() {
+    fn characters_that_a_terminal_interprets_are_escaped_and_json_keeps_its_meaning() {
         assert_eq!(printable("Grüße, 価格 \u{1f600}", false), "Grüße, 価格 \u{1f600}");
         assert_eq!(printable("\u{1b}[2J\u{9b}31m\r\u{7f}\0", true), r"\u001b[2J\u009b31m\u000d\u007f\u0000");
         assert_eq!(printable("\u{202e}txt.exe\u{2066}", true), r"\u202etxt.exe\u2066");

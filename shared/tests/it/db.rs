@@ -42,7 +42,7 @@ async fn run(url: &str, sql: &'static str) {
 }
 
 #[tokio::test]
-async fn a_connection_goes_back_after_its_work_and_is_closed_if_it_was_given_up() {
+async fn a_connection_returns_to_the_pool_after_its_work_and_is_closed_if_the_work_was_cancelled() {
     let database = testbed::empty_postgres().await;
     let pool = pool(database.url(), 1);
     let first = pool.run_once(process).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_connection_goes_back_after_its_work_and_is_closed_if_it_was_given_up(
 }
 
 #[tokio::test]
-async fn a_transaction_that_was_given_up_holds_nothing() {
+async fn a_cancelled_transaction_holds_no_locks() {
     let database = testbed::empty_postgres().await;
     run(database.url(), "CREATE TABLE t AS SELECT 1 AS n").await;
     let pool = pool(database.url(), 2);
@@ -78,7 +78,7 @@ async fn a_transaction_that_was_given_up_holds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_share_few_connections_and_nobody_starves() {
+async fn many_callers_share_few_connections_and_none_starves() {
     let database = testbed::empty_postgres().await;
     let pool = pool(database.url(), 3);
     let tasks = (0..32).map(|_| {
@@ -98,7 +98,7 @@ async fn many_share_few_connections_and_nobody_starves() {
 }
 
 #[tokio::test]
-async fn a_restart_costs_no_read_anything() {
+async fn a_restart_fails_no_read() {
     let server = testbed::private_postgres().await;
     let pool = pool(server.url(), 4);
     fill(&pool, 4).await;
@@ -131,7 +131,7 @@ async fn silent_connections_are_replaced_within_seconds_however_many_they_are() 
 }
 
 #[tokio::test]
-async fn a_test_that_nobody_waits_for_any_more_still_closes_the_silent_connections() {
+async fn a_cancelled_test_of_a_connection_still_closes_the_silent_ones() {
     let database = testbed::empty_postgres().await;
     let (url, proxy) = behind_proxy(database.url()).await;
     let pool = pool(&url, 8);
@@ -199,7 +199,7 @@ async fn of_several_hosts_the_writable_one_is_used_and_after_a_promotion_the_oth
 }
 
 #[tokio::test]
-async fn what_a_client_has_given_up_does_not_go_on_in_postgresql() {
+async fn a_statement_that_the_client_has_cancelled_does_not_continue_in_postgresql() {
     let database = testbed::empty_postgres().await;
     let pool = pool(database.url(), 4);
     for _ in 0..4 {
@@ -236,7 +236,7 @@ async fn large_work_gets_more_time_although_a_silent_server_is_noticed_soon() {
 }
 
 #[tokio::test]
-async fn a_deadlock_is_done_again_and_a_lock_that_is_not_given_is_reported_as_busy() {
+async fn a_deadlock_is_retried_and_an_unavailable_lock_is_reported_as_busy() {
     let database = testbed::empty_postgres().await;
     run(database.url(), "CREATE TABLE t AS SELECT n FROM generate_series(1, 2) n").await;
     let settings = PoolSettings::new("test", 4).with_limits(Duration::from_secs(30), Duration::from_secs(20));

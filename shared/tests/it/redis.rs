@@ -32,7 +32,7 @@ async fn connections_taken(server: &PrivateRedis) -> u64 {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_left_within_seconds_and_nobody_waits_for_its_answers() {
+async fn a_silent_connection_is_replaced_within_seconds_and_no_caller_waits_for_its_answers() {
     let server = testbed::private_redis().await;
     let proxy = Proxy::start(server.address()).await;
     let redis = handle(proxy.addr());
@@ -47,7 +47,7 @@ async fn a_silent_connection_is_left_within_seconds_and_nobody_waits_for_its_ans
 }
 
 #[tokio::test]
-async fn a_server_restarted_while_nobody_asked_costs_no_call() {
+async fn a_server_that_restarts_while_it_is_idle_fails_no_call() {
     let server = testbed::private_redis().await;
     let redis = handle(server.address());
     write(&redis).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_server_restarted_while_nobody_asked_costs_no_call() {
 }
 
 #[tokio::test]
-async fn after_a_failover_the_old_primary_that_lives_on_as_a_replica_is_left() {
+async fn after_a_failover_the_old_primary_is_left_although_it_runs_as_a_replica() {
     let (old, new) = tokio::join!(testbed::private_redis(), testbed::private_redis());
     let proxy = Proxy::start(old.address()).await;
     let (writer, reader) = (handle(proxy.addr()), handle(proxy.addr()));
@@ -80,7 +80,7 @@ async fn after_a_failover_the_old_primary_that_lives_on_as_a_replica_is_left() {
 }
 
 #[tokio::test]
-async fn a_replica_is_not_taken_for_the_primary_and_the_primary_is_found_when_it_is_there() {
+async fn a_replica_is_not_mistaken_for_the_primary_which_is_found_when_it_starts() {
     let (primary, replica) = tokio::join!(testbed::private_redis(), testbed::private_redis());
     replica.replicate(&primary).await;
     let redis = handle(replica.address());
@@ -91,7 +91,7 @@ async fn a_replica_is_not_taken_for_the_primary_and_the_primary_is_found_when_it
 }
 
 #[tokio::test]
-async fn callers_of_a_server_that_turns_them_away_do_not_storm_it_with_connections() {
+async fn callers_of_a_server_that_refuses_them_do_not_flood_it_with_connections() {
     let (primary, replica) = tokio::join!(testbed::private_redis(), testbed::private_redis());
     replica.replicate(&primary).await;
     let redis = handle(replica.address());
@@ -120,7 +120,7 @@ async fn a_user_who_may_only_touch_the_keys_is_served() {
 }
 
 #[tokio::test]
-async fn a_redis_that_answers_and_refuses_writes_is_told_from_one_that_takes_them() {
+async fn a_redis_that_answers_but_refuses_writes_is_recognised() {
     let server = testbed::private_redis().await;
     let redis = handle(server.address());
     let memory = redis.check_writable().await.unwrap();

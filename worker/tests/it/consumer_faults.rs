@@ -34,7 +34,7 @@ async fn one_of_ten(fault: Fault) -> (World, Arc<Faulty>, worker::consumer::Batc
 }
 
 /// Only order 4 was set aside, and all others are done.
-async fn only_order_4_was_set_aside(world: &World, faulty: &Faulty, attempts: i32, reason: &str) {
+async fn assert_only_order_4_is_a_dead_letter(world: &World, faulty: &Faulty, attempts: i32, reason: &str) {
     let letters = world.dead_letters().await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     let (order, source, seen, why) = &letters[0];
@@ -46,27 +46,27 @@ async fn only_order_4_was_set_aside(world: &World, faulty: &Faulty, attempts: i3
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_panics_costs_only_the_event_it_panics_on() {
+async fn a_handler_that_panics_fails_only_the_event_that_it_panics_on() {
     let (world, faulty, summary) = one_of_ten(Fault::Panic).await;
-    only_order_4_was_set_aside(&world, &faulty, 5, "panicked: told to panic").await;
+    assert_only_order_4_is_a_dead_letter(&world, &faulty, 5, "panicked: told to panic").await;
     assert_eq!((summary.handled, summary.retried, summary.dead_lettered), (9, 4, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_hangs_costs_only_the_event_it_hangs_on() {
+async fn a_handler_that_hangs_fails_only_the_event_that_it_hangs_on() {
     let (world, faulty, _) = one_of_ten(Fault::Hang).await;
-    only_order_4_was_set_aside(&world, &faulty, 5, "did not answer within").await;
+    assert_only_order_4_is_a_dead_letter(&world, &faulty, 5, "did not answer within").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_succeed_is_set_aside_at_its_first_attempt() {
+async fn an_event_that_can_never_succeed_is_a_dead_letter_after_its_first_attempt() {
     let (world, faulty, summary) = one_of_ten(Fault::Permanent).await;
-    only_order_4_was_set_aside(&world, &faulty, 1, "told to refuse").await;
+    assert_only_order_4_is_a_dead_letter(&world, &faulty, 1, "told to refuse").await;
     assert_eq!((summary.handled, summary.retried, summary.dead_lettered), (9, 0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_for_a_while_is_retried_and_then_done() {
+async fn an_event_that_fails_for_a_while_is_retried_until_it_succeeds() {
     // Twice in its batch and alone, then twice more alone.
     let (world, faulty, summary) = one_of_ten(Fault::Transient(4)).await;
     assert_eq!(world.dead_letters().await, []);
@@ -75,7 +75,7 @@ async fn what_fails_for_a_while_is_retried_and_then_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_breaks_a_rule_of_the_table_is_set_aside_and_its_batch_is_recorded() {
+async fn an_event_that_violates_a_constraint_is_a_dead_letter_and_its_batch_is_recorded() {
     let world = World::new().await;
     sqlx::query("ALTER TABLE order_history ADD CHECK (order_id <> 4)").execute(&world.db).await.unwrap();
     world.publish(&events(1..=10)).await;
@@ -87,7 +87,7 @@ async fn an_event_that_breaks_a_rule_of_the_table_is_set_aside_and_its_batch_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_body_is_set_aside_as_it_is_and_its_neighbours_go_on() {
+async fn an_unreadable_body_is_stored_unchanged_as_a_dead_letter_and_its_neighbours_are_handled() {
     let world = World::new().await;
     let sink = connect_sink(&world.broker()).await.unwrap();
     let odd = |body: &str| Envelope {
@@ -137,7 +137,7 @@ async fn a_dead_letter_that_fails_again_is_one_row_that_is_open_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_comes_twice_in_a_batch_is_done_once() {
+async fn an_event_that_is_twice_in_a_batch_is_handled_once() {
     let world = World::new().await;
     let event = event(1, 1);
     world.publish(&[event.clone(), event.clone(), event]).await;
@@ -147,7 +147,7 @@ async fn an_event_that_comes_twice_in_a_batch_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_does_not_come_again() {
+async fn an_acknowledged_event_does_not_come_again() {
     let world = World::new().await;
     world.publish(&events(1..=10)).await;
     let consumer = world.consumer(world.handlers()).await;
@@ -158,7 +158,7 @@ async fn what_is_acknowledged_does_not_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_whose_attempts_all_ended_without_an_outcome_is_set_aside_without_another() {
+async fn an_event_whose_attempts_all_ended_without_an_outcome_is_a_dead_letter_without_another() {
     let world = World::new().await;
     world.publish(&events(1..=1)).await;
     for attempt in 1..=3 {
@@ -183,7 +183,7 @@ async fn an_event_whose_attempts_all_ended_without_an_outcome_is_set_aside_witho
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_whose_version_or_time_is_beyond_its_range_is_set_aside_and_its_neighbours_are_recorded() {
+async fn an_event_whose_version_or_time_is_out_of_range_is_a_dead_letter_and_its_neighbours_are_recorded() {
     let world = World::new().await;
     let at = |version: i64| shared::domain::order::Order { version, ..crate::support::events::order(1, 1) };
     let template = event(1, 1);
@@ -209,7 +209,7 @@ async fn an_event_whose_version_or_time_is_beyond_its_range_is_set_aside_and_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_entry_without_an_event_is_set_aside_with_what_came() {
+async fn a_stream_entry_without_an_event_is_a_dead_letter_with_its_fields() {
     let world = World::new().await;
     let consumer = world.consumer(world.handlers()).await;
     let mut redis = world.redis.connect().await;

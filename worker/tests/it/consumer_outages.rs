@@ -77,7 +77,7 @@ async fn survives(failed_calls: usize, outage: impl AsyncFn(&Proxy), end: impl A
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_postgresql_loses_nothing_and_sets_nothing_aside() {
+async fn an_outage_of_postgresql_loses_no_event_and_makes_none_a_dead_letter() {
     survives(
         6,
         async |proxy| {
@@ -95,7 +95,7 @@ async fn a_silent_network_to_postgresql_is_an_outage_and_not_a_handler_that_hang
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_cannot_be_set_aside_waits_until_it_can() {
+async fn a_dead_letter_that_cannot_be_stored_waits_until_it_can() {
     let world = World::new().await;
     let (db, proxy) = behind_proxy(&world).await;
     proxy.refuse().await;
@@ -145,7 +145,7 @@ async fn a_stop_during_an_outage_hands_the_batch_to_another_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_table_is_an_outage_and_what_a_trigger_refuses_is_an_events_own_failure() {
+async fn a_missing_table_is_an_outage_and_an_error_of_a_trigger_is_a_failure_of_its_event() {
     let world = World::new().await;
     sqlx::raw_sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not on my watch'; END $$;

@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_finishes_what_is_in_flight() {
+async fn a_stop_finishes_the_batches_in_flight() {
     let world = World::new().await;
     world.publish(&(1..=50).map(|id| event(id, 1)).collect::<Vec<_>>()).await;
     let (gate, shutdown) = (Gate::closed(), Shutdown::new());
@@ -35,7 +35,7 @@ async fn a_stop_finishes_what_is_in_flight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_hands_back_what_does_not_finish() {
+async fn a_stop_releases_events_that_do_not_finish() {
     let world = World::new().await;
     world.publish(&(1..=50).map(|id| event(id, 1)).collect::<Vec<_>>()).await;
     let (gate, shutdown) = (Gate::closed(), Shutdown::new());
@@ -58,7 +58,7 @@ async fn a_stop_hands_back_what_does_not_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consumers_share_the_load_and_double_nothing() {
+async fn consumers_share_the_load_and_record_no_event_twice() {
     let world = World::new().await;
     let shutdown = Shutdown::new();
     let mut shares = Vec::new();

@@ -21,7 +21,7 @@ async fn behind(url: &str) -> (String, Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_says_what_is_down_and_recovers_and_liveness_stays() {
+async fn readiness_reports_what_is_down_and_recovers_while_liveness_stays() {
     let world = World::new().await;
     let (database, to_database) = behind(world.database.url()).await;
     let (redis, to_redis) = behind(world.redis.url()).await;
@@ -121,7 +121,7 @@ async fn until_metric(address: &str, sample: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_database_that_was_never_migrated_the_worker_is_not_ready_and_says_what_to_do() {
+async fn on_a_database_that_was_never_migrated_the_worker_is_not_ready_and_reports_what_to_do() {
     let world = World::new().await;
     let database = testbed::empty_postgres().await;
     let (program, address) = world.running();
@@ -133,7 +133,7 @@ async fn on_a_database_that_was_never_migrated_the_worker_is_not_ready_and_says_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_holds_batches_up_is_named_in_readiness_and_log_and_each_batch_is_counted_once() {
+async fn a_lock_that_blocks_batches_is_named_in_readiness_and_log_and_each_batch_is_counted_once() {
     let world = World::new().await;
     let (program, address) = world.running();
     let mut worker = program.spawn();
@@ -163,7 +163,7 @@ async fn a_lock_that_holds_batches_up_is_named_in_readiness_and_log_and_each_bat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_that_cannot_be_read_is_nan_and_not_what_it_was() {
+async fn a_backlog_that_cannot_be_read_is_nan_and_not_its_last_value() {
     let world = World::new().await;
     let (events, to_events) = behind(world.redis.url()).await;
     let (program, address) = world.running();

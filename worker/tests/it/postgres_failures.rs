@@ -45,7 +45,7 @@ async fn waiting(db: &PgPool) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_postgresql_fell_silent_all_of_the_worker_goes_on_within_seconds() {
+async fn after_postgresql_became_silent_the_whole_worker_continues_within_seconds() {
     let world = World::new().await;
     let (db, proxy) = behind_proxy(&world).await;
     let shutdown = Shutdown::new();
@@ -111,7 +111,7 @@ async fn a_restart_of_postgresql_costs_no_batch_an_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_that_the_worker_has_given_up_do_not_pile_up_behind_a_lock() {
+async fn statements_that_the_worker_has_cancelled_do_not_accumulate_behind_a_lock() {
     let world = World::new().await;
     let db = shared::platform::db::pool(&SecretString::from(world.database.url().to_owned()), 8, "worker")
         .expect("a URL");

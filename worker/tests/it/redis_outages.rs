@@ -78,7 +78,7 @@ async fn survives(url: String, after: &str, fail: impl AsyncFnOnce()) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_whose_connections_to_redis_fall_silent_goes_on_within_seconds() {
+async fn a_worker_whose_connections_to_redis_become_silent_continues_within_seconds() {
     let redis = testbed::redis().await;
     let (address, database) =
         redis.url().strip_prefix("redis://").and_then(|rest| rest.split_once('/')).expect("a URL");
@@ -88,7 +88,7 @@ async fn a_worker_whose_connections_to_redis_fall_silent_goes_on_within_seconds(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_goes_on_at_the_new_primary_although_the_old_one_lives_on_as_a_replica() {
+async fn a_worker_uses_the_new_primary_although_the_old_one_is_now_a_replica() {
     let (old, new) = tokio::join!(testbed::private_redis(), testbed::private_redis());
     let proxy = Proxy::start(old.address()).await;
     new.replicate(&old).await;

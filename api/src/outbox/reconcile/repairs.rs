@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{scan::Found, settings::ReconcilerSettings};
+use super::{scan::ScanResult, settings::ReconcilerSettings};
 
 /// The longest time that an event, or the probes, are left alone.
 const MAX_PAUSE: Duration = Duration::from_hours(1);
@@ -44,7 +44,7 @@ impl RepairLog {
     }
 
     /// Chooses the events to publish again now, in ascending order.
-    pub(super) fn choose_repairs(&mut self, found: &Found, settings: &ReconcilerSettings) -> Vec<i64> {
+    pub(super) fn choose_repairs(&mut self, found: &ScanResult, settings: &ReconcilerSettings) -> Vec<i64> {
         let now = Instant::now();
         let room = settings.repairs.min(MAX_EVENTS.saturating_sub(self.repaired.len()));
         let mut chosen: Vec<_> =

@@ -26,7 +26,7 @@ pub(super) struct ScanPosition {
 
 /// What a round has found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct ScanResult {
     pub(super) seen: u64,
     /// Events that are missing although the history has later ones, in ascending order.
     pub(super) skipped: Vec<i64>,
@@ -42,7 +42,7 @@ pub(super) struct Found {
     rescan_cursor: i64,
 }
 
-impl Found {
+impl ScanResult {
     pub(super) fn missing(&self) -> u64 {
         (self.skipped.len() + self.behind.len()) as u64
     }
@@ -99,7 +99,7 @@ impl Scanner {
         &self,
         position: &ScanPosition,
         recent_cursor: i64,
-    ) -> Result<Found, OutboxError> {
+    ) -> Result<ScanResult, OutboxError> {
         let mut found = self.scan_new(position).await?;
         let floor = position.verified.saturating_sub(self.settings.recent);
         found.recent_cursor = self.rescan(position, recent_cursor.max(floor), floor, &mut found).await?;
@@ -110,8 +110,8 @@ impl Scanner {
     }
 
     /// Scans the events after the verified ones, up to those that are too young to be in the history.
-    async fn scan_new(&self, position: &ScanPosition) -> Result<Found, OutboxError> {
-        let mut found = Found { verified: position.verified, ..Found::default() };
+    async fn scan_new(&self, position: &ScanPosition) -> Result<ScanResult, OutboxError> {
+        let mut found = ScanResult { verified: position.verified, ..ScanResult::default() };
         let (mut at, mut seen, mut whole) = (position.verified, 0, true);
         let (mut recorded, mut missing) = (None, Vec::new());
         while seen < self.settings.scan {
@@ -149,7 +149,7 @@ impl Scanner {
         position: &ScanPosition,
         at: i64,
         floor: i64,
-        found: &mut Found,
+        found: &mut ScanResult,
     ) -> Result<i64, OutboxError> {
         if at >= position.verified {
             return Ok(floor);
@@ -198,7 +198,7 @@ impl Scanner {
         &self,
         lease: &Lease,
         epoch: i64,
-        found: &Found,
+        found: &ScanResult,
     ) -> Result<(), OutboxError> {
         let statement = sqlx::query!(
             "UPDATE relay SET reconciled = $3, swept = $4 WHERE singleton AND owner = $1 AND epoch = $2",

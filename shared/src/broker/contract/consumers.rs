@@ -1,13 +1,13 @@
-//! Consumers come, share, are interrupted and go.
+//! Consumers start, share events, are interrupted and end.
 
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
 };
 
-use super::{BOUND, Bench, SOON, ack, assert_quiet, bodies, body, events, publish, take};
+use super::{Bench, LIMIT, SOON, ack, assert_quiet, bodies, body, events, publish, take};
 
-pub(super) async fn an_empty_queue_answers_with_an_empty_batch_in_time<B: Bench>(bench: &B) {
+pub(super) async fn an_empty_queue_returns_an_empty_batch_in_time<B: Bench>(bench: &B) {
     let source = bench.source("one").await;
     for wait in [Duration::ZERO, Duration::from_millis(300)] {
         let start = Instant::now();
@@ -19,22 +19,22 @@ pub(super) async fn an_empty_queue_answers_with_an_empty_batch_in_time<B: Bench>
 
 pub(super) async fn closing_wakes_a_blocked_receive_at_once<B: Bench>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
-    // One event through, so that the receive after it is known to reach the broker.
+    // One event first, so that the next receive surely reaches the broker.
     publish(&*sink, &events(1)).await;
     let taken = take(&*source, 1).await;
     ack(&*source, taken).await;
     let start = Instant::now();
-    let (batch, ()) = tokio::join!(source.receive(10, BOUND), async {
+    let (batch, ()) = tokio::join!(source.receive(10, LIMIT), async {
         let _blocked = tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await;
         source.close().await;
     });
     assert!(batch.expect("closing is no error").is_empty());
     assert!(start.elapsed() < SOON, "closing took {:?}", start.elapsed());
-    assert!(source.receive(10, BOUND).await.expect("closed is no error").is_empty());
+    assert!(source.receive(10, LIMIT).await.expect("closed is no error").is_empty());
     source.close().await;
 }
 
-pub(super) async fn closing_hands_back_what_is_held<B: Bench>(bench: &B) {
+pub(super) async fn closing_releases_unsettled_events<B: Bench>(bench: &B) {
     let (sink, first) = (bench.sink().await, bench.source("one").await);
     publish(&*sink, &events(5)).await;
     let mut taken = take(&*first, 5).await;
@@ -48,9 +48,11 @@ pub(super) async fn closing_hands_back_what_is_held<B: Bench>(bench: &B) {
     assert_eq!(again.iter().map(body).collect::<HashSet<_>>(), taken.iter().map(body).collect());
 }
 
-pub(super) async fn two_consumers_share_and_when_one_dies_the_other_gets_its_part<B: Bench>(bench: &B) {
+pub(super) async fn two_consumers_share_events_and_if_one_dies_the_other_receives_its_events<B: Bench>(
+    bench: &B,
+) {
     let (sink, first, second) = (bench.sink().await, bench.source("one").await, bench.source("two").await);
-    // Both wait before anything comes, so that neither finds everything.
+    // Both wait before events come, so that neither receives all.
     assert_quiet(&*first, Duration::from_millis(100)).await;
     assert_quiet(&*second, Duration::from_millis(100)).await;
     let published = events(60);
@@ -80,7 +82,7 @@ pub(super) async fn a_cancelled_receive_loses_nothing<B: Bench>(bench: &B) {
         let start = Instant::now();
         let mut patience = 1;
         while !missing.is_empty() {
-            assert!(start.elapsed() < BOUND, "{} events did not come", missing.len());
+            assert!(start.elapsed() < LIMIT, "{} events did not come", missing.len());
             let cancelled_after = Duration::from_millis(patience % 97);
             patience += 13;
             let received = source.receive(10, Duration::from_secs(5));

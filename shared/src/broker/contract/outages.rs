@@ -1,4 +1,4 @@
-//! Networks and brokers that fail.
+//! What happens when the network or the broker fails.
 
 use std::{
     collections::HashSet,
@@ -8,13 +8,13 @@ use std::{
 use testbed::{eventually, eventually_within};
 use tokio::sync::watch;
 
-use super::{BOUND, Bench, RECOVERY, Restarts, ack, bodies, body, events, publish, take};
+use super::{Bench, LIMIT, RECOVERY, Restarts, ack, bodies, body, events, publish, take};
 use crate::{
     broker::{Delivery, EventSink, EventSource, PublishOutcome},
     domain::event::Envelope,
 };
 
-pub(super) async fn an_unreachable_broker_is_reported_and_found_again<B: Bench>(bench: &B) {
+pub(super) async fn an_unreachable_broker_is_reported_and_used_again_later<B: Bench>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
     sink.check().await.expect("the broker is well");
     source.check().await.expect("the broker is well");
@@ -34,8 +34,8 @@ pub(super) async fn an_unreachable_broker_is_reported_and_found_again<B: Bench>(
     assert_eq!(taken.iter().map(body).collect::<HashSet<_>>(), bodies(&published));
 }
 
-pub(super) async fn a_broker_that_is_not_there_at_start_is_found_when_it_comes<B: Bench>(bench: &B) {
-    // What the broker must have is there before: only the connection is missing.
+pub(super) async fn a_broker_that_is_down_at_start_is_found_when_it_starts<B: Bench>(bench: &B) {
+    // The broker is set up before: only the connection is missing.
     bench.source("before").await.close().await;
     bench.proxy().refuse().await;
     bench.proxy().cut();
@@ -49,12 +49,12 @@ pub(super) async fn a_broker_that_is_not_there_at_start_is_found_when_it_comes<B
     assert_eq!(taken.iter().map(body).collect::<HashSet<_>>(), bodies(&published));
 }
 
-pub(super) async fn a_frozen_connection_does_not_hold_a_publisher_for_ever<B: Bench>(bench: &B) {
+pub(super) async fn a_frozen_connection_does_not_block_a_publisher_forever<B: Bench>(bench: &B) {
     let sink = bench.sink().await;
     publish(&*sink, &events(1)).await;
     bench.proxy().freeze();
     let published = events(3);
-    let outcomes = tokio::time::timeout(BOUND, sink.publish(&published)).await.expect("an answer in time");
+    let outcomes = tokio::time::timeout(LIMIT, sink.publish(&published)).await.expect("an answer in time");
     assert!(outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Retry(_))), "{outcomes:?}");
     bench.proxy().cut();
     bench.proxy().thaw();
@@ -62,10 +62,10 @@ pub(super) async fn a_frozen_connection_does_not_hold_a_publisher_for_ever<B: Be
     publish(&*sink, &published).await;
 }
 
-/// A lost node, or a router that forgot its connections: those there are lead nowhere, and no end of them comes.
+/// As after a lost node, or a router that forgot its connections: the open connections are silent and are never closed.
 pub(super) async fn silent_connections_are_replaced_within_seconds<B: Bench>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
-    // More than one connection, for those that use a pool of them.
+    // More than one connection, for backends with a pool of them.
     publish(&*sink, &events(60)).await;
     let before = take(&*source, 60).await;
     ack(&*source, before).await;
@@ -74,7 +74,7 @@ pub(super) async fn silent_connections_are_replaced_within_seconds<B: Bench>(ben
     let published = events(60);
     let (confirmed, consumed) = (Progress::default(), Progress::default());
     tokio::join!(
-        publish_surely(&*sink, &published, &confirmed),
+        publish_until_confirmed(&*sink, &published, &confirmed),
         consume_all(&*source, &published, &consumed)
     );
     source.check().await.expect("the source is well");
@@ -93,21 +93,21 @@ pub(super) async fn nothing_confirmed_is_lost_while_connections_are_cut<B: Bench
     };
     let (confirmed, consumed) = (Progress::default(), Progress::default());
     tokio::join!(
-        publish_surely(&*sink, &published, &confirmed),
+        publish_until_confirmed(&*sink, &published, &confirmed),
         cutting,
         consume_all(&*source, &published, &consumed)
     );
 }
 
-/// A broker that ends, in good order and at once, and is started again with what it had on disk.
+/// The broker is stopped or killed, and started again with its data on disk.
 pub(super) async fn nothing_confirmed_is_lost_while_the_broker_is_restarted<B: Restarts>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
     let published = events(400);
     let server = bench.server();
     let is_noticed = async || eventually("the sink says so", async || sink.check().await.is_err()).await;
     let (confirmed, consumed) = (Progress::default(), Progress::default());
-    tokio::join!(publish_surely(&*sink, &published, &confirmed), async {
-        // In good order first: RabbitMQ forgets a quorum queue that it has just made when it is killed.
+    tokio::join!(publish_until_confirmed(&*sink, &published, &confirmed), async {
+        // Stopped first: RabbitMQ forgets a new quorum queue if it is killed.
         confirmed.reaches(100).await;
         server.stop().await.expect("it stops");
         is_noticed().await;
@@ -125,7 +125,7 @@ pub(super) async fn nothing_confirmed_is_lost_while_the_broker_is_restarted<B: R
     });
 }
 
-/// How many events have come so far.
+/// How many events have arrived so far.
 #[derive(Default)]
 struct Progress(watch::Sender<usize>);
 
@@ -139,13 +139,13 @@ impl Progress {
     }
 }
 
-/// Publishes as the relay does: what is not confirmed again, until everything is.
-async fn publish_surely(sink: &dyn EventSink, published: &[Envelope], confirmed: &Progress) {
+/// Publishes as the relay does: unconfirmed events again, until all are confirmed.
+async fn publish_until_confirmed(sink: &dyn EventSink, published: &[Envelope], confirmed: &Progress) {
     let start = Instant::now();
     let mut left = published.to_vec();
     let mut trouble = None;
     while !left.is_empty() {
-        assert!(start.elapsed() < BOUND * 3, "{} events not confirmed: {trouble:?}", left.len());
+        assert!(start.elapsed() < LIMIT * 3, "{} events not confirmed: {trouble:?}", left.len());
         let count = left.len().min(20);
         let mut outcomes = sink.publish(&left[..count]).await.into_iter();
         let mut retried = false;
@@ -161,27 +161,27 @@ async fn publish_surely(sink: &dyn EventSink, published: &[Envelope], confirmed:
         });
         confirmed.is(published.len() - left.len());
         if retried {
-            eventually_within(BOUND * 2, "the sink is well again", async || sink.check().await).await;
+            eventually_within(LIMIT * 2, "the sink is well again", async || sink.check().await).await;
         }
     }
 }
 
-/// Consumes as the worker does, until everything has come.
+/// Consumes as the worker does, until all events have arrived.
 async fn consume_all(source: &dyn EventSource, published: &[Envelope], consumed: &Progress) {
     let start = Instant::now();
     let mut missing = bodies(published);
     while !missing.is_empty() {
-        assert!(start.elapsed() < BOUND * 3, "{} confirmed events did not come", missing.len());
-        // Errors while the broker is away are what this is about.
+        assert!(start.elapsed() < LIMIT * 3, "{} confirmed events did not come", missing.len());
+        // Errors are expected while the broker is down.
         let Ok(batch) = source.receive(25, Duration::from_secs(1)).await else {
-            eventually_within(BOUND * 2, "the source is well again", async || source.check().await).await;
+            eventually_within(LIMIT * 2, "the source is well again", async || source.check().await).await;
             continue;
         };
         for delivery in &batch {
             missing.remove(&body(delivery));
         }
         consumed.is(published.len() - missing.len());
-        // What could not be acknowledged comes again, and does no harm.
+        // An event that could not be acknowledged comes again, and does no harm.
         let _unsettled = source.settle(batch.into_iter().map(Delivery::ack).collect()).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What is published arrives.
+//! Published events arrive.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ pub(super) async fn everything_published_arrives<B: Bench>(bench: &B) {
     ack(&*source, taken).await;
 }
 
-pub(super) async fn what_was_published_before_any_consumer_came_arrives<B: Bench>(bench: &B) {
+pub(super) async fn events_published_before_the_first_consumer_arrive<B: Bench>(bench: &B) {
     let sink = bench.sink().await;
     let published = events(3);
     publish(&*sink, &published).await;
@@ -36,7 +36,7 @@ pub(super) async fn events_of_one_key_keep_their_order<B: Bench>(bench: &B) {
     publish(&*sink, &published).await;
     let mut taken = Vec::new();
     while taken.len() < published.len() {
-        // One after the other: a broker that keeps order may hand out the next ones only after these are settled.
+        // One after the other: a broker that keeps order can deliver the next events only after these are settled.
         let batch = take(&*source, 1).await;
         taken.extend(batch.iter().map(body));
         ack(&*source, batch).await;

@@ -1,4 +1,4 @@
-//! What becomes of an event that was handed out.
+//! What happens to a delivered event.
 
 use std::{
     collections::HashSet,
@@ -7,20 +7,20 @@ use std::{
 
 use testbed::eventually;
 
-use super::{Bench, PATIENCE, SOON, ack, assert_quiet, body, events, publish, take};
+use super::{Bench, DEAD_AFTER, SOON, ack, assert_quiet, body, events, publish, take};
 use crate::broker::Delivery;
 
-pub(super) async fn nothing_acknowledged_comes_back<B: Bench>(bench: &B) {
+pub(super) async fn an_acknowledged_event_does_not_come_again<B: Bench>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
     publish(&*sink, &events(30)).await;
     let taken = take(&*source, 30).await;
     ack(&*source, taken).await;
     source.close().await;
     let other = bench.source("two").await;
-    assert_quiet(&*other, PATIENCE * 2).await;
+    assert_quiet(&*other, DEAD_AFTER * 2).await;
 }
 
-pub(super) async fn what_a_dead_consumer_held_comes_back_as_the_next_attempt<B: Bench>(bench: &B) {
+pub(super) async fn events_of_a_dead_consumer_come_again_as_the_next_attempt<B: Bench>(bench: &B) {
     let (sink, first) = (bench.sink().await, bench.source("one").await);
     let published = events(12);
     publish(&*sink, &published).await;
@@ -45,7 +45,7 @@ pub(super) async fn attempts_grow_with_each_delivery<B: Bench>(bench: &B) {
     }
 }
 
-pub(super) async fn a_retried_event_comes_back_after_about_the_delay<B: Bench>(bench: &B) {
+pub(super) async fn a_retried_event_comes_again_after_about_the_delay<B: Bench>(bench: &B) {
     const DELAY: Duration = Duration::from_secs(2);
     let (sink, source) = (bench.sink().await, bench.source("one").await);
     let published = events(3);
@@ -59,14 +59,14 @@ pub(super) async fn a_retried_event_comes_back_after_about_the_delay<B: Bench>(b
     source.settle(settlements).await.expect("settled");
     let again = take(&*source, 1).await;
     let waited = start.elapsed();
-    // Brokers that count in whole seconds may be up to one early.
+    // A broker that counts whole seconds can be up to one second early.
     assert!(waited + Duration::from_secs(1) >= DELAY, "came after {waited:?}");
     assert!(waited <= DELAY + SOON, "came after {waited:?}");
     assert_eq!(again[0].attempt, 2);
     assert_eq!(body(&again[0]), text);
     assert_eq!(again[0].published_at, published_at);
     ack(&*source, again).await;
-    assert_quiet(&*source, PATIENCE + DELAY).await;
+    assert_quiet(&*source, DEAD_AFTER + DELAY).await;
 }
 
 pub(super) async fn a_slow_handler_keeps_its_events<B: Bench>(bench: &B) {
@@ -74,13 +74,13 @@ pub(super) async fn a_slow_handler_keeps_its_events<B: Bench>(bench: &B) {
     publish(&*sink, &events(5)).await;
     let taken = take(&*slow, 5).await;
     let other = bench.source("other").await;
-    assert_quiet(&*other, PATIENCE * 2).await;
+    assert_quiet(&*other, DEAD_AFTER * 2).await;
     ack(&*slow, taken).await;
     drop(slow);
-    assert_quiet(&*other, PATIENCE * 2).await;
+    assert_quiet(&*other, DEAD_AFTER * 2).await;
 }
 
-pub(super) async fn the_backlog_counts_what_is_not_settled<B: Bench>(bench: &B) {
+pub(super) async fn the_backlog_counts_unsettled_events<B: Bench>(bench: &B) {
     let (sink, source) = (bench.sink().await, bench.source("one").await);
     assert_eq!(source.backlog().await.expect("a backlog").messages, 0);
     publish(&*sink, &events(7)).await;

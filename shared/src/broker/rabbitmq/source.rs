@@ -24,7 +24,7 @@ use super::{
     supervisor::{Session, Supervisor, check_connection},
     topology::short,
 };
-use crate::broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement};
+use crate::broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Settlement, SettlementKind};
 
 /// Takes events from the queue.
 ///
@@ -212,8 +212,8 @@ impl EventSource for RabbitMqSource {
             for Settlement { receipt, outcome } in settlements {
                 match (unsettled.remove(&receipt), outcome) {
                     (None, _) => lost += 1,
-                    (Some(message), Outcome::Ack) => done.push(message.acker),
-                    (Some(message), Outcome::Retry { after, attempt, body, .. }) => {
+                    (Some(message), SettlementKind::Ack) => done.push(message.acker),
+                    (Some(message), SettlementKind::Retry { after, attempt, body, .. }) => {
                         delayed.push(DelayedCopy {
                             acker: message.acker,
                             delay: Delay::for_wait(after),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RPC_TIMEOUT, RabbitMqOptions, SYSTEM, broker_error, set_up_error, topology};
 use crate::{
-    broker::{BrokerError, metered, passing},
+    broker::{BrokerError, ignore_unavailable, metered},
     platform::{backoff::Backoff, config::parse_amqp},
 };
 
@@ -100,7 +100,7 @@ impl Supervisor {
             Ok(session) => ConnectionState::Up(Arc::new(session)),
             Err(error) => {
                 let state = ConnectionState::down(error);
-                passing(Err(state_error(&state)))?;
+                ignore_unavailable(Err(state_error(&state)))?;
                 state
             }
         };
@@ -216,7 +216,7 @@ impl ConnectionTask {
             };
             let next = match attempt {
                 Ok(session) => {
-                    metered::reconnected(SYSTEM, self.side);
+                    metered::record_reconnect(SYSTEM, self.side);
                     ConnectionState::Up(Arc::new(session))
                 }
                 Err(error) => {

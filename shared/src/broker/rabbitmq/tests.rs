@@ -199,7 +199,7 @@ async fn a_message_that_the_broker_refuses_is_never_confirmed() {
 }
 
 #[tokio::test]
-async fn a_queue_with_other_settings_is_a_matter_for_an_operator() {
+async fn a_queue_with_other_settings_is_reported_as_misconfigured() {
     let bench = RabbitMqBench::start().await;
     let (_connection, channel) = bench.channel().await;
     channel
@@ -216,7 +216,7 @@ async fn a_queue_with_other_settings_is_a_matter_for_an_operator() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_an_unknown_virtual_host_are_matters_for_an_operator() {
+async fn a_wrong_password_and_an_unknown_virtual_host_are_reported_as_misconfigured() {
     let bench = RabbitMqBench::start().await;
     let (credentials, server) = server(bench.vhost.url());
     for url in [
@@ -247,7 +247,7 @@ async fn a_deleted_queue_comes_back_under_a_sink_and_a_source() {
 }
 
 #[tokio::test]
-async fn a_purged_queue_goes_on_working() {
+async fn a_purged_queue_continues_to_work() {
     let bench = RabbitMqBench::start().await;
     let (sink, source) = (bench.rabbit_sink().await, bench.rabbit_source("one").await);
     sink.publish(&[event("OrderCreated", 1)]).await;
@@ -276,7 +276,7 @@ async fn a_message_that_kills_its_consumers_ends_in_the_dead_letter_queue() {
 }
 
 #[tokio::test]
-async fn a_long_delay_holds_up_no_shorter_one_and_outlives_its_consumer() {
+async fn a_long_delay_does_not_block_a_shorter_one_and_outlives_its_consumer() {
     let bench = RabbitMqBench::start().await;
     let (sink, source) = (bench.rabbit_sink().await, bench.rabbit_source("one").await);
     sink.publish(&[event("OrderCreated", 1), event("OrderCreated", 2)]).await;
@@ -297,7 +297,7 @@ async fn a_long_delay_holds_up_no_shorter_one_and_outlives_its_consumer() {
 }
 
 #[tokio::test]
-async fn a_message_of_somebody_else_is_handed_out_as_it_is() {
+async fn a_message_of_another_publisher_is_delivered_as_it_is() {
     let bench = RabbitMqBench::start().await;
     let source = bench.rabbit_source("one").await;
     let (_connection, channel) = bench.channel().await;

@@ -13,12 +13,12 @@ pub(super) const BODY: &str = "body";
 
 /// One entry.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct StreamEntry {
     pub(super) id: String,
     pub(super) body: Bytes,
 }
 
-impl Entry {
+impl StreamEntry {
     /// Hands it out as its `attempt`th attempt.
     pub(super) fn into_delivery(self, attempt: u32) -> Delivery {
         let published_at = EntryId::parse(&self.id).and_then(EntryId::time);
@@ -53,7 +53,7 @@ impl fmt::Display for EntryId {
 }
 
 /// The entries in an answer of `XREADGROUP` to one stream. Nothing new is `Nil`.
-pub(super) fn from_read(answer: Value) -> Vec<Entry> {
+pub(super) fn from_read(answer: Value) -> Vec<StreamEntry> {
     let stream = match answer {
         Value::Array(mut streams) => match streams.pop() {
             Some(Value::Array(mut pair)) => pair.pop(),
@@ -67,21 +67,21 @@ pub(super) fn from_read(answer: Value) -> Vec<Entry> {
 }
 
 /// The cursor and the entries in an answer of `XAUTOCLAIM`.
-pub(super) fn from_auto_claim(answer: Value) -> (Option<String>, Vec<Entry>) {
+pub(super) fn from_auto_claim(answer: Value) -> (Option<String>, Vec<StreamEntry>) {
     let Value::Array(parts) = answer else { return (None, Vec::new()) };
     let mut parts = parts.into_iter();
     (parts.next().and_then(text), parts.next().map(from_list).unwrap_or_default())
 }
 
 /// A list of entries, as `XCLAIM` answers. What has been deleted from the stream is left out.
-pub(super) fn from_list(entries: Value) -> Vec<Entry> {
+pub(super) fn from_list(entries: Value) -> Vec<StreamEntry> {
     let Value::Array(entries) = entries else { return Vec::new() };
     entries.into_iter().filter_map(entry).collect()
 }
 
 /// An entry of somebody else, without our field, has what came as its body: its consumer finds that it is no event, and
 /// sets it aside so that an operator sees what it was.
-fn entry(value: Value) -> Option<Entry> {
+fn entry(value: Value) -> Option<StreamEntry> {
     let Value::Array(parts) = value else { return None };
     let mut parts = parts.into_iter();
     let id = parts.next().and_then(text)?;
@@ -97,7 +97,7 @@ fn entry(value: Value) -> Option<Entry> {
             }
         }
     }
-    Some(Entry { id, body: body.unwrap_or_else(|| what_came(&others)) })
+    Some(StreamEntry { id, body: body.unwrap_or_else(|| what_came(&others)) })
 }
 
 /// The fields of an entry as JSON, in their order: `{"fields":[["name","value"]]}`. What is not text is an object with its
@@ -169,14 +169,14 @@ mod tests {
             ("2-0", r#"{"fields":[["something","else"],["something","more"]]}"#),
             ("3-0", r#"{"fields":[["data",{"bytes":"\\xff\\\""}]]}"#),
         ]
-        .map(|(id, body)| Entry { id: id.to_owned(), body: Bytes::copy_from_slice(body.as_bytes()) });
+        .map(|(id, body)| StreamEntry { id: id.to_owned(), body: Bytes::copy_from_slice(body.as_bytes()) });
         assert_eq!(from_read(read), expected);
         assert_eq!(from_read(Value::Nil), []);
     }
 
     #[test]
     fn an_entry_id_tells_when_it_was_published() {
-        let entry = Entry { id: "1737367200123-7".to_owned(), body: Bytes::new() };
+        let entry = StreamEntry { id: "1737367200123-7".to_owned(), body: Bytes::new() };
         let delivery = entry.into_delivery(2);
         assert_eq!(delivery.attempt, 2);
         assert_eq!(delivery.published_at.map(OffsetDateTime::unix_timestamp), Some(1_737_367_200));

@@ -6,7 +6,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, Script, Value};
 
 use super::{
     CALL_TIMEOUT, RedisStreamsOptions, connection,
-    entries::{self, Entry},
+    entries::{self, StreamEntry},
 };
 use crate::{
     broker::{Backlog, BrokerError},
@@ -73,7 +73,7 @@ impl Group {
         min_idle: Duration,
         cursor: &str,
         max: usize,
-    ) -> Result<(Option<String>, Vec<Entry>), RedisFailure> {
+    ) -> Result<(Option<String>, Vec<StreamEntry>), RedisFailure> {
         let mut claim = redis::cmd("XAUTOCLAIM");
         claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(millis(min_idle)).arg(cursor);
         claim.arg("COUNT").arg(max);
@@ -81,7 +81,7 @@ impl Group {
     }
 
     /// Claims these entries for their next attempt.
-    pub(super) async fn claim(&self, ids: &[String]) -> Result<Vec<Entry>, RedisFailure> {
+    pub(super) async fn claim(&self, ids: &[String]) -> Result<Vec<StreamEntry>, RedisFailure> {
         let mut claim = redis::cmd("XCLAIM");
         claim.arg(&self.stream).arg(&self.name).arg(&self.consumer).arg(0).arg(ids);
         self.run_command(&claim).await.map(entries::from_list)

@@ -93,7 +93,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection to the stream's server; `side` names it in the metrics.
 fn connection(options: &RedisStreamsOptions, side: &'static str) -> Result<Redis, BrokerError> {
-    let redis = Redis::with_reconnect_hook(&options.url, move || metered::reconnected(SYSTEM, side));
+    let redis = Redis::with_reconnect_hook(&options.url, move || metered::record_reconnect(SYSTEM, side));
     redis.map(|redis| redis.with_deadline(CALL_TIMEOUT)).map_err(|error| {
         // The text of the error may repeat the URL, which may hold a password.
         BrokerError::misconfigured(SYSTEM, format!("the address cannot be used ({})", error.category()))

@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use super::{
     CLOSE_TIMEOUT, SYSTEM,
     consumer_state::ConsumerState,
-    entries::{self, Entry},
+    entries::{self, StreamEntry},
     group::is_gone,
 };
 use crate::{
@@ -34,12 +34,12 @@ pub(super) struct Reader {
     connection: Option<DedicatedConnection>,
     task: Option<ReadTask>,
     /// Read and in flight, but not handed out yet.
-    ahead: VecDeque<Entry>,
+    ahead: VecDeque<StreamEntry>,
 }
 
 /// A task that reads batch after batch until the stream has no more.
 struct ReadTask {
-    batches: mpsc::Receiver<Vec<Entry>>,
+    batches: mpsc::Receiver<Vec<StreamEntry>>,
     end: JoinHandle<End>,
 }
 
@@ -64,7 +64,7 @@ impl Reader {
         state: &Arc<ConsumerState>,
         max: usize,
         block: Option<Duration>,
-    ) -> Result<Vec<Entry>, RedisFailure> {
+    ) -> Result<Vec<StreamEntry>, RedisFailure> {
         if self.ahead.is_empty() {
             if self.task.is_none() {
                 let (sender, batches) = mpsc::channel(AHEAD);
@@ -117,7 +117,7 @@ async fn read_batches(
     connection: Option<DedicatedConnection>,
     max: usize,
     mut block: Option<Duration>,
-    batches: mpsc::Sender<Vec<Entry>>,
+    batches: mpsc::Sender<Vec<StreamEntry>>,
 ) -> End {
     let mut connection = match connection {
         Some(connection) => connection,
@@ -175,7 +175,7 @@ async fn read_batch(
 async fn open_connection(state: &ConsumerState) -> Result<DedicatedConnection, RedisFailure> {
     let connection = state.group.redis.connect_dedicated().await?;
     if state.was_connected.swap(true, Ordering::Relaxed) {
-        metered::reconnected(SYSTEM, "source");
+        metered::record_reconnect(SYSTEM, "source");
     }
     Ok(connection)
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{RedisStreamsOptions, consumer_state::ConsumerState, entries::Entry};
+use super::{RedisStreamsOptions, consumer_state::ConsumerState, entries::StreamEntry};
 use crate::{broker::Delivery, platform::redis::RedisFailure};
 
 /// Where `XAUTOCLAIM` begins, and what it returns at the end.
@@ -59,7 +59,7 @@ impl Reclaim {
         let ids: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
         let counts = group.pending(&ids).await?;
         tracing::info!(entries = ids.len(), "Redis Streams: took over entries of a consumer that is gone");
-        let deliver = |(entry, count): (Entry, Option<(String, u32)>)| {
+        let deliver = |(entry, count): (StreamEntry, Option<(String, u32)>)| {
             entry.into_delivery(count.map_or(1, |(_, attempts)| attempts))
         };
         Ok(entries.into_iter().zip(counts).map(deliver).collect())
@@ -102,7 +102,7 @@ async fn claim_next_attempt(state: &ConsumerState, ids: Vec<String>) -> Result<V
     // An entry that is another consumer's by now, or was deleted from the stream, does not come again here.
     state.in_flight().forget(&ids);
     let attempts: HashMap<String, u32> = mine.into_iter().collect();
-    let deliver = |entry: Entry| {
+    let deliver = |entry: StreamEntry| {
         let attempt = attempts.get(&entry.id).map_or(1, |before| before.saturating_add(1));
         entry.into_delivery(attempt)
     };

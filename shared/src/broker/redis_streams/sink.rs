@@ -28,7 +28,7 @@ impl RedisStreamsSink {
     /// Prepares a sink. A server that cannot be reached yet is no error: it is tried again with each batch.
     pub async fn connect(options: &RedisStreamsOptions) -> Result<Self, BrokerError> {
         let sink = Self { redis: connection(options, "sink")?, stream: options.stream.clone() };
-        crate::broker::passing(sink.check().await)?;
+        crate::broker::ignore_unavailable(sink.check().await)?;
         Ok(sink)
     }
 

@@ -18,7 +18,10 @@ use super::{
     reclaim::{self, Reclaim},
 };
 use crate::{
-    broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement, passing},
+    broker::{
+        Backlog, BrokerError, Delivery, EventSource, EventSystem, Settlement, SettlementKind,
+        ignore_unavailable,
+    },
     platform::redis::RedisFailure,
 };
 
@@ -53,7 +56,7 @@ impl RedisStreamsSource {
     pub async fn connect(options: RedisStreamsOptions, consumer: &str) -> Result<Self, BrokerError> {
         let unique = Uuid::now_v7().simple().to_string();
         let group = Group::new(&options, format!("{consumer}-{}", &unique[20..]))?;
-        passing(group.ensure().await.map_err(|error| broker_error(&error)))?;
+        ignore_unavailable(group.ensure().await.map_err(|error| broker_error(&error)))?;
         let state = Arc::new(ConsumerState::new(group));
         let maintenance = tokio::spawn(maintenance::maintain(Arc::clone(&state), options.clone()));
         let receiving =
@@ -138,11 +141,11 @@ impl EventSource for RedisStreamsSource {
             for Settlement { receipt, outcome } in settlements {
                 match outcome {
                     // Without a heartbeat the entry comes again by itself if the acknowledgement is lost.
-                    Outcome::Ack => {
+                    SettlementKind::Ack => {
                         in_flight.settle(&receipt);
                         done.push(receipt);
                     }
-                    Outcome::Retry { after, .. } => in_flight.delay(&receipt, now + after),
+                    SettlementKind::Retry { after, .. } => in_flight.delay(&receipt, now + after),
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::{RedisStreamsOptions, RedisStreamsSink, RedisStreamsSource};
 use crate::{
     broker::{
         Delivery, EventSink, EventSource, PublishOutcome,
-        contract::{Bench, HEARTBEAT, PATIENCE, Restarts},
+        contract::{Bench, DEAD_AFTER, HEARTBEAT, Restarts},
     },
     domain::event::Envelope,
 };
@@ -27,7 +27,7 @@ pub(in crate::broker) struct RedisBench {
 /// Short waits, as far as a busy machine allows.
 fn options(proxy: &Proxy, database: &str) -> RedisStreamsOptions {
     RedisStreamsOptions {
-        min_idle: PATIENCE,
+        min_idle: DEAD_AFTER,
         heartbeat: HEARTBEAT,
         reclaim_every: Duration::from_millis(100),
         tidy_every: Duration::from_millis(200),
@@ -146,7 +146,7 @@ async fn ack(source: &RedisStreamsSource, deliveries: Vec<Delivery>) {
 }
 
 #[tokio::test]
-async fn the_stream_is_trimmed_of_what_every_group_has_acknowledged_and_of_nothing_else() {
+async fn only_entries_that_every_group_has_acknowledged_are_trimmed() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let source = bench.redis_source("one").await;
@@ -178,7 +178,7 @@ async fn the_stream_is_trimmed_of_what_every_group_has_acknowledged_and_of_nothi
 }
 
 #[tokio::test]
-async fn a_flushed_redis_heals_by_itself() {
+async fn a_flushed_redis_recovers_without_a_restart() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let source = bench.redis_source("one").await;
@@ -193,7 +193,7 @@ async fn a_flushed_redis_heals_by_itself() {
 }
 
 #[tokio::test]
-async fn a_redis_flushed_while_a_receive_blocks_heals_by_itself() {
+async fn a_redis_flushed_while_a_receive_blocks_recovers_without_a_restart() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let source = bench.redis_source("one").await;
@@ -258,7 +258,7 @@ async fn many_entries_of_a_dead_consumer_are_taken_over_in_several_steps() {
 }
 
 #[tokio::test]
-async fn consumers_that_are_gone_and_hold_nothing_are_removed_and_those_that_hold_something_are_not() {
+async fn consumers_that_are_gone_are_removed_unless_they_have_pending_entries() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let keeper = bench.redis_source("keeper").await;
@@ -280,7 +280,7 @@ async fn consumers_that_are_gone_and_hold_nothing_are_removed_and_those_that_hol
 }
 
 #[tokio::test]
-async fn a_closed_consumer_that_holds_nothing_leaves_no_name_behind() {
+async fn a_closed_consumer_that_holds_nothing_is_removed_from_the_group() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let source = bench.redis_source("one").await;
@@ -292,7 +292,7 @@ async fn a_closed_consumer_that_holds_nothing_leaves_no_name_behind() {
 }
 
 #[tokio::test]
-async fn the_backlog_tells_the_age_of_the_oldest_and_copes_where_redis_cannot_tell_the_lag() {
+async fn the_backlog_has_the_age_of_the_oldest_and_is_still_known_if_redis_cannot_report_the_lag() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let source = bench.redis_source("one").await;
@@ -316,7 +316,7 @@ async fn the_backlog_tells_the_age_of_the_oldest_and_copes_where_redis_cannot_te
 }
 
 #[tokio::test]
-async fn an_entry_of_somebody_else_is_handed_out_with_its_fields() {
+async fn an_entry_of_another_publisher_is_delivered_with_its_fields() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let source = bench.redis_source("one").await;
@@ -325,7 +325,7 @@ async fn an_entry_of_somebody_else_is_handed_out_with_its_fields() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_is_a_matter_for_an_operator() {
+async fn a_key_of_another_type_is_reported_as_misconfigured() {
     let bench = RedisBench::start().await;
     let mut redis = bench.db.connect().await;
     let _: () = redis.set(STREAM, "a string").await.expect("SET");

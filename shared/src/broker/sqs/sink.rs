@@ -16,7 +16,7 @@ use super::{
     queue::{CALL_TIMEOUT, Queue, broker_error, describe},
 };
 use crate::{
-    broker::{BrokerError, EventSink, EventSystem, PublishOutcome, passing, too_large},
+    broker::{BrokerError, EventSink, EventSystem, PublishOutcome, ignore_unavailable, too_large},
     domain::event::Envelope,
 };
 
@@ -33,7 +33,7 @@ impl SqsSink {
     pub async fn connect(options: &SqsOptions) -> Result<Self, BrokerError> {
         let queue = Queue::new(options).await?;
         let sink = Self { queue, max_batch_bytes: options.max_batch_bytes, senders: options.senders.max(1) };
-        passing(sink.check().await)?;
+        ignore_unavailable(sink.check().await)?;
         Ok(sink)
     }
 

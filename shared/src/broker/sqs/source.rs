@@ -14,7 +14,9 @@ use tokio::{
 };
 
 use super::{BATCH, SYSTEM, SqsOptions, heartbeat, queue::Queue, receiver::SqsReceiver};
-use crate::broker::{Backlog, BrokerError, Delivery, EventSource, EventSystem, Outcome, Settlement, passing};
+use crate::broker::{
+    Backlog, BrokerError, Delivery, EventSource, EventSystem, Settlement, SettlementKind, ignore_unavailable,
+};
 
 /// The shortest `receive`: long enough for one round trip.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
@@ -46,7 +48,7 @@ impl SqsSource {
                 "the SQS queue has no redrive policy: a message that kills its consumers comes back for ever"
             );
         }
-        passing(attributes.map(|_| ()))?;
+        ignore_unavailable(attributes.map(|_| ()))?;
         let receiver = Arc::new(SqsReceiver::new(queue, options));
         let heartbeat = tokio::spawn(heartbeat::keep_invisible(Arc::clone(&receiver)));
         Ok(Self { receiver, receiving: Mutex::new(()), heartbeat: std::sync::Mutex::new(Some(heartbeat)) })
@@ -136,14 +138,14 @@ impl EventSource for SqsSource {
             for Settlement { receipt, outcome } in settlements {
                 let age = messages.held.remove(&receipt).map(|held| held.received.elapsed());
                 match outcome {
-                    Outcome::Ack => {
+                    SettlementKind::Ack => {
                         // LocalStack 4.9 counts the life of a FIFO receipt from when it was received, not from its extension.
                         if let Some(age) = age.filter(|age| queue.is_fifo() && *age + LINGER >= visibility) {
                             slow.push((receipt.clone(), age + visibility));
                         }
                         done.push(receipt);
                     }
-                    Outcome::Retry { after, .. } => later.push((receipt, after)),
+                    SettlementKind::Retry { after, .. } => later.push((receipt, after)),
                 }
             }
         }

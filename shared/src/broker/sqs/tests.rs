@@ -17,7 +17,7 @@ use super::{
 use crate::{
     broker::{
         BrokerError, Delivery, EventSink, EventSource, PublishOutcome,
-        contract::{Bench, HEARTBEAT, PATIENCE},
+        contract::{Bench, DEAD_AFTER, HEARTBEAT},
     },
     domain::event::Envelope,
 };
@@ -59,7 +59,7 @@ impl<const FIFO: bool> TestQueue<FIFO> {
     fn options(&self) -> SqsOptions {
         SqsOptions {
             client: Some(self.client.clone()),
-            visibility: PATIENCE,
+            visibility: DEAD_AFTER,
             heartbeat: HEARTBEAT * 2,
             ..SqsOptions::new(&self.url)
         }
@@ -119,7 +119,7 @@ fn assert_confirmed(outcomes: &[PublishOutcome]) {
 }
 
 #[tokio::test]
-async fn a_queue_that_does_not_exist_is_a_matter_for_an_operator() {
+async fn a_queue_that_does_not_exist_is_reported_as_misconfigured() {
     let bench = StandardBench::start().await;
     let options = SqsOptions { queue_url: format!("{}-missing", bench.url), ..bench.options() };
     for error in [
@@ -194,11 +194,11 @@ async fn a_fifo_queue_takes_one_event_once_within_five_minutes() {
     let taken = take(&source, 2).await;
     assert_eq!(taken.len(), 2);
     source.settle(taken.into_iter().map(Delivery::ack).collect()).await.expect("settled");
-    assert!(source.receive(10, PATIENCE).await.expect("received").is_empty());
+    assert!(source.receive(10, DEAD_AFTER).await.expect("received").is_empty());
 }
 
 #[tokio::test]
-async fn what_is_republished_reaches_consumers_of_a_fifo_queue_at_once_and_in_order() {
+async fn republished_events_reach_consumers_of_a_fifo_queue_at_once_and_in_order() {
     let bench = FifoBench::start().await;
     let (sink, source) = (bench.sqs_sink().await, bench.sqs_source().await);
     let events = [1, 2, 3].map(|sequence| Envelope {

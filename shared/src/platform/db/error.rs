@@ -1,4 +1,4 @@
-//! What a failure of PostgreSQL means for the work that met it.
+//! What a failure of PostgreSQL means for a piece of work.
 
 use std::io;
 
@@ -10,14 +10,14 @@ use sqlx::{
 /// Why a piece of work on PostgreSQL failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// PostgreSQL is out of reach, or can do nothing of this kind now. Nothing was changed.
+    /// PostgreSQL cannot be reached, or cannot do this kind of work now. Nothing was changed.
     #[error("PostgreSQL is unavailable: {0}")]
     Unavailable(#[source] sqlx::Error),
     /// The connection broke, or was silent for too long, after the work was sent: it may have been done.
     #[error("the connection to PostgreSQL was lost: {0}")]
     Lost(#[source] sqlx::Error),
-    /// Something else was in the way: a lock, a deadlock, or so much load that the limit of time was reached. Nothing was changed,
-    /// and the same work may succeed later.
+    /// A lock, a deadlock, or so much load that the time limit was reached. Nothing was changed, and the same work may succeed
+    /// later.
     #[error("PostgreSQL could not do it in time: {0}")]
     Busy(#[source] sqlx::Error),
     /// The statement or its data was refused. Nothing was changed.
@@ -29,7 +29,7 @@ pub enum DbError {
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct WriteError {
-    /// What the last attempt met. [`DbError::Lost`] if the outcome is unknown.
+    /// The error of the last attempt. [`DbError::Lost`] if the outcome is unknown.
     #[source]
     pub error: DbError,
     /// Whether an earlier attempt may have done the work.
@@ -54,7 +54,7 @@ impl From<sqlx::Error> for DbError {
             _ if makes_connection_useless(&error) => Self::Unavailable(error),
             // Deadlock, serialisation failure, lock time-out, statement time-out or cancelled by an operator.
             "40P01" | "40001" | "55P03" | "57014" => Self::Busy(error),
-            // The server ends the connection, perhaps after a commit and before it could say so.
+            // The server ends the connection, perhaps after a commit and before it could report it.
             code if code.starts_with("08") || code.starts_with("57P") => Self::Lost(error),
             _ if is_fatal(answer.as_ref()) => Self::Lost(error),
             // Out of connections, memory or disk; a failure of the system below.
@@ -65,12 +65,12 @@ impl From<sqlx::Error> for DbError {
 }
 
 impl DbError {
-    /// The limit of time was reached without an answer.
+    /// The time limit was reached without an answer.
     pub(super) fn silent() -> Self {
         Self::Lost(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))
     }
 
-    /// What PostgreSQL or the connection said.
+    /// The error of PostgreSQL or of the connection.
     pub const fn cause(&self) -> &sqlx::Error {
         match self {
             Self::Unavailable(error) | Self::Lost(error) | Self::Busy(error) | Self::Refused(error) => error,
@@ -87,7 +87,7 @@ impl DbError {
         self.cause().as_database_error().and_then(DatabaseError::constraint) == Some(constraint)
     }
 
-    /// Whether a lock could not be had in time on a row or key of this table. Locks on whole tables name none.
+    /// Whether a lock on a row or key of this table was not available in time. The error for a lock on a whole table names none.
     pub fn waited_for_row_of(&self, table: &str) -> bool {
         let Self::Busy(error) = self else { return false };
         let answer =
@@ -97,12 +97,12 @@ impl DbError {
         })
     }
 
-    /// Whether the limit of time on the server ended the statement, so that a longer limit might help.
+    /// Whether the server ended the statement at its time limit, so that a longer limit may help.
     pub(super) fn is_statement_timeout(&self) -> bool {
         self.code().as_deref() == Some("57014")
     }
 
-    /// Whether another connection may succeed at once, because only this one was unfit.
+    /// Whether another connection may succeed at once, because only this one was unusable.
     pub(super) fn is_of_connection(&self) -> bool {
         match self {
             Self::Lost(_) => true,
@@ -116,7 +116,7 @@ impl DbError {
         matches!(self.code().as_deref(), Some("40P01" | "40001"))
     }
 
-    /// The same error of work that changes nothing: nothing is in doubt.
+    /// The error for work that changes nothing: its outcome is not in doubt.
     pub(super) fn of_a_read(self) -> Self {
         match self {
             Self::Lost(error) => Self::Unavailable(error),
@@ -125,13 +125,13 @@ impl DbError {
     }
 }
 
-/// Whether the connection is of no use any more although it answers: it leads to a read-only server, or its prepared
-/// statements are gone or out of date. The statement did nothing.
+/// Whether the connection is unusable although it answers: its server is read-only, or its prepared statements are gone or out
+/// of date. The statement did nothing.
 fn makes_connection_useless(error: &sqlx::Error) -> bool {
     let Some(answer) = error.as_database_error() else { return false };
     match answer.code().as_deref() {
-        // Read-only: a standby, or a primary that was made read-only before a switch-over. Or its prepared statements are another
-        // session's: a pooler shares the connection.
+        // Read-only: a standby, or a primary that was made read-only before a switch-over. Or the prepared statements are those of
+        // another session: a pooler shares the connection.
         Some("25006" | "26000" | "42P05") => true,
         // A migration has changed what a prepared statement returns.
         Some("0A000") => answer.message().contains("cached plan"),

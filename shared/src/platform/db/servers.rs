@@ -1,4 +1,4 @@
-//! Which servers a URL names, and what they must be.
+//! Which servers a URL names, and which role they must have.
 
 use std::str::FromStr as _;
 
@@ -7,14 +7,14 @@ use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 
 /// The servers of a URL: `postgres://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write`.
 ///
-/// They are tried in this order, beginning with the one that was right last.
+/// They are tried in this order, beginning with the one that was used last.
 #[derive(Clone, Debug)]
 pub struct Servers {
     pub(super) hosts: Vec<PgConnectOptions>,
     pub(super) wanted: Wanted,
 }
 
-/// What a server must be, as libpq's `target_session_attrs` says.
+/// The role that a server must have, as in libpq's `target_session_attrs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Any,
@@ -24,20 +24,20 @@ pub(super) enum Wanted {
     PreferReadOnly,
 }
 
-/// A URL that names no servers of PostgreSQL. The message does not repeat it, because it may hold a password.
+/// A URL that does not name PostgreSQL servers. The message does not repeat it, because it can contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadUrl(String);
 
-/// All that libpq knows.
+/// All values that libpq knows.
 const ATTRIBUTES: &str = "any, read-write, read-only, primary, standby, prefer-standby";
 
 impl Servers {
-    /// Servers of which one can be written to. The others, such as standbys, are passed over.
+    /// Servers of which one is writable. The others, such as standbys, are skipped.
     pub fn primary(url: &SecretString) -> Result<Self, BadUrl> {
         let (hosts, attributes) = parse(url.expose_secret())?;
         match attributes.as_deref() {
-            // "any" asks for no check, and everybody who uses this pool writes.
+            // "any" would not check, but the users of this pool write.
             None | Some("any" | "read-write" | "primary") => Ok(Self { hosts, wanted: Wanted::Writable }),
             Some(_) => Err(BadUrl(
                 "target_session_attrs must be read-write here: the server must be writable".to_owned(),
@@ -45,7 +45,7 @@ impl Servers {
         }
     }
 
-    /// Servers that are only read from, and may lag.
+    /// Servers that are only read from, and can lag.
     pub fn replica(url: &SecretString) -> Result<Self, BadUrl> {
         let (hosts, attributes) = parse(url.expose_secret())?;
         let wanted = match attributes.as_deref() {
@@ -63,7 +63,7 @@ impl Servers {
         Ok(split(url)?.0)
     }
 
-    /// The servers that a test's pool leads to.
+    /// The server of a test's pool.
     pub(super) fn of(options: &PgConnectOptions) -> Self {
         Self { hosts: vec![prepared(options.clone())], wanted: Wanted::Writable }
     }
@@ -75,7 +75,7 @@ fn parse(url: &str) -> Result<(Vec<PgConnectOptions>, Option<String>), BadUrl> {
     Ok((urls.iter().map(|url| parse_one(url)).collect::<Result<_, _>>()?, attributes))
 }
 
-/// The URL for each of its hosts, without `target_session_attrs`, which sqlx does not know, and the value of that.
+/// A URL for each host, without `target_session_attrs`, which sqlx does not know, and the value of that parameter.
 fn split(url: &str) -> Result<(Vec<String>, Option<String>), BadUrl> {
     let (scheme, rest) = url
         .split_once("://")
@@ -102,7 +102,7 @@ fn parse_one(url: &str) -> Result<PgConnectOptions, BadUrl> {
     if options.get_port() == 0 {
         return Err(BadUrl("port 0 is not a port".to_owned()));
     }
-    // A URL has an IPv6 address in brackets, which the resolver does not know.
+    // In a URL an IPv6 address has brackets, which the resolver does not know.
     if let Some(address) = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address = address.to_owned();
         options = options.host(&address);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_may_be_asked_for_by_every_attribute_of_libpq() {
+    fn a_replica_can_be_selected_by_every_attribute_of_libpq() {
         let wanted = |attributes: &str| {
             let url = format!("postgres://u@a,b/orders?target_session_attrs={attributes}");
             Servers::replica(&SecretString::from(url)).map(|servers| servers.wanted)

@@ -1,7 +1,7 @@
 //! A log event as one line of JSON: `timestamp`, `level`, the event's fields, `target`.
 //!
-//! Written by hand because it is written for every request and every event: the general formatter, which goes through
-//! a serialiser and nests spans, takes four times as many instructions.
+//! Our own formatter, because a line is written for every request and every event: the general one, which uses a serialiser
+//! and nests spans, takes four times as many instructions.
 
 use std::fmt::{self, Write as _};
 
@@ -49,7 +49,7 @@ fn line(event: &Event<'_>, at: &str) -> String {
     line.0
 }
 
-/// Whether it is written as it is: ASCII that JSON does not escape and that no terminal acts on.
+/// Whether the text needs no escapes: ASCII that neither JSON escapes nor a terminal interprets.
 fn plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
 }
@@ -59,7 +59,7 @@ struct Line(String);
 impl Line {
     fn name(&mut self, name: &str) {
         self.0.push_str(",\"");
-        // Of identifiers and dots, as the macros take them; `r#type` is a keyword's way to be one.
+        // A name has identifiers and dots. A keyword is written as a raw identifier, such as `r#type`.
         self.0.push_str(name.strip_prefix("r#").unwrap_or(name));
         self.0.push_str("\":");
     }
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the lines of what happens.
+    /// Keeps the lines of the events.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<String>>);
 

@@ -1,4 +1,4 @@
-//! Exporting traces by OTLP over HTTP, where `OTEL_EXPORTER_OTLP_ENDPOINT` says so.
+//! Exports traces by OTLP over HTTP, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -23,10 +23,10 @@ use super::TraceParent;
 /// How long one batch of spans may take to send.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Set where traces are exported; what is set here is flushed at the end of the process.
+/// Set if traces are exported. It is flushed at the end of the process.
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// The exporter, run by the process's own runtime: batches are sent from a thread that has none.
+/// Runs the exporter on the process's runtime: batches are sent from a thread that has none.
 #[derive(Debug)]
 struct OnRuntime {
     exporter: Arc<opentelemetry_otlp::SpanExporter>,
@@ -48,7 +48,7 @@ impl SpanExporter for OnRuntime {
     }
 }
 
-/// Begins to export to the collector at `endpoint`. Must be called inside the runtime.
+/// Starts exporting to the collector at `endpoint`. Must be called inside the runtime.
 pub(super) fn tracer(endpoint: &str, service: &'static str) -> Result<Tracer, ExporterBuildError> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
@@ -65,7 +65,7 @@ pub(super) fn tracer(endpoint: &str, service: &'static str) -> Result<Tracer, Ex
     Ok(tracer)
 }
 
-/// Sends what has been collected. For the end of the process; does nothing where traces are not exported.
+/// Sends the collected spans, at the end of the process. Does nothing if traces are not exported.
 pub async fn flush_traces() {
     if let Some(provider) = PROVIDER.get() {
         // It waits for its thread, which waits for this runtime.
@@ -81,14 +81,14 @@ pub(super) fn is_exporting() -> bool {
     PROVIDER.get().is_some()
 }
 
-/// Makes `span` a part of the caller's trace. Only before the span is entered.
+/// Makes `span` a part of the caller's trace. Must be called before the span is entered.
 pub(super) fn set_parent(span: &Span, parent: TraceParent) {
     let context = opentelemetry::Context::new().with_remote_span_context(remote(parent));
     // A span that the filter leaves out has no parent either.
     let _left_out = span.set_parent(context);
 }
 
-/// The trace that `span` belongs to, with its own id.
+/// The trace of `span`, with the id of `span`.
 pub(super) fn trace_of(span: &Span) -> Option<TraceParent> {
     let context = span.context();
     let context = context.span().span_context().clone();

@@ -1,13 +1,13 @@
-//! The spans of this system: one for each request, one for each event that a handler is given. They cost nothing while traces are not
-//! exported.
+//! The spans of this system: one for each request, and one for each event that a handler receives. They cost nothing if traces
+//! are not exported.
 
 use tracing::Span;
 
 use super::{TraceParent, otlp};
 
-/// The span of a request and the trace to hand on from it, as a part of the caller's trace where it sent one.
+/// The span of a request, and the trace to pass on. Both are part of the caller's trace, if it sent one.
 ///
-/// Without an exporter there is no span, and the caller's trace goes on under a span id of our own.
+/// Without an exporter there is no span, and the caller's trace continues under a new span id.
 pub fn request_span(incoming: Option<TraceParent>, method: &str, route: &str) -> (Span, Option<TraceParent>) {
     if !otlp::is_exporting() {
         return (Span::none(), incoming.map(TraceParent::child));
@@ -29,7 +29,7 @@ pub fn request_span(incoming: Option<TraceParent>, method: &str, route: &str) ->
     (span, trace)
 }
 
-/// Notes how a request was answered on its span.
+/// Records the status of the response on its span.
 pub fn record_status(span: &Span, status: u16) {
     if !span.is_none() {
         span.record("http.response.status_code", status);
@@ -39,10 +39,10 @@ pub fn record_status(span: &Span, status: u16) {
     }
 }
 
-/// The span of one handler's call for an event that carries `traceparent`: a part of the trace that caused the event,
-/// however much later. One batch handles the events of many traces, so such a call has a span in each of them.
+/// The span of a handler's call for an event with this `traceparent`: a part of the trace that caused the event. A batch has
+/// the events of many traces, so one call has a span in each of them.
 ///
-/// `None` while traces are not exported.
+/// `None` if traces are not exported.
 pub fn handler_span(traceparent: Option<&str>, handler: &'static str, event_type: &str) -> Option<Span> {
     if !otlp::is_exporting() {
         return None;

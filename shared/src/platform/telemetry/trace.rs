@@ -1,4 +1,4 @@
-//! W3C trace context: continued from the caller, kept while a request is handled, handed on in events.
+//! W3C trace context: continued from the caller, kept while a request is handled, and passed on in events.
 //!
 //! This works with and without an exporter: a caller's trace id always reaches the event and the log.
 
@@ -18,29 +18,29 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// A text that is no `traceparent`; it is ignored, as the specification asks.
+/// A text that is not a `traceparent`. It is ignored, as the specification requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a traceparent")]
 pub struct NotATraceParent;
 
 impl TraceParent {
-    /// One made of its parts.
+    /// Makes one from its parts.
     pub fn new(trace_id: u128, span_id: u64, sampled: bool) -> Self {
         Self { trace_id, span_id, flags: u8::from(sampled) }
     }
 
-    /// The same trace, continued by a span of our own.
+    /// The same trace, continued by a new span.
     #[must_use]
     pub fn child(self) -> Self {
         Self { span_id: rand::rng().random_range(1..=u64::MAX), ..self }
     }
 
-    /// The trace.
+    /// The id of the trace.
     pub fn trace_id(self) -> u128 {
         self.trace_id
     }
 
-    /// The span.
+    /// The id of the span.
     pub fn span_id(self) -> u64 {
         self.span_id
     }
@@ -84,14 +84,14 @@ impl FromStr for TraceParent {
     }
 }
 
-/// Runs `work` as part of a trace, which [`current_traceparent`] then tells anywhere inside it.
+/// Runs `work` as part of a trace, which [`current_traceparent`] returns anywhere inside it.
 pub async fn within_trace<F: Future>(trace: Option<TraceParent>, work: F) -> F::Output {
     CURRENT.scope(trace, work).await
 }
 
-/// The `traceparent` to hand on from here, in an event or a call. `None` outside every trace.
+/// The `traceparent` to pass on, in an event or a call. `None` outside of a trace.
 ///
-/// Task-local: a spawned task does not inherit it, so take it before handing work over.
+/// It is local to the task: a spawned task does not inherit it, so read it before spawning.
 pub fn current_traceparent() -> Option<String> {
     CURRENT.try_with(|trace| trace.map(|trace| trace.to_string())).ok().flatten()
 }

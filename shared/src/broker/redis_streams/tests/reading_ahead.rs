@@ -1,4 +1,4 @@
-//! What is read ahead is nobody's loss.
+//! Entries that are read ahead are not lost.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use testbed::eventually;
 use super::{RedisBench, take};
 use crate::broker::{
     Delivery, EventSource as _,
-    contract::{Bench as _, PATIENCE},
+    contract::{Bench as _, DEAD_AFTER},
     redis_streams::RedisStreamsSource,
 };
 
@@ -29,14 +29,14 @@ fn keys(deliveries: &[Delivery]) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn what_is_read_ahead_is_kept_from_others_and_handed_out_in_order() {
+async fn entries_read_ahead_are_kept_from_other_consumers_and_delivered_in_order() {
     let bench = RedisBench::start().await;
     let (source, mut taken) = with_some_read_ahead(&bench).await;
     let other = bench.redis_source("two").await;
     let theirs = take(&other, 150).await;
     assert_eq!(keys(&theirs), (151..=300).collect::<Vec<_>>());
     // Long enough for what has no heartbeat to be taken over.
-    assert!(other.receive(10, PATIENCE * 2).await.expect("received").is_empty());
+    assert!(other.receive(10, DEAD_AFTER * 2).await.expect("received").is_empty());
     while taken.len() < 150 {
         taken.extend(source.receive(7, Duration::from_secs(5)).await.expect("received"));
     }
@@ -46,7 +46,7 @@ async fn what_is_read_ahead_is_kept_from_others_and_handed_out_in_order() {
 }
 
 #[tokio::test]
-async fn what_is_read_ahead_goes_to_others_when_its_consumer_closes_or_dies() {
+async fn entries_read_ahead_go_to_other_consumers_when_theirs_closes_or_dies() {
     for closes in [true, false] {
         let bench = RedisBench::start().await;
         let (source, taken) = with_some_read_ahead(&bench).await;
@@ -73,7 +73,7 @@ async fn an_interrupted_receive_ends_the_reading_ahead_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_costs_none_of_what_is_read_ahead() {
+async fn a_lost_connection_loses_no_entry_that_was_read_ahead() {
     let bench = RedisBench::start().await;
     let (source, taken) = with_some_read_ahead(&bench).await;
     bench.proxy().cut();
