@@ -120,12 +120,12 @@ mod tests {
     async fn jobs_that_wait_share_a_batch_and_a_full_queue_refuses() {
         let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(0)));
         let recorder = Recorder { batches: Arc::clone(&batches), permits: Arc::clone(&permits) };
-        let batcher = Batcher::start(CONFIG, recorder, &Shutdown::new());
+        let queue = Batcher::start(CONFIG, recorder, &Shutdown::new());
         let mut waiting = Vec::new();
         let mut submit = |number| {
             let (done, finished) = oneshot::channel();
             waiting.push(finished);
-            batcher.submit((number, done))
+            queue.submit((number, done))
         };
         submit(1).unwrap();
         tokio::task::yield_now().await;
@@ -145,12 +145,12 @@ mod tests {
     #[tokio::test]
     async fn a_panic_costs_only_its_batch() {
         let (batches, permits) = (Arc::default(), Arc::new(Semaphore::new(2)));
-        let batcher = Batcher::start(CONFIG, Recorder { batches, permits }, &Shutdown::new());
+        let queue = Batcher::start(CONFIG, Recorder { batches, permits }, &Shutdown::new());
         let (done, unlucky) = oneshot::channel();
-        batcher.submit((13, done)).unwrap();
+        queue.submit((13, done)).unwrap();
         assert!(unlucky.await.is_err());
         let (done, next) = oneshot::channel();
-        batcher.submit((14, done)).unwrap();
+        queue.submit((14, done)).unwrap();
         next.await.unwrap();
     }
 }

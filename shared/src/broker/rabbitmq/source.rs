@@ -219,7 +219,7 @@ impl EventSource for RabbitMqSource {
                             delay: Delay::for_wait(after),
                             body,
                             properties: delay::copy(&message.properties, attempt),
-                        })
+                        });
                     }
                 }
             }
