@@ -4,7 +4,7 @@
 
 use api::{
     auth::Role,
-    http::{error::Code, extract::fault, orders::fuzzing},
+    http::{error::Code, extract::field_code, orders::fuzzing},
 };
 use fuzz::{LATEST, caller, check_problem, choice};
 use libfuzzer_sys::fuzz_target;

@@ -4,17 +4,17 @@ use api::{
     auth::{Caller, Role},
     http::{
         error::{ApiError, Code},
-        extract::fault,
+        extract::field_code,
         layer::problem,
     },
 };
 use serde_json::Value;
 use time::{Date, macros::date};
 
-/// No date of an order is later: today, at the place on Earth that is furthest ahead.
+/// The latest date of an order: today, in the time zone that is furthest ahead.
 pub const LATEST: Date = date!(2025 - 06 - 30);
 
-/// The first byte chooses who calls.
+/// The caller that the first byte chooses.
 pub fn caller(choice: u8) -> Caller {
     let role = if choice & 1 == 0 { Role::Customer } else { Role::Admin };
     Caller { customer_id: 123.try_into().expect("positive"), role }
@@ -25,7 +25,7 @@ pub fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
     data.split_first().map(|(first, rest)| (*first, rest))
 }
 
-/// Checks that a refusal is a complete problem document with one of these codes, and gives its faults' pointers.
+/// Asserts that an error is a complete problem document with one of these codes. Returns the pointer and code of each field error.
 pub fn check_problem(error: &ApiError, codes: &[Code]) -> Vec<(String, String)> {
     assert!(codes.contains(&error.code()), "{:?} is none of {codes:?}", error.code());
     assert!(error.chain().is_none_or(|chain| !chain.is_empty()));
@@ -35,14 +35,14 @@ pub fn check_problem(error: &ApiError, codes: &[Code]) -> Vec<(String, String)> 
     for member in ["type", "title", "detail", "instance", "code", "request_id"] {
         assert!(document[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {document}");
     }
-    let faults = document["errors"].as_array().map_or(&[][..], Vec::as_slice);
-    assert_eq!(faults.is_empty(), error.code() != Code::ValidationFailed, "{document}");
-    assert!(faults.len() <= 100, "{} faults", faults.len());
-    faults.iter().map(check_fault).collect()
+    let errors = document["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    assert_eq!(errors.is_empty(), error.code() != Code::ValidationFailed, "{document}");
+    assert!(errors.len() <= 100, "{} errors", errors.len());
+    errors.iter().map(check_field_error).collect()
 }
 
-fn check_fault(told: &Value) -> (String, String) {
-    let text = |name: &str| told[name].as_str().unwrap_or_else(|| panic!("no {name}: {told}")).to_owned();
+fn check_field_error(error: &Value) -> (String, String) {
+    let text = |name: &str| error[name].as_str().unwrap_or_else(|| panic!("no {name}: {error}")).to_owned();
     let (pointer, code) = (text("pointer"), text("code"));
     assert!(!text("detail").is_empty());
     let known = [

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::domain::{
-    order::{ChangedFields, CustomerId, OrderId},
+    order::{CustomerId, FieldChange, OrderId},
     timestamp,
 };
 use sqlx::{PgConnection, types::Json};
@@ -23,7 +23,7 @@ pub struct HistoryEntry {
     #[schema(pattern = "^(CREATED|UPDATED|DELETED)$")]
     pub action: String,
     /// Each changed field before and after.
-    #[schema(value_type = ChangedFields)]
+    #[schema(value_type = std::collections::BTreeMap<String, FieldChange>)]
     pub changes: Box<RawValue>,
     /// Who did it.
     pub performed_by: CustomerId,

@@ -74,6 +74,7 @@ async fn a_shutdown_closes_idle_connections_and_accepts_no_new_ones() {
     let mut byte = [0];
     idle.read_exact(&mut byte).await.expect("an answer");
     let addr = app.app.addr;
+    app.drain().await;
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.expect("the connection ends well");
     assert!(TcpStream::connect(addr).await.is_err());

@@ -114,6 +114,7 @@ async fn with_a_role_that_lacks_rights_the_api_is_not_ready_and_names_them() {
     run(&app, format!("GRANT INSERT ON orders TO {role}")).await;
     until_ready(&app).await;
     let db = app.db.clone();
+    app.drain().await;
     let drop_role = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     // The roles of all tests belong to one server.
     drop(sqlx::raw_sql(AssertSqlSafe(drop_role)).execute(&db).await);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::event_type::EventType;
 use crate::domain::{
     encoded::Encoded,
-    order::{ChangedFields, Changes, CustomerId, Order, OrderId},
+    order::{Changes, CustomerId, FieldChange, Order, OrderId},
     timestamp,
 };
 
@@ -75,7 +75,7 @@ pub struct EventData {
     /// Who did it.
     pub performed_by: CustomerId,
     /// Each changed field before and after.
-    #[schema(value_type = ChangedFields)]
+    #[schema(value_type = std::collections::BTreeMap<String, FieldChange>)]
     pub changes: Changes,
     /// The order as answered; for `OrderDeleted`, as it last was.
     #[schema(value_type = Order)]
