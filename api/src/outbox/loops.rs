@@ -25,6 +25,11 @@ const IDLE: Duration = Duration::from_millis(250);
 const STANDBY: Duration = Duration::from_millis(250);
 /// The longest pause while the broker or the database is down.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// A holder of the lease whose broker has not confirmed everything for this long releases it: the connection of another
+/// replica may work.
+const YIELD_AFTER: Duration = Duration::from_secs(3);
+/// How long it does not request the lease then. Every standby requests it several times meanwhile.
+const YIELDED: Duration = Duration::from_secs(1);
 /// How often partitions are maintained.
 const MAINTAIN: Duration = Duration::from_mins(1);
 /// How often the history is compared with the log. An event should be in it after a minute; comparing six times as often
@@ -98,7 +103,9 @@ async fn run_loops(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
 async fn publish_loop(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
     let mut poll = PACE;
     let mut backoff = PACE;
+    let mut unconfirmed_since: Option<Instant> = None;
     while !shutdown.has_begun() {
+        let started = Instant::now();
         let step = relay.relay_once().await;
         match step {
             Ok(RelayStep::Published { more: false, .. }) => {
@@ -116,6 +123,18 @@ async fn publish_loop(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
             Ok(RelayStep::Published { more: true, .. } | RelayStep::Unconfirmed { .. }) => {}
             Err(ref error) => tracing::warn!(error = %error, "a step of the relay failed; it is tried again"),
         }
+        match step {
+            Ok(RelayStep::Unconfirmed { .. }) => {
+                let since = *unconfirmed_since.get_or_insert(started);
+                if since.elapsed() >= YIELD_AFTER {
+                    unconfirmed_since = None;
+                    yield_lease(relay, shutdown).await;
+                }
+            }
+            // An error of the database says nothing about the broker.
+            Err(_) => {}
+            Ok(_) => unconfirmed_since = None,
+        }
         if matches!(step, Ok(RelayStep::Unconfirmed { .. }) | Err(_)) {
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
             pause(jittered(backoff), shutdown).await;
@@ -123,6 +142,15 @@ async fn publish_loop(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
             backoff = PACE;
         }
     }
+}
+
+/// Lets another replica relay. If none does, this one goes on.
+async fn yield_lease(relay: &Relay, shutdown: &Shutdown) {
+    tracing::warn!("the broker confirms no events of this replica: another one may relay");
+    if let Err(error) = relay.release().await {
+        tracing::warn!(error = %error, "the relay's lease could not be released: it expires");
+    }
+    pause(YIELDED, shutdown).await;
 }
 
 /// Renews the lease, also while a batch takes long.

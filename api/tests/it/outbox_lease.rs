@@ -18,7 +18,7 @@ use shared::{
 };
 use testbed::{eventually, eventually_within};
 
-use crate::outbox_support::{Broker, Log, publish_all};
+use crate::outbox_support::{Broker, Log, publish_all, unreachable};
 
 /// What `Relay::start` was given, and what stops it.
 struct Running {
@@ -99,6 +99,35 @@ async fn a_relay_that_is_stopped_hands_over_at_once() {
     eventually("the second publishes", async || second.broker.len() == 1).await;
     second.stop().await;
     assert_eq!(log.relay_row("owner").await, "", "given back");
+}
+
+#[tokio::test]
+async fn a_relay_whose_broker_does_not_answer_lets_a_replica_relay_whose_broker_does() {
+    let log = Log::new().await;
+    // The lease does not expire while this test lasts: only its holder can end it.
+    let settings = RelaySettings { lease: Duration::from_hours(1), ..RelaySettings::default() };
+    let cut_off = start_with(&log, settings);
+    log.append(1, 1).await;
+    eventually("the first has the lease", async || cut_off.broker.len() == 1).await;
+    cut_off.broker.answers(|_| unreachable());
+    let well = start_with(&log, settings);
+    log.append(2, 1).await;
+    cut_off.wake.notify();
+    eventually_within(Duration::from_secs(30), "the second publishes", async || {
+        well.broker.take() == [(2, 1)]
+    })
+    .await;
+
+    // Alone, it tries again until its broker is back.
+    well.stop().await;
+    log.append(3, 1).await;
+    eventually("the first tries again", async || log.relay_row("owner").await != "").await;
+    cut_off.broker.confirms();
+    eventually_within(Duration::from_secs(30), "the first publishes", async || {
+        cut_off.broker.take().contains(&(3, 1))
+    })
+    .await;
+    cut_off.stop().await;
 }
 
 #[tokio::test]
