@@ -7,7 +7,6 @@ use shared::domain::{
     order::{Order, OrderId},
 };
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 
 use super::{
     columns::{EventColumns, LineColumns, OrderColumns},
@@ -40,7 +39,7 @@ pub enum ChangeOutcome {
 }
 
 /// Writes changes, each with all that belongs to it, in one statement, and returns what became of each.
-/// No two of `changes` can be of the same order or have the same key. `now` is the age of the stored responses.
+/// No two of `changes` can be of the same order or have the same key.
 ///
 /// The version is compared and the row locked first; then the keys are claimed in their order; the event's place in
 /// the log is drawn last, while the lock is held. Rows that another transaction holds are skipped, never waited for, so a
@@ -48,7 +47,6 @@ pub enum ChangeOutcome {
 pub async fn change_orders(
     db: &mut PgConnection,
     changes: &[ChangedOrder<'_>],
-    now: OffsetDateTime,
 ) -> Result<HashMap<OrderId, ChangeOutcome>, sqlx::Error> {
     let (mut orders, mut lines) = (OrderColumns::default(), LineColumns::default());
     let (mut events, mut claims) = (EventColumns::default(), ClaimColumns::default());
@@ -108,7 +106,6 @@ pub async fn change_orders(
         &products,
         &quantities,
         &prices,
-        now,
     )
     .fetch_all(db)
     .await?

@@ -12,14 +12,14 @@ WITH input AS MATERIALIZED (
     ORDER BY o.id FOR UPDATE OF o SKIP LOCKED
 ), claimed AS (
     INSERT INTO idempotency_keys AS held
-        (customer_id, key, request_hash, context_hash, status, headers, body, created_at)
-    SELECT caller, key, request_hash, context_hash, response_status, headers::json, body, $26::timestamptz
+        (customer_id, key, request_hash, context_hash, status, headers, body)
+    SELECT caller, key, request_hash, context_hash, response_status, headers::json, body
     FROM input JOIN locked USING (id)
     WHERE key IS NOT NULL ORDER BY caller, key
     ON CONFLICT (customer_id, key) DO UPDATE
         SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
-            headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
-        WHERE held.created_at <= excluded.created_at - interval '24 hours'
+            headers = excluded.headers, body = excluded.body, created_at = now()
+        WHERE held.created_at <= now() - interval '24 hours'
     RETURNING customer_id, key
 ), allowed AS MATERIALIZED (
     SELECT i.* FROM input i JOIN locked USING (id)

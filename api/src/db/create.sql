@@ -9,13 +9,13 @@ WITH input AS MATERIALIZED (
            event_id, event_type, payload)
 ), claimed AS (
     INSERT INTO idempotency_keys AS held
-        (customer_id, key, request_hash, context_hash, status, headers, body, created_at)
-    SELECT caller, key, request_hash, context_hash, response_status, headers::json, body, at FROM input
+        (customer_id, key, request_hash, context_hash, status, headers, body)
+    SELECT caller, key, request_hash, context_hash, response_status, headers::json, body FROM input
     WHERE key IS NOT NULL ORDER BY caller, key
     ON CONFLICT (customer_id, key) DO UPDATE
         SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
-            headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
-        WHERE held.created_at <= excluded.created_at - interval '24 hours'
+            headers = excluded.headers, body = excluded.body, created_at = now()
+        WHERE held.created_at <= now() - interval '24 hours'
     RETURNING customer_id, key
 ), allowed AS MATERIALIZED (
     SELECT * FROM input

@@ -5,7 +5,6 @@ use std::{borrow::Cow, collections::HashMap};
 use bytes::Bytes;
 use shared::domain::order::CustomerId;
 use sqlx::{PgConnection, types::Json};
-use time::OffsetDateTime;
 
 use super::decode::{decode_customer, impossible};
 
@@ -75,7 +74,6 @@ impl<'a> ClaimColumns<'a> {
 pub async fn store_responses(
     db: &mut PgConnection,
     responses: &[(&IdempotencyClaim, &StoredResponse)],
-    now: OffsetDateTime,
 ) -> Result<Vec<(CustomerId, String)>, sqlx::Error> {
     let mut claims = ClaimColumns::default();
     for response in responses {
@@ -84,15 +82,15 @@ pub async fn store_responses(
     let ClaimColumns { callers, keys, request_hashes, context_hashes, statuses, headers, bodies } = claims;
     sqlx::query!(
         "INSERT INTO idempotency_keys AS held
-             (customer_id, key, request_hash, context_hash, status, headers, body, created_at)
-         SELECT caller, key, request_hash, context_hash, status, headers::json, body, $8::timestamptz
+             (customer_id, key, request_hash, context_hash, status, headers, body)
+         SELECT caller, key, request_hash, context_hash, status, headers::json, body
          FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[], $5::smallint[], $6::text[], $7::bytea[])
               AS t(caller, key, request_hash, context_hash, status, headers, body)
          ORDER BY caller, key
          ON CONFLICT (customer_id, key) DO UPDATE
              SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
-                 headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
-             WHERE held.created_at <= excluded.created_at - interval '24 hours'
+                 headers = excluded.headers, body = excluded.body, created_at = now()
+             WHERE held.created_at <= now() - interval '24 hours'
          RETURNING customer_id, key",
         &callers as _,
         &keys as _,
@@ -101,7 +99,6 @@ pub async fn store_responses(
         &statuses as _,
         &headers as _,
         &bodies as _,
-        now,
     )
     .fetch_all(db)
     .await?
@@ -139,18 +136,13 @@ pub async fn load_responses(
     .collect()
 }
 
-/// Removes up to `limit` responses from before `before`, and returns how many. The index on the age serves it,
+/// Removes up to `limit` responses that are older than 24 hours by the clock of the database, and returns how many. The index on the age serves it,
 /// and the rows are then taken by where they stand: by their keys, they might be looked for in the whole table.
-pub async fn delete_expired_responses(
-    db: &mut PgConnection,
-    before: OffsetDateTime,
-    limit: i64,
-) -> Result<u64, sqlx::Error> {
+pub async fn delete_expired_responses(db: &mut PgConnection, limit: i64) -> Result<u64, sqlx::Error> {
     let removed = sqlx::query!(
         "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
-             SELECT ctid FROM idempotency_keys WHERE created_at <= $1
-             ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
-        before,
+             SELECT ctid FROM idempotency_keys WHERE created_at <= now() - interval '24 hours'
+             ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED))",
         limit,
     )
     .execute(db)

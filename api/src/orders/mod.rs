@@ -27,7 +27,7 @@ use shared::{
 
 pub use self::{
     error::OrderError,
-    idempotency_expiry::{KEY_LIFETIME, expire_once},
+    idempotency_expiry::expire_once,
     read_db::{ReadDb, ReplicaHealth},
 };
 use self::{
@@ -59,7 +59,7 @@ impl Orders {
     ) -> Self {
         let stale = Arc::new(StaleEntries::new(cache.clone()));
         shutdown.spawn(Arc::clone(&stale).keep_repairing(db.clone(), shutdown.clone()));
-        shutdown.spawn(idempotency_expiry::keep_expiring(db.clone(), clock.clone(), shutdown.clone()));
+        shutdown.spawn(idempotency_expiry::keep_expiring(db.clone(), shutdown.clone()));
         Self {
             read_db: Arc::new(read_db),
             reader: OrderReader::start(db.clone(), cache, Arc::clone(&stale), shutdown),

@@ -10,7 +10,6 @@ use shared::{
     domain::order::OrderId,
     platform::{batching::BatchHandler, db::WriteError},
 };
-use time::OffsetDateTime;
 
 use super::{
     super::{error::OrderError, load::load_orders},
@@ -70,9 +69,9 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
                 }
             }
         }
-        taken.extend(self.0.respond_unchanged(unchanged, &current, now).await);
+        taken.extend(self.0.respond_unchanged(unchanged, &current).await);
         if !writes.is_empty() {
-            let unwritten = self.write_batch(writes, now).await;
+            let unwritten = self.write_batch(writes).await;
             held.extend(unwritten.raced);
             taken.extend(unwritten.taken);
         }
@@ -87,11 +86,11 @@ impl ChangeHandler {
     }
 
     /// Writes what was decided, and answers what was written.
-    async fn write_batch(&self, writes: PreparedJobs, now: OffsetDateTime) -> Unwritten {
-        match self.try_write(&writes, now, false).await {
+    async fn write_batch(&self, writes: PreparedJobs) -> Unwritten {
+        match self.try_write(&writes, false).await {
             Ok((outcomes, in_doubt)) => self.respond_written(writes, &outcomes, in_doubt).await,
             Err(failure) if is_fault_of_one(&failure.error) => {
-                self.write_one_by_one(writes, now, failure.in_doubt).await
+                self.write_one_by_one(writes, failure.in_doubt).await
             }
             Err(failure) => {
                 fail_jobs(writes.into_iter().map(|(job, _)| job), failure.error);
@@ -101,11 +100,11 @@ impl ChangeHandler {
     }
 
     /// Writes each change by itself, so that one that is refused does not fail the others.
-    async fn write_one_by_one(&self, writes: PreparedJobs, now: OffsetDateTime, in_doubt: bool) -> Unwritten {
+    async fn write_one_by_one(&self, writes: PreparedJobs, in_doubt: bool) -> Unwritten {
         let (mut unwritten, mut writes) = (Unwritten::default(), writes.into_iter());
         while let Some(write) = writes.next() {
             let alone = vec![write];
-            match self.try_write(&alone, now, in_doubt).await {
+            match self.try_write(&alone, in_doubt).await {
                 Ok((outcomes, in_doubt)) => {
                     let Unwritten { raced, taken } = self.respond_written(alone, &outcomes, in_doubt).await;
                     unwritten.raced.extend(raced);
@@ -127,7 +126,6 @@ impl ChangeHandler {
     async fn try_write(
         &self,
         writes: &PreparedJobs,
-        now: OffsetDateTime,
         in_doubt: bool,
     ) -> Result<(HashMap<OrderId, ChangeOutcome>, bool), WriteError> {
         let changes: Vec<ChangedOrder<'_>> =
@@ -135,10 +133,7 @@ impl ChangeHandler {
         let changes = &changes;
         self.0
             .db
-            .write_with_retry(
-                in_doubt,
-                |mut db| async move { db::change_orders(&mut db, changes, now).await },
-            )
+            .write_with_retry(in_doubt, |mut db| async move { db::change_orders(&mut db, changes).await })
             .await
     }
 

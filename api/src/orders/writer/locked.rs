@@ -45,7 +45,7 @@ impl WriterContext {
                     return context.publish_changes(vec![prepared.into_committed(job.reply)]);
                 }
                 LockedOutcome::Unchanged(response, current) => {
-                    context.respond_unchanged(vec![(job, response)], &current, context.clock.now()).await
+                    context.respond_unchanged(vec![(job, response)], &current).await
                 }
                 LockedOutcome::KeyTaken => vec![job],
             };
@@ -74,7 +74,7 @@ async fn decide_and_write(
         }
         ChangeDecision::Write(prepared) => prepared,
     };
-    let outcomes = db::change_orders(&mut transaction, &[prepared.as_row(job)], now).await?;
+    let outcomes = db::change_orders(&mut transaction, &[prepared.as_row(job)]).await?;
     transaction.commit().await?;
     Ok(match outcomes.get(&job.id) {
         Some(ChangeOutcome::Written) => LockedOutcome::Written(prepared),

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use shared::domain::order::{Order, OrderId};
-use time::OffsetDateTime;
 
 use super::{
     super::{error::OrderError, response::OrderResponse},
@@ -20,7 +19,6 @@ impl WriterContext {
         &self,
         responses: Vec<(ChangeJob, Result<OrderResponse, OrderError>)>,
         current: &HashMap<OrderId, Order>,
-        now: OffsetDateTime,
     ) -> Vec<ChangeJob> {
         let (mut to_store, mut ready) = (Vec::new(), Vec::new());
         for (job, response) in responses {
@@ -29,7 +27,7 @@ impl WriterContext {
                 response => ready.push((job, response)),
             }
         }
-        let taken = self.store_responses(to_store, &mut ready, now).await;
+        let taken = self.store_responses(to_store, &mut ready).await;
         self.respond_as_stored(ready, current).await;
         taken
     }
@@ -39,7 +37,6 @@ impl WriterContext {
         &self,
         to_store: Vec<(ChangeJob, OrderResponse)>,
         ready: &mut Vec<(ChangeJob, Result<OrderResponse, OrderError>)>,
-        now: OffsetDateTime,
     ) -> Vec<ChangeJob> {
         let rows: Vec<_> = to_store
             .iter()
@@ -51,7 +48,7 @@ impl WriterContext {
         let rows = &rows;
         let stored = self
             .db
-            .write_with_retry(false, |mut db| async move { db::store_responses(&mut db, rows, now).await })
+            .write_with_retry(false, |mut db| async move { db::store_responses(&mut db, rows).await })
             .await;
         let keys = match stored {
             Ok((keys, _)) => keys,
