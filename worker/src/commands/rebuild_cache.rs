@@ -13,8 +13,8 @@ use crate::{cache_debts::current_entry, store::orders};
 /// Orders of a batch.
 const BATCH: i64 = 500;
 
-/// Writes every order's entry: reads the order, then compares and sets. An entry that was written meanwhile is newer and
-/// stays.
+/// Writes every order's entry as a reader does who missed it: an entry that was written meanwhile is newer and stays. So it
+/// works, too, after Redis has evicted entries.
 pub(super) async fn rebuild_cache(db: &DbPool, cache: &Cache) -> anyhow::Result<()> {
     let mut connection = acquire_connection(db).await?;
     let progress = progress_bar(orders::count_orders(&mut connection).await?, "rebuilding");
@@ -23,9 +23,10 @@ pub(super) async fn rebuild_cache(db: &DbPool, cache: &Cache) -> anyhow::Result<
         let ids = orders::load_ids_after(&mut connection, last, BATCH).await?;
         let Some(end) = ids.last() else { break };
         last = end.get();
+        let token = cache.begin_fill(&ids).await.context("cannot write to the cache")?;
         let found = orders::load_orders(&mut connection, &ids).await?;
         let writes = found.iter().map(|order| current_entry(order, true)).collect::<Vec<_>>();
-        let outcomes = cache.put(&writes).await.context("cannot write the entries to the cache")?;
+        let outcomes = cache.fill(&token, &writes).await.context("cannot write the entries to the cache")?;
         seen += writes.len();
         written += outcomes.into_iter().filter(|written| *written).count();
         progress.inc(ids.len() as u64);

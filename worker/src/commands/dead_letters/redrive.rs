@@ -1,6 +1,6 @@
 //! `worker dead-letters redrive`.
 
-use std::process::ExitCode;
+use std::{collections::HashSet, process::ExitCode};
 
 use shared::domain::event::Envelope;
 use shared::platform::db::DbPool;
@@ -32,6 +32,11 @@ pub(in crate::commands) async fn redrive_dead_letters(
     let filter = redrive.which.filter(&redrive.ids, redrive.ids.is_empty());
     let mut connection = acquire_connection(db).await?;
     let total = dead_letters::count_dead_letters(&mut connection, &filter).await?;
+    let named = i64::try_from(redrive.ids.iter().collect::<HashSet<_>>().len()).unwrap_or(i64::MAX);
+    if total < named {
+        print_line(&format!("only {total} of these {named} dead letters exist: nothing was sent"))?;
+        return Ok(ExitCode::FAILURE);
+    }
     if total == 0 {
         print_line("no dead letters to send again")?;
         return Ok(ExitCode::SUCCESS);
