@@ -91,8 +91,8 @@ impl ApiConfig {
         let debug = env.flag("DEBUG")?;
         // With the test login everyone can be an admin, so other machines reach it only if an operator sets HOST.
         let host = if debug { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-        let host = env.parsed_or("HOST", IpAddr::from(host))?;
-        let port = env.parsed_or("PORT", 8000)?;
+        let host = env.expected_or("HOST", "an IP address, such as 127.0.0.1 or ::", IpAddr::from(host))?;
+        let port = env.expected_or("PORT", "a port from 0 to 65535", 8000)?;
         Ok(Self {
             database_read_url: env.url("DATABASE_READ_URL", UrlKind::PostgresReplica)?,
             database_url,
@@ -106,7 +106,7 @@ impl ApiConfig {
             broker: BrokerConfig::from_env(env)?,
             cache_ttl: Duration::from_secs(env.number_or("CACHE_TTL_SECONDS", 3600, 1..=31_536_000)?),
             listen: SocketAddr::new(host, port),
-            metrics: env.parsed_or("METRICS_ADDR", SocketAddr::from(([127, 0, 0, 1], 9090)))?,
+            metrics: env.metrics_addr(9090)?,
             debug,
             telemetry: TelemetryConfig::from_env(env)?.named("orders-api"),
             auth: AuthConfig::from_env(env, debug)?,

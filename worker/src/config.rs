@@ -52,7 +52,7 @@ impl WorkerConfig {
             concurrency: small_number(env, "WORKER_CONCURRENCY", 4, 256)?,
             batch_size: small_number(env, "WORKER_BATCH_SIZE", 250, 1000)?,
             max_attempts: small_number(env, "EVENT_MAX_ATTEMPTS", 5, 1000)?,
-            metrics: env.parsed_or("METRICS_ADDR", SocketAddr::from(([127, 0, 0, 1], 9091)))?,
+            metrics: env.metrics_addr(9091)?,
             telemetry: TelemetryConfig::from_env(env)?.named("orders-worker"),
         })
     }

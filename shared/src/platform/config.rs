@@ -6,6 +6,7 @@ mod urls;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt::Display,
+    net::SocketAddr,
     str::FromStr,
 };
 
@@ -90,6 +91,24 @@ impl Env {
         Ok(self.parsed(name)?.unwrap_or(default))
     }
 
+    /// The value of `name`, or `default` if it is not set. The error says what was expected, because that of a type of the
+    /// standard library does not.
+    pub fn expected_or<T: FromStr>(
+        &self,
+        name: &'static str,
+        expected: &str,
+        default: T,
+    ) -> Result<T, ConfigError> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        text.parse().map_err(|_| ConfigError::new(name, format!("{text:?} is not {expected}")))
+    }
+
+    /// `METRICS_ADDR`: where metrics and probes for operators are served; this port of the loopback if it is not set.
+    pub fn metrics_addr(&self, port: u16) -> Result<SocketAddr, ConfigError> {
+        let expected = "an address with a port, such as 127.0.0.1:9090";
+        self.expected_or("METRICS_ADDR", expected, SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
     /// A number within bounds, or `default` if it is not set.
     pub fn number_or(
         &self,
@@ -97,7 +116,7 @@ impl Env {
         default: u64,
         bounds: std::ops::RangeInclusive<u64>,
     ) -> Result<u64, ConfigError> {
-        let value = self.parsed_or(name, default)?;
+        let value = self.expected_or(name, "a whole number", default)?;
         if bounds.contains(&value) {
             Ok(value)
         } else {

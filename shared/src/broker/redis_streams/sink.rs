@@ -135,8 +135,19 @@ impl EventSink for RedisStreamsSink {
 
     async fn check(&self) -> Result<(), BrokerError> {
         let prefix = format!("{}:", self.stream);
-        let taken = self.redis.check_writable_beside(&prefix).await;
-        taken.map(|_| ()).map_err(|failure| broker_error(&failure))
+        self.redis.check_writable_beside(&prefix).await.map_err(|failure| broker_error(&failure))?;
+        let mut command = redis::cmd("TYPE");
+        command.arg(&self.stream);
+        match self.redis.run_command::<String>(&command).await {
+            Ok(kind) if kind != "stream" && kind != "none" => {
+                let message =
+                    format!("the key {} is a {kind} and not a stream: rename or delete it", self.stream);
+                Err(BrokerError::misconfigured(SYSTEM, message))
+            }
+            // A user who may not ask for the type may still publish.
+            Err(failure) if !failure.has_code(&["NOPERM"]) => Err(broker_error(&failure)),
+            _ => Ok(()),
+        }
     }
 
     async fn close(&self) {

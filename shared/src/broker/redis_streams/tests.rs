@@ -370,3 +370,16 @@ async fn a_restarted_redis_that_has_lost_its_data_is_used_again() {
     // What was held of the lost stream is nobody's any more, and acknowledging it does no harm.
     ack(&source, before).await;
 }
+
+#[tokio::test]
+async fn the_check_fails_if_the_streams_key_holds_something_else() {
+    let bench = RedisBench::start().await;
+    let sink = bench.sink().await;
+    sink.check().await.expect("no stream yet");
+    bench.publish(1).await;
+    sink.check().await.expect("a stream");
+    let mut redis = bench.db.connect().await;
+    let _: () = redis.set(STREAM, "not a stream").await.expect("it is set");
+    let error = sink.check().await.expect_err("a text is no stream").to_string();
+    assert!(error.contains("is a string and not a stream"), "{error}");
+}
