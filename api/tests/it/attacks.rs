@@ -290,6 +290,8 @@ async fn if_all_connections_are_used_the_longest_idle_one_is_closed() {
         .tune(|config| {
             config.http.server.connections = 2;
             config.http.server.connections_per_address = None;
+            // So that nothing else closes it.
+            config.http.server.header_read_timeout = Duration::from_hours(1);
         })
         .start()
         .await;

@@ -123,7 +123,7 @@ impl HealthMonitor {
         let HealthDependencies { db, read_db, sink, .. } = &self.dependencies;
         let (database, redis, broker, backlog, lag) = tokio::join!(
             self.database(),
-            self.probe_redis(),
+            self.probe_redis(cache_degraded),
             probe_service(sink.check()),
             with_timeout(PROBE_TIMEOUT, backlog(db)),
             with_timeout(PROBE_TIMEOUT, self.lag.measure()),
@@ -139,7 +139,7 @@ impl HealthMonitor {
             .unwrap_or(HealthStatus::Healthy);
         let status = if database.status == HealthStatus::Unhealthy {
             HealthStatus::Unhealthy
-        } else if worst > HealthStatus::Healthy || cache_degraded {
+        } else if worst > HealthStatus::Healthy {
             HealthStatus::Degraded
         } else {
             HealthStatus::Healthy
@@ -152,19 +152,26 @@ impl HealthMonitor {
         }
     }
 
-    /// Whether Redis accepts writes, and has room for more.
-    async fn probe_redis(&self) -> ServiceHealth {
+    /// Whether Redis accepts writes, has room for more, and holds no cached order that is known to be old.
+    async fn probe_redis(&self, cache_degraded: bool) -> ServiceHealth {
         let start = Instant::now();
         match with_timeout(PROBE_TIMEOUT, self.dependencies.redis.check_writable()).await {
             Ok(memory) => {
                 let full = memory.is_nearly_full();
                 let RedisMemory { used, limit, evicted_keys } = memory;
+                let detail = if full {
+                    Some(format!(
+                        "memory runs out: {used} of {limit} bytes are used, {evicted_keys} keys were evicted"
+                    ))
+                } else if cache_degraded {
+                    Some("some cached orders are old: this replica reads them from PostgreSQL until they are corrected".to_owned())
+                } else {
+                    None
+                };
                 ServiceHealth {
-                    status: if full { HealthStatus::Degraded } else { HealthStatus::Healthy },
+                    status: if detail.is_some() { HealthStatus::Degraded } else { HealthStatus::Healthy },
                     latency_ms: Some(milliseconds(start.elapsed())),
-                    detail: full.then(|| {
-                        format!("memory runs out: {used} of {limit} bytes are used, {evicted_keys} keys were evicted")
-                    }),
+                    detail,
                 }
             }
             Err(error) => ServiceHealth::unhealthy(error),

@@ -138,7 +138,7 @@ fn problem_response(code: Code, detail: &str) -> Response {
             add_header(&mut response, "RateLimit-Policy", text_header("The quotas"));
         }
         Code::Unavailable => {
-            add_header(&mut response, "Retry-After", seconds_header("Try again after this long"))
+            add_header(&mut response, "Retry-After", seconds_header("Try again after this long"));
         }
         _ => {}
     }
