@@ -121,7 +121,7 @@ async fn a_relay_whose_broker_does_not_answer_lets_a_replica_relay_whose_broker_
     // Alone, it tries again until its broker is back.
     well.stop().await;
     log.append(3, 1).await;
-    eventually("the first tries again", async || log.relay_row("owner").await != "").await;
+    eventually("the first tries again", async || !log.relay_row("owner").await.is_empty()).await;
     cut_off.broker.confirms();
     eventually_within(Duration::from_secs(30), "the first publishes", async || {
         cut_off.broker.take().contains(&(3, 1))
