@@ -4,6 +4,7 @@ use shared::cache::Lookup;
 
 use crate::support::{
     World,
+    binary::worker_with,
     events::{deletion, entry, event, order, store},
     order_id,
 };
@@ -65,6 +66,21 @@ async fn rebuild_cache_writes_every_order_as_it_is_and_replaces_nothing_newer() 
     assert_eq!(world.cache.get(order_id(3)).await.unwrap(), Lookup::Deleted { version: 2 });
     let Lookup::Found(found) = world.cache.get(order_id(700)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.body, orders[699].data.order.to_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuild_cache_writes_every_order_also_after_redis_has_evicted_keys() {
+    let world = World::new().await;
+    store(&world.db, &[event(1, 1), event(2, 1), event(2, 2)]).await;
+    let redis = testbed::private_redis().await;
+    redis.ask::<()>(&["SET", "cache:order:9", "x", "PX", "60000"]).await;
+    redis.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl", "maxmemory", "1"]).await;
+    testbed::eventually("a key is evicted", async || redis.info("evicted_keys").await != "0").await;
+    redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+
+    let env = [("DATABASE_URL", world.database.url()), ("REDIS_URL", redis.url())];
+    let said = worker_with(&env, &["rebuild-cache"]).await.ok();
+    assert_eq!(said.trim(), "wrote 2 entries of 2 orders");
 }
 
 #[tokio::test(flavor = "multi_thread")]

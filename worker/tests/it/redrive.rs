@@ -44,6 +44,10 @@ async fn a_redriven_event_comes_under_its_own_id_and_is_marked() {
     let said = world.worker(&["dead-letters", "redrive", "1", "2"]).await.ok();
     assert_eq!(said.trim(), "sent 2 events again");
     assert_eq!(open(&world).await, 18);
+    let missing = world.worker(&["dead-letters", "redrive", "3", "4711"]).await;
+    assert_eq!(missing.code, Some(1), "{missing:?}");
+    assert_eq!(missing.out.trim(), "only 1 of these 2 dead letters exist: nothing was sent");
+    assert_eq!(open(&world).await, 18);
     let said = world.worker(&["dead-letters", "redrive", "--order", "3"]).await.ok();
     assert_eq!(said.trim(), "sent 1 event again");
     let said = world.worker(&["dead-letters", "redrive", "--all", "--rate", "100/s"]).await.ok();
