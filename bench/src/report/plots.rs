@@ -48,7 +48,7 @@ pub(super) fn draw_bars(title: &str, names: &[&str], rounds: &[Vec<f64>]) -> any
         chart.configure_series_labels().background_style(WHITE).draw()?;
         area.present()?;
     }
-    Ok(svg)
+    Ok(without_namespace(&svg))
 }
 
 /// Draws lines over a logarithmic axis. `x_label` returns the text below a position, or an empty one.
@@ -81,7 +81,7 @@ pub(super) fn draw_lines(
         chart.configure_series_labels().position(corner).background_style(WHITE).draw()?;
         area.present()?;
     }
-    Ok(svg)
+    Ok(without_namespace(&svg))
 }
 
 /// A label for whole numbers alone.
@@ -111,6 +111,11 @@ fn ranges(series: &[Series<'_>]) -> Option<(Range<f64>, Range<f64>)> {
     let bottom = 10_f64.powf(lowest.log10().floor());
     let top = 10_f64.powf(highest.log10().ceil()).max(bottom * 10.0);
     (left < right).then_some((left..right, bottom..top))
+}
+
+/// HTML knows SVG: without the address of its namespace the page names no other site.
+fn without_namespace(svg: &str) -> String {
+    svg.replacen(r#" xmlns="http://www.w3.org/2000/svg""#, "", 1)
 }
 
 #[cfg(test)]
