@@ -61,7 +61,9 @@ fn written(filter: &OrderFilter, start: PageStart, size: i64) -> String {
         }
     };
     match start {
-        PageStart::Offset(offset) => add("page", (offset % size == 0).then(|| (offset / size + 1).to_string())),
+        PageStart::Offset(offset) => {
+            add("page", (offset % size == 0).then(|| (offset / size + 1).to_string()))
+        }
         PageStart::After(position) => add("cursor", Some(fuzzing::write_cursor(position))),
     }
     add("customer_id", filter.customer.map(|id| id.to_string()));
