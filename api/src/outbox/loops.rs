@@ -78,9 +78,7 @@ async fn supervise(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
             pause(Duration::from_secs(1), &shutdown).await;
         }
     }
-    if let Err(error) = relay.release().await {
-        tracing::warn!(error = %error, "the relay's lease could not be released: it expires");
-    }
+    release_lease(&relay).await;
     relay.pool.close();
 }
 
@@ -120,10 +118,7 @@ async fn publish_loop(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
                 }
             }
             Ok(RelayStep::Standby) => pause(jittered(STANDBY), shutdown).await,
-            Ok(RelayStep::Published { more: true, .. } | RelayStep::Unconfirmed { .. }) => {}
-            Err(ref error) => tracing::warn!(error = %error, "a step of the relay failed; it is tried again"),
-        }
-        match step {
+            Ok(RelayStep::Published { more: true, .. }) => {}
             Ok(RelayStep::Unconfirmed { .. }) => {
                 let since = *unconfirmed_since.get_or_insert(started);
                 if since.elapsed() >= YIELD_AFTER {
@@ -131,25 +126,28 @@ async fn publish_loop(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
                     yield_lease(relay, shutdown).await;
                 }
             }
-            // An error of the database says nothing about the broker.
-            Err(_) => {}
-            Ok(_) => unconfirmed_since = None,
+            Err(ref error) => tracing::warn!(error = %error, "a step of the relay failed; it is tried again"),
         }
         if matches!(step, Ok(RelayStep::Unconfirmed { .. }) | Err(_)) {
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
             pause(jittered(backoff), shutdown).await;
         } else {
             backoff = PACE;
+            unconfirmed_since = None;
         }
+    }
+}
+
+async fn release_lease(relay: &Relay) {
+    if let Err(error) = relay.release().await {
+        tracing::warn!(error = %error, "the relay's lease could not be released: it expires");
     }
 }
 
 /// Lets another replica relay. If none does, this one goes on.
 async fn yield_lease(relay: &Relay, shutdown: &Shutdown) {
     tracing::warn!("the broker confirms no events of this replica: another one may relay");
-    if let Err(error) = relay.release().await {
-        tracing::warn!(error = %error, "the relay's lease could not be released: it expires");
-    }
+    release_lease(relay).await;
     pause(YIELDED, shutdown).await;
 }
 
