@@ -6,6 +6,7 @@
 //!   [`sqs()`]: a namespace of queues. They live on the servers that `cargo xtask test` starts, or on those that
 //!   `DATABASE_URL`, `REDIS_URL` and the `TESTBED_…` variables name.
 //! - [`private_postgres`], [`private_pgbouncer`], [`private_redis`], [`private_rabbitmq`]: a server process of its own, for tests that stop, freeze or kill it.
+//! - [`private_redis_sentinel`], [`private_redis_cluster`]: a [`RedisGroup`] of its own, whose servers replace each other.
 //! - [`Proxy`]: a TCP proxy that cuts, freezes and delays; [`Program`]: a binary of this workspace as a process.
 //! - [`eventually`]: waits for a condition with a bound, in place of a sleep.
 //!
@@ -28,6 +29,7 @@ mod proxy;
 pub mod python;
 mod rabbitmq;
 mod redis_db;
+mod redis_group;
 pub mod source;
 mod sqs;
 pub mod watchdog;
@@ -43,6 +45,9 @@ pub use program::{Program, ProgramBuilder, threads_beside_servers};
 pub use proxy::Proxy;
 pub use rabbitmq::{Vhost, rabbitmq};
 pub use redis_db::{RedisDb, connect_redis, redis};
+pub use redis_group::{
+    RedisGroup, private_redis_cluster, private_redis_sentinel, redis_cluster, redis_sentinel,
+};
 pub use sqs::{SqsNamespace, create_queue, sqs};
 
 /// The value of a variable that `cargo xtask test` sets, or a panic that says how to set it.

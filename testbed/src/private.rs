@@ -11,7 +11,7 @@ pub struct PrivatePostgres(Server);
 
 /// A Redis server of its own. It is killed with this value.
 #[derive(Debug)]
-pub struct PrivateRedis(Server);
+pub struct PrivateRedis(pub(crate) Server);
 
 /// A RabbitMQ server of its own. It is killed with this value.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use anyhow::{anyhow, ensure};
 use sqlx::Connection;
 
 use crate::native::{RabbitMq, Server, Storage};
+use crate::redis_group::{RedisGroup, redis_cluster, redis_sentinel};
 use crate::{docker, native};
 
 /// A server to work with.
@@ -23,6 +24,7 @@ enum How {
     Given,
     Native(Box<Server>),
     RabbitMq(Box<RabbitMq>),
+    RedisGroup(Box<RedisGroup>),
     Container(Box<docker::Container>),
 }
 
@@ -42,15 +44,17 @@ impl Service {
         match self.how {
             How::Given => "already running",
             How::Native(_) | How::RabbitMq(_) => "private process",
+            How::RedisGroup(_) => "private processes",
             How::Container(_) => "container",
         }
     }
 
-    /// Whether a process of our own has ended unasked.
+    /// Whether a process of our own has ended unasked; of a group, all of them.
     pub fn has_failed(&self) -> bool {
         match &self.how {
             How::Native(server) => server.ended().unwrap_or(true),
             How::RabbitMq(rabbitmq) => rabbitmq.broker().ended().unwrap_or(true),
+            How::RedisGroup(group) => group.has_failed(),
             How::Given | How::Container(_) => false,
         }
     }
@@ -61,6 +65,7 @@ impl Service {
             How::Given => Ok(()),
             How::Native(server) => server.stop().await,
             How::RabbitMq(rabbitmq) => rabbitmq.stop().await,
+            How::RedisGroup(group) => group.stop().await,
             How::Container(container) => container.stop().await,
         }
     }
@@ -70,7 +75,7 @@ impl Service {
         match self.how {
             How::Container(container) => container.stop().await,
             // Processes are killed when they are dropped.
-            How::Given | How::Native(_) | How::RabbitMq(_) => Ok(()),
+            How::Given | How::Native(_) | How::RabbitMq(_) | How::RedisGroup(_) => Ok(()),
         }
     }
 
@@ -92,6 +97,12 @@ impl From<RabbitMq> for Service {
             management_url: Some(rabbitmq.management_url().to_owned()),
             how: How::RabbitMq(Box::new(rabbitmq)),
         }
+    }
+}
+
+impl From<RedisGroup> for Service {
+    fn from(group: RedisGroup) -> Self {
+        Self { url: group.url().to_owned(), management_url: None, how: How::RedisGroup(Box::new(group)) }
     }
 }
 
@@ -140,6 +151,25 @@ pub async fn redis(given: Option<&str>, storage: &Storage) -> anyhow::Result<Ser
         return Ok(docker::redis(volume(storage, "orders-redis")).await?.into());
     }
     Ok(native::redis(&part(storage, "redis")).await?.into())
+}
+
+/// How Redis survives the loss of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failover {
+    /// Three sentinels promote a replica.
+    Sentinel,
+    /// The other masters of a cluster promote a replica.
+    Cluster,
+}
+
+/// Redis servers of our own that replace each other: always processes, because their addresses must lead clients and each
+/// other to the same place.
+pub async fn redis_group(failover: Failover, storage: &Storage) -> anyhow::Result<Service> {
+    let group = match failover {
+        Failover::Sentinel => redis_sentinel(&part(storage, "redis-sentinel")).await?,
+        Failover::Cluster => redis_cluster(&part(storage, "redis-cluster")).await?,
+    };
+    Ok(group.into())
 }
 
 /// The RabbitMQ server at `given`, with its management API, else one of our own.

@@ -21,6 +21,7 @@ pub use localstack::{localstack, prepare_localstack};
 pub use pgbouncer::{PACKAGE as PGBOUNCER, pgbouncer};
 pub use postgres::{PACKAGE as POSTGRES, postgres, postgres_standby};
 pub use rabbitmq::{PACKAGE as RABBITMQ, RabbitMq, rabbitmq};
+pub(crate) use redis::{EVICTION, start_redis_in};
 pub use redis::{PACKAGE as REDIS, durable_redis, redis};
 
 /// How often a server is started again on another port, if another program took the one that was just found free.
@@ -160,7 +161,7 @@ impl Probe {
 
 impl Storage {
     /// The folder, which exists then.
-    fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         match self {
             Self::Keep(folder) => {
                 fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -174,7 +175,7 @@ impl Storage {
         }
     }
 
-    fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         matches!(self, Self::Keep(_))
     }
 }

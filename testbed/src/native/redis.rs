@@ -1,6 +1,10 @@
 //! Redis as a child process.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
+
+use anyhow::Context;
 
 use super::{Probe, Server, Storage, start_on_a_free_port};
 use crate::install::Package;
@@ -17,6 +21,9 @@ pub const PACKAGE: Package = Package {
     variable: "REDIS_URL",
 };
 
+/// With a memory limit, what would expire first goes first, and the stream never does.
+pub(crate) const EVICTION: [&str; 4] = ["--maxmemory-policy", "volatile-ttl", "--save", ""];
+
 /// Starts a Redis server, empty or with the data of its last start.
 pub async fn redis(storage: &Storage) -> anyhow::Result<Server> {
     let append_only = if storage.is_kept() { "yes" } else { "no" };
@@ -30,21 +37,31 @@ pub async fn durable_redis() -> anyhow::Result<Server> {
 }
 
 async fn start(storage: &Storage, persistence: &[&str]) -> anyhow::Result<Server> {
+    // One database for each test; an unused one costs a few hundred bytes.
+    let arguments = [&["--databases", "4096"], &EVICTION[..], persistence].concat();
+    start_redis_in(&storage.folder("redis")?, "Redis", "", &arguments).await
+}
+
+/// Starts `redis-server` in `folder`, with a configuration file that begins as `config` and that the server itself
+/// rewrites later, and with these arguments.
+pub(crate) async fn start_redis_in(
+    folder: &Path,
+    title: &'static str,
+    config: &str,
+    arguments: &[&str],
+) -> anyhow::Result<Server> {
     let binary = PACKAGE.binary().await?;
-    let folder = storage.folder("redis")?;
-    let log = folder.join("log");
-    start_on_a_free_port(&folder, |port| Server {
-        title: "Redis",
+    let (file, log) = (folder.join("redis.conf"), folder.join("log"));
+    fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
+    start_on_a_free_port(folder, |port| Server {
+        title,
         launch: Launch::new(&binary, &log)
+            .arg(&file)
+            .args(arguments)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"])
-            // One for each test; an unused one costs a few hundred bytes.
-            .args(["--databases", "4096"])
-            // With a memory limit, what would expire first goes first, and the stream never does.
-            .args(["--maxmemory-policy", "volatile-ttl", "--save", ""])
-            .args(persistence)
             .arg("--dir")
-            .arg(&folder)
-            .folder(&folder),
+            .arg(folder)
+            .folder(folder),
         url: format!("redis://127.0.0.1:{port}/0"),
         probe: Probe::Redis(format!("redis://127.0.0.1:{port}/0")),
         patience: Duration::from_mins(1),
