@@ -6,9 +6,7 @@
 # No database is needed to build: the queries are checked against the committed `.sqlx`. Any Docker since 20.10 builds it, with
 # BuildKit or without: there is no `# syntax` line, whose frontend would have to be pulled, and nothing that needs a newer one.
 
-# What runs the programs: libc, libgcc, CA certificates, a user without rights, and no shell or package manager to be
-# misused. The tag has no version, hence the digest.
-ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f
+# `.ci/pin-bases` writes the digests of the base images beside their tags; a release is not built without them.
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The compiler. `slim` has the C compiler that aws-lc wants; nothing else is installed. Same Debian as the runtime image,
@@ -53,7 +51,9 @@ RUN cargo build --profile "$PROFILE" --locked -p api -p worker \
 # ---------------------------------------------------------------------------------------------------------------------
 FROM busybox:1.37.0-musl AS busybox
 
-FROM ${RUNTIME_IMAGE} AS runtime
+# What runs the programs: libc, libgcc, CA certificates, a user without rights, and no shell or package manager to be
+# misused. The tag has no version, hence the digest.
+FROM gcr.io/distroless/cc-debian12:nonroot@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f AS runtime
 # The health checks need a client, and there is none here. busybox is what its file is called: as `wget` it is one static
 # megabyte that does only that. A sub-command of our own would be code to maintain, and a Debian image with a shell
 # three times the size.
