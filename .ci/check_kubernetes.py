@@ -210,7 +210,8 @@ def check_ports(manifests: Manifests) -> None:
         host, _, port = (found.get("METRICS_ADDR") or "127.0.0.1:0").rpartition(":")
         if ipaddress.ip_address(host.strip("[]")).is_loopback or int(port) != named.get("metrics"):
             manifests.fault(workload, f"METRICS_ADDR is {found.get('METRICS_ADDR')}, its port `metrics` is {named.get('metrics')}")
-        if "http" in named and (found.get("HOST"), found.get("PORT")) != ("0.0.0.0", str(named["http"])):
+        every = found.get("HOST") in ("0.0.0.0", "::")
+        if "http" in named and not (every and found.get("PORT") == str(named["http"])):
             manifests.fault(workload, f"HOST and PORT are {found.get('HOST')}:{found.get('PORT')}, its port `http` is {named['http']}")
         exposed = re.search(rf"AS {container(workload)['name']}\n.*?^EXPOSE (.*?)$", DOCKERFILE, re.MULTILINE | re.DOTALL)[1]
         if set(exposed.split()) != {str(number) for number in named.values()}:
@@ -364,6 +365,7 @@ def load(file: Path) -> list[dict]:
 
 if __name__ == "__main__":
     example = load(ROOT / "deploy/kubernetes/secrets.example.yaml")
-    found = [f"{Path(file).stem}: {fault}" for file in sys.argv[1:] for fault in check(load(Path(file)), example)]
+    found = [f"secrets.example: {fault}" for fault in map(invalid, map(json.dumps, example)) if fault]
+    found += [f"{Path(file).stem}: {fault}" for file in sys.argv[1:] for fault in check(load(Path(file)), example)]
     print("\n".join(found), file=sys.stderr, end="\n" if found else "")
     sys.exit(1 if found else 0)
