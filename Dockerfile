@@ -8,6 +8,10 @@
 
 # `.ci/pin-bases` writes the digests of the base images beside their tags; a release is not built without them.
 
+# An SBOM of the image alone would know no crate, since a program does not list its own. BuildKit scans what is sent to it as
+# well, and so Cargo.lock.
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The compiler. `slim` has the C compiler that aws-lc wants; nothing else is installed. Same Debian as the runtime image,
 # so that the binaries find the libc they were linked with.
