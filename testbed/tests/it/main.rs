@@ -6,4 +6,5 @@ mod databases;
 mod listening;
 mod processes;
 mod proxy;
+mod redis_groups;
 mod servers;
