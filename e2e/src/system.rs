@@ -47,7 +47,9 @@ impl Api {
     /// When the metrics cannot be read.
     pub async fn counted(&self, name: &str) -> u64 {
         let text = http::get(&self.metrics).await.expect("the API serves its metrics").body;
-        let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        let series = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         let values = series.filter_map(|line| line.rsplit_once(' '));
         values.map(|(_, value)| value.parse::<u64>().expect("a counter")).sum()
     }
@@ -56,8 +58,12 @@ impl Api {
 impl System {
     /// Fresh stores on the shared servers.
     pub async fn new(broker: Broker) -> Self {
-        let (database, redis) = (testbed::postgres().await, testbed::redis().await);
-        Self { database, redis, broker, settings: Vec::new() }
+        Self::on(testbed::postgres().await, broker).await
+    }
+
+    /// On this database.
+    pub async fn on(database: Database, broker: Broker) -> Self {
+        Self { database, redis: testbed::redis().await, broker, settings: Vec::new() }
     }
 
     /// Has its programs know one more setting.
@@ -111,10 +117,16 @@ impl System {
 
     /// Starts a worker and waits until it is ready.
     pub async fn worker(&self) -> Program {
+        self.worker_and_readiness().await.0
+    }
+
+    /// [`Self::worker`], with the address of its readiness.
+    pub async fn worker_and_readiness(&self) -> (Program, String) {
         let metrics = testbed::free_port();
         let mut program = self.worker_command().env("METRICS_ADDR", format!("127.0.0.1:{metrics}")).spawn();
-        program.wait_ready(&format!("http://127.0.0.1:{metrics}/health/ready")).await;
-        program
+        let ready = format!("http://127.0.0.1:{metrics}/health/ready");
+        program.wait_ready(&ready).await;
+        (program, ready)
     }
 
     /// The worker binary with the environment of this system, for its other commands.

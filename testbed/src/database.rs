@@ -18,8 +18,8 @@ const TEMPLATE_LOCK: i64 = 0x7465_6d70_6c61_7465;
 #[derive(Debug)]
 pub struct Database {
     url: String,
-    admin_url: String,
-    name: String,
+    /// On a shared server: where and as what it is dropped.
+    shared: Option<(String, String)>,
 }
 
 /// A fresh database with the workspace's migrations applied.
@@ -60,6 +60,11 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
 }
 
 impl Database {
+    /// A database on a server of the test's own, with which it ends.
+    pub(crate) fn of_private_server(url: &str) -> Self {
+        Self { url: url.to_owned(), shared: None }
+    }
+
     /// For `DATABASE_URL` of a program under test.
     pub fn url(&self) -> &str {
         &self.url
@@ -82,8 +87,8 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let sql = format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", self.name);
-        let admin_url = self.admin_url.clone();
+        let Some((admin_url, name)) = self.shared.take() else { return };
+        let sql = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
         crate::clean_up(async move {
             let mut admin = PgConnection::connect(&admin_url).await?;
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await?;
@@ -102,7 +107,7 @@ async fn create(admin_url: &str, template: Option<&str>) -> anyhow::Result<Datab
     };
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.context("cannot create a database")?;
     admin.close().await?;
-    Ok(Database { url: with_database(admin_url, &name)?, admin_url: admin_url.to_owned(), name })
+    Ok(Database { url: with_database(admin_url, &name)?, shared: Some((admin_url.to_owned(), name)) })
 }
 
 /// The name of the migrated template, which is created first if it is missing.

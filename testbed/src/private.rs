@@ -2,7 +2,7 @@
 
 use sqlx::{Connection as _, PgConnection};
 
-use crate::database;
+use crate::database::{self, Database};
 use crate::native::{self, RabbitMq, Server, Storage};
 
 /// A PostgreSQL server of its own, with a migrated database. It is killed with this value.
@@ -53,8 +53,85 @@ impl PrivatePostgres {
     ///
     /// When it cannot be started.
     pub async fn standby(&self) -> Self {
-        let server = native::postgres_standby(self.url()).await;
+        self.standby_on(None).await
+    }
+
+    /// Starts a standby of it in place of a server that was replaced: on its port, with a new copy of the data.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub async fn standby_in_place_of(&self, replaced: Self) -> Self {
+        replaced.kill();
+        let address = replaced.address();
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let standby = self.standby_on(port).await;
+        assert_eq!(standby.address(), address, "the port was taken by another program");
+        standby
+    }
+
+    async fn standby_on(&self, port: Option<u16>) -> Self {
+        let server = native::postgres_standby(self.url(), port).await;
         Self(server.unwrap_or_else(|error| panic!("no standby for this test: {error:#}")))
+    }
+
+    /// Has a standby receive nothing any more from its primary. What it has received, it keeps.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer.
+    pub async fn stop_receiving(&self) {
+        let mut connection =
+            self.execute(&["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"]).await;
+        crate::eventually("the standby receives nothing", async || {
+            let receivers = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM pg_stat_wal_receiver");
+            receivers.fetch_one(&mut connection).await.is_ok_and(|receivers| receivers == 0)
+        })
+        .await;
+    }
+
+    /// Executes statements one by one, and returns the connection.
+    async fn execute(&self, statements: &[&'static str]) -> PgConnection {
+        let executed = async {
+            let mut connection = PgConnection::connect(self.url()).await?;
+            for sql in statements {
+                sqlx::raw_sql(*sql).execute(&mut connection).await?;
+            }
+            Ok::<_, sqlx::Error>(connection)
+        };
+        executed.await.unwrap_or_else(|error| panic!("{statements:?}: {error}"))
+    }
+
+    /// Its migrated database. It ends with the server.
+    pub fn database(&self) -> Database {
+        Database::of_private_server(self.url())
+    }
+
+    /// From now on each commit of a new session waits until a standby has applied it; returns once a standby does so. Or, with
+    /// `false`, no commit waits. A standby can be told the latter, too, for the time after its promotion.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer, or no standby follows it.
+    pub async fn set_synchronous(&self, synchronous: bool) {
+        let mut sql = vec!["ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"];
+        if synchronous {
+            sql[0] = "ALTER SYSTEM SET synchronous_standby_names = '*'";
+            // The server is started with another value, over which only this one prevails.
+            sql.push("ALTER DATABASE orders SET synchronous_commit = remote_apply");
+        }
+        let mut connection = self.execute(&sql).await;
+        if synchronous {
+            crate::eventually("a standby follows synchronously", async || {
+                sqlx::query_scalar::<_, bool>(
+                    "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync')",
+                )
+                .fetch_one(&mut connection)
+                .await
+                .is_ok_and(|follows| follows)
+            })
+            .await;
+        }
     }
 
     /// Makes a primary of a standby, and waits until it is one.

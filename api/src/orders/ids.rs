@@ -53,6 +53,11 @@ impl IdSource {
         Ok(blocks.lines.drain(..lines).map(LineId::try_from).collect::<Result<_, _>>()?)
     }
 
+    /// Forgets the ids of orders that are left: others may have them, too.
+    pub(super) async fn discard(&self) {
+        self.blocks.lock().await.orders.clear();
+    }
+
     /// Locks the blocks with at least this many ids in them.
     async fn lock_filled(&self, orders: usize, lines: usize) -> Result<MutexGuard<'_, IdBlocks>, OrderError> {
         let mut blocks = self.blocks.lock().await;

@@ -40,7 +40,7 @@ use crate::outbox::Wake;
 pub struct Orders {
     pub(crate) reader: OrderReader,
     pub(crate) writer: OrderWriter,
-    pub(crate) ids: IdSource,
+    pub(crate) ids: Arc<IdSource>,
     pub(crate) read_db: Arc<ReadDb>,
     stale: Arc<StaleEntries>,
 }
@@ -58,13 +58,21 @@ impl Orders {
         shutdown: &Shutdown,
     ) -> Self {
         let stale = Arc::new(StaleEntries::new(cache.clone()));
+        let ids = Arc::new(IdSource::new(db.clone()));
         shutdown.spawn(Arc::clone(&stale).keep_repairing(db.clone(), shutdown.clone()));
         shutdown.spawn(idempotency_expiry::keep_expiring(db.clone(), shutdown.clone()));
         Self {
             read_db: Arc::new(read_db),
             reader: OrderReader::start(db.clone(), cache, Arc::clone(&stale), shutdown),
-            writer: OrderWriter::start(db, clock.clone(), wake.clone(), Arc::clone(&stale), shutdown),
-            ids: IdSource::new(db.clone()),
+            writer: OrderWriter::start(
+                db,
+                clock.clone(),
+                wake.clone(),
+                Arc::clone(&ids),
+                Arc::clone(&stale),
+                shutdown,
+            ),
+            ids,
             stale,
         }
     }

@@ -49,4 +49,7 @@ pub enum OutboxError {
     /// Another replica holds the lease now: the position that this one knows is out of date.
     #[error("the lease of the relay is lost")]
     LeaseLost,
+    /// PostgreSQL was restarted or replaced: the position is read again from what it has kept.
+    #[error("PostgreSQL was restarted or replaced by another server")]
+    ServerReplaced,
 }

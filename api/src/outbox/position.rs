@@ -42,6 +42,10 @@ pub(super) struct LogPosition {
     restored: i64,
     /// The events that are being published now.
     window: Option<Window>,
+    /// When the server was last known to be the one whose snapshots these are. After a crash or a promotion the transaction ids
+    /// that were not on disk there are given out again, and a snapshot from before would count their events as published.
+    /// What is saved in the database has no such ids.
+    valid_at: Instant,
 }
 
 /// The events that are visible in the snapshot `end` and are not published yet.
@@ -60,7 +64,8 @@ impl LogPosition {
     /// Reads where the last holder of the lease stopped, or starts over if that position is not of this cluster.
     pub(super) async fn load(pool: &DbPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
         let work = |mut db: DbConnection| async move {
-            sqlx::query!(
+            let valid_at = Instant::now();
+            let row = sqlx::query!(
             r#"SELECT r.published::text AS "published!", r.window_end::text, r.window_last, r.restored,
                       w.low, w.high, w.late::text[], c.system_identifier AS "here!", r.system_identifier AS recorded_at_cluster,
                       pg_snapshot_xmax(r.published) > pg_snapshot_xmax(pg_current_snapshot()) AS "ahead!"
@@ -68,9 +73,10 @@ impl LogPosition {
                LEFT JOIN LATERAL outbox_window(r.published, r.window_end, r.restored) w ON r.window_end IS NOT NULL"#,
         )
         .fetch_one(&mut *db)
-        .await
+        .await?;
+            Ok((row, valid_at))
         };
-        let row = pool.run_with_longer_limit(LARGE_WORK, work).await?;
+        let (row, valid_at) = pool.run_with_longer_limit(LARGE_WORK, work).await?;
         if row.here != row.recorded_at_cluster || row.ahead {
             tracing::warn!(
                 relay.epoch = epoch,
@@ -93,13 +99,14 @@ impl LogPosition {
             }),
             _ => None,
         };
-        Ok(Self { epoch, published: row.published, restored: row.restored, window })
+        Ok(Self { epoch, published: row.published, restored: row.restored, window, valid_at })
     }
 
     /// Counts nothing as published. Transactions that are open now, or begin later, are in the next window.
     async fn start_over(pool: &DbPool, lease: &Lease, epoch: i64) -> Result<Self, OutboxError> {
         let work = |mut db: DbConnection| async move {
-            sqlx::query!(
+            let valid_at = Instant::now();
+            let row = sqlx::query!(
                 r#"UPDATE relay
                SET published = $3::text::pg_snapshot, window_end = pg_current_snapshot(),
                    window_last = coalesce((SELECT min(id) FROM outbox), 1) - 1,
@@ -115,15 +122,18 @@ impl LogPosition {
                 NOTHING_PUBLISHED
             )
             .fetch_optional(&mut *db)
-            .await
+            .await?;
+            Ok(row.map(|row| (row, valid_at)))
         };
-        let row = pool.run_with_longer_limit(LARGE_WORK, work).await?.ok_or(OutboxError::LeaseLost)?;
+        let started_over = pool.run_with_longer_limit(LARGE_WORK, work).await?;
+        let (row, valid_at) = started_over.ok_or(OutboxError::LeaseLost)?;
         let window = Window { end: row.end, last: row.last, low: row.last, high: row.high, late: Vec::new() };
         Ok(Self {
             epoch,
             published: NOTHING_PUBLISHED.to_owned(),
             restored: row.restored,
             window: Some(window),
+            valid_at,
         })
     }
 
@@ -135,14 +145,15 @@ impl LogPosition {
         pool: &DbPool,
         after: Option<i64>,
         most: i32,
-    ) -> Result<Vec<OutboxRow>, DbError> {
+    ) -> Result<Vec<OutboxRow>, OutboxError> {
         if self.window.is_none() {
             self.open_window(pool).await?;
         }
         let Some(window) = &self.window else { return Ok(Vec::new()) };
-        let published = &self.published;
+        let (published, valid_at) = (&self.published, self.valid_at);
         let work = |mut db: DbConnection| async move {
-            sqlx::query_as!(
+            let Some(valid_at) = db.is_open_since(valid_at) else { return Ok(None) };
+            let rows = sqlx::query_as!(
             EventColumns,
             r#"SELECT id AS "id!", event_id AS "event_id!", event_type AS "event_type!", order_id AS "order_id!",
                       version AS "version!", payload AS "payload!",
@@ -158,16 +169,21 @@ impl LogPosition {
             &window.late
         )
         .fetch_all(&mut *db)
-        .await
+        .await?;
+            Ok(Some((rows, valid_at)))
         };
-        Ok(to_outbox_rows(pool.run_with_longer_limit(LARGE_WORK, work).await?))
+        let page = pool.run_with_longer_limit(LARGE_WORK, work).await?;
+        let (rows, valid_at) = page.ok_or(OutboxError::ServerReplaced)?;
+        self.valid_at = valid_at;
+        Ok(to_outbox_rows(rows))
     }
 
     /// Opens the window between the published snapshot and now, if it has events.
-    async fn open_window(&mut self, pool: &DbPool) -> Result<(), DbError> {
-        let (published, restored) = (&self.published, self.restored);
+    async fn open_window(&mut self, pool: &DbPool) -> Result<(), OutboxError> {
+        let (published, restored, valid_at) = (&self.published, self.restored, self.valid_at);
         let work = |mut db: DbConnection| async move {
-            sqlx::query!(
+            let Some(valid_at) = db.is_open_since(valid_at) else { return Ok(None) };
+            let row = sqlx::query!(
                 r#"SELECT s.upto::text AS "upto!", w.events AS "events!", w.low, w.high,
                       w.late::text[] AS "late!"
                FROM (SELECT pg_current_snapshot() AS upto) s
@@ -176,9 +192,12 @@ impl LogPosition {
                 restored
             )
             .fetch_one(&mut *db)
-            .await
+            .await?;
+            Ok(Some((row, valid_at)))
         };
-        let row = pool.run_with_longer_limit(LARGE_WORK, work).await?;
+        let opened = pool.run_with_longer_limit(LARGE_WORK, work).await?;
+        let (row, valid_at) = opened.ok_or(OutboxError::ServerReplaced)?;
+        self.valid_at = valid_at;
         if row.events == 0 {
             // Not saved, so that an idle relay writes nothing.
             self.published = row.upto;
@@ -209,7 +228,7 @@ impl LogPosition {
     }
 
     /// Saves the position under the current epoch, which also renews the lease.
-    pub(super) async fn save(&self, pool: &DbPool, lease: &Lease) -> Result<(), OutboxError> {
+    pub(super) async fn save(&mut self, pool: &DbPool, lease: &Lease) -> Result<(), OutboxError> {
         let asked_at = Instant::now();
         let (end, last) = self.window.as_ref().map(|window| (window.end.as_str(), window.last)).unzip();
         let statement = sqlx::query!(
@@ -224,7 +243,13 @@ impl LogPosition {
             last,
             lease.lifetime().as_secs_f64()
         );
-        let saved = pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
+        let valid_at = self.valid_at;
+        let work = |mut db: DbConnection| async move {
+            let Some(valid_at) = db.is_open_since(valid_at) else { return Ok(None) };
+            Ok(Some((statement.execute(&mut *db).await?, valid_at)))
+        };
+        let (saved, valid_at) = pool.run_once(work).await?.ok_or(OutboxError::ServerReplaced)?;
+        self.valid_at = valid_at;
         lease.record_renewal(self.epoch, asked_at, saved.rows_affected())
     }
 }

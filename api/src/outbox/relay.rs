@@ -102,7 +102,11 @@ impl Relay {
     /// worst case publishes a batch again.
     pub async fn relay_once(&self) -> Result<RelayStep, OutboxError> {
         let mut progress = self.progress.lock().await;
-        let step = self.publish_next(&mut progress).await;
+        let mut step = self.publish_next(&mut progress).await;
+        if matches!(step, Err(OutboxError::ServerReplaced)) {
+            *progress = None;
+            step = self.publish_next(&mut progress).await;
+        }
         match &step {
             Err(error) if !matches!(error, OutboxError::LeaseLost) => {
                 self.status.set_last_error(Some(error.to_string()));
@@ -179,7 +183,7 @@ impl Relay {
         if page.is_empty() && progress.position.in_window() {
             progress.position.close_window();
             progress.position.save(&self.pool, &self.lease).await?;
-            return Ok(progress.position.read_page(&self.pool, None, self.page_size()).await?);
+            return progress.position.read_page(&self.pool, None, self.page_size()).await;
         }
         Ok(page)
     }

@@ -1,8 +1,13 @@
 //! A primary that is lost, and a standby that takes its place.
 
-use testbed::eventually;
+use reqwest::{Method, StatusCode};
+use testbed::{Proxy, eventually};
 
-use crate::{postgres_support::FailingApp, support::Options};
+use crate::{
+    orders_support::order,
+    postgres_support::{FailingApp, follows},
+    support::{Options, TestApp, answer, server_address},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_connected_to_a_standby_works_within_seconds_of_its_promotion() {
@@ -33,19 +38,36 @@ async fn of_several_hosts_the_api_finds_the_one_that_was_promoted() {
     app.recovers().await;
 }
 
-/// Whether a standby has replayed what its primary has written.
-async fn follows(
-    primary: &testbed::PrivatePostgres,
-    standby: &testbed::PrivatePostgres,
-) -> Result<bool, sqlx::Error> {
-    use sqlx::Connection as _;
-    let mut connection = sqlx::PgConnection::connect(primary.url()).await?;
-    let written: i64 = sqlx::query_scalar("SELECT (pg_current_wal_lsn() - '0/0')::bigint")
-        .fetch_one(&mut connection)
-        .await?;
-    let mut connection = sqlx::PgConnection::connect(standby.url()).await?;
-    let replayed: i64 = sqlx::query_scalar("SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint")
-        .fetch_one(&mut connection)
-        .await?;
-    Ok(replayed >= written)
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_the_sequence_of_a_promoted_server_gives_out_again_is_never_answered_for_another_order() {
+    let (database, redis) = tokio::join!(testbed::postgres(), testbed::redis());
+    let server = server_address("DATABASE_URL");
+    let proxy = Proxy::start(server.clone()).await;
+    let url = database.url().replacen(&server, &proxy.addr().to_string(), 1);
+    let app = TestApp::start_with(Options::default().set("DATABASE_URL", url), database, redis).await;
+    let session = app.session(1);
+    let first = session.place(&order()).await;
+    // This replica has the next ids in memory, and a replica on the promoted server got them once more.
+    let take_id = |id: i64| {
+        sqlx::query(
+            "INSERT INTO orders (id, customer_id, order_date, status, total_amount, version, created_at, updated_at)
+             VALUES ($1, 2, '2025-01-20', 'PENDING', 1, 1, now(), now())",
+        )
+        .bind(id)
+        .execute(&app.db)
+    };
+    take_id(first + 1).await.expect("the order of another replica");
+    let refused = session.post("/api/v1/orders", &order()).await;
+    refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    let second = session.place(&order()).await;
+    assert!(second > first + 1, "{second}");
+
+    // Now the outcome of the first attempt is unknown, so an order of that id might be the one that it wrote.
+    take_id(second + 1).await.expect("the order of another replica");
+    proxy.silence();
+    let refused = session.post("/api/v1/orders", &order()).await;
+    refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    let placed = answer(session.request(Method::POST, "/api/v1/orders").json(&order())).await;
+    assert_eq!(placed.expect(StatusCode::CREATED).json["customer_id"], 1);
+    app.drain().await;
 }

@@ -134,3 +134,20 @@ fn outage(answer: &Answer) -> StatusCode {
     }
     answer.status
 }
+
+/// Whether a standby has replayed what its primary has written.
+pub(crate) async fn follows(
+    primary: &testbed::PrivatePostgres,
+    standby: &testbed::PrivatePostgres,
+) -> Result<bool, sqlx::Error> {
+    use sqlx::Connection as _;
+    let mut connection = sqlx::PgConnection::connect(primary.url()).await?;
+    let written: i64 = sqlx::query_scalar("SELECT (pg_current_wal_lsn() - '0/0')::bigint")
+        .fetch_one(&mut connection)
+        .await?;
+    let mut connection = sqlx::PgConnection::connect(standby.url()).await?;
+    let replayed: i64 = sqlx::query_scalar("SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint")
+        .fetch_one(&mut connection)
+        .await?;
+    Ok(replayed >= written)
+}

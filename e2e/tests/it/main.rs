@@ -8,5 +8,6 @@ mod kill_workers;
 mod losing_the_broker;
 mod model;
 mod original_examples;
+mod postgres_promotions;
 mod redrive;
 mod traces;

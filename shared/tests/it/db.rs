@@ -170,6 +170,21 @@ async fn connections_are_not_kept_once_their_server_is_read_only_and_work_again_
     eventually_within(Duration::from_secs(10), "it is written to", async || pool.run_once(write).await).await;
 }
 
+/// The port of the server that a connection leads to.
+async fn address(mut connection: DbConnection) -> sqlx::Result<i32> {
+    sqlx::query_scalar("SELECT inet_server_port()").fetch_one(&mut *connection).await
+}
+
+fn port(server: &testbed::PrivatePostgres) -> i32 {
+    server.address().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+/// Both hosts of a primary and its standby.
+fn both(primary: &testbed::PrivatePostgres, standby: &testbed::PrivatePostgres) -> String {
+    let (user, _) = primary.url().split_once('@').unwrap();
+    format!("{user}@{},{}/orders", primary.address(), standby.address())
+}
+
 #[tokio::test]
 async fn of_several_hosts_the_writable_one_is_used_and_after_a_promotion_the_other() {
     let primary = testbed::private_postgres().await;
@@ -177,12 +192,6 @@ async fn of_several_hosts_the_writable_one_is_used_and_after_a_promotion_the_oth
     let (user, _) = primary.url().split_once('@').unwrap();
     let url = format!("{user}@{},{}/orders", standby.address(), primary.address());
     let pool = pool(&url, 2);
-    let address = |mut db: DbConnection| async move {
-        sqlx::query_scalar::<_, i32>("SELECT inet_server_port()").fetch_one(&mut *db).await
-    };
-    let port = |server: &testbed::PrivatePostgres| {
-        server.address().rsplit(':').next().unwrap().parse::<i32>().unwrap()
-    };
     assert_eq!(pool.read_with_retry(address).await.unwrap(), port(&primary));
     let replica = format!("{url}?target_session_attrs=standby");
     let replica = Servers::replica(&SecretString::from(replica)).unwrap();
@@ -196,6 +205,79 @@ async fn of_several_hosts_the_writable_one_is_used_and_after_a_promotion_the_oth
     })
     .await;
     assert_eq!(now, port(&standby));
+}
+
+#[tokio::test]
+async fn a_promoted_server_is_found_although_the_old_primary_lives_on_and_that_one_is_not_used_again() {
+    let primary = testbed::private_postgres().await;
+    let standby = primary.standby().await;
+    let url = both(&primary, &standby);
+    let pool = pool(&url, 4);
+    fill(&pool, 4).await;
+    let sibling = pool.sibling(PoolSettings::new("sibling", 4));
+    fill(&sibling, 4).await;
+    assert_eq!(sibling.read_with_retry(address).await.unwrap(), port(&primary));
+    standby.promote().await;
+    eventually_within(Duration::from_secs(15), "it is found", async || {
+        pool.read_with_retry(address).await.unwrap() == port(&standby)
+    })
+    .await;
+    for pool in [&pool, &sibling] {
+        let reads = futures_util::future::join_all((0..4).map(|_| pool.read_with_retry(address))).await;
+        assert!(reads.into_iter().all(|read| read.unwrap() == port(&standby)));
+    }
+    // Not even if it is the only one that answers.
+    standby.kill();
+    let refused = pool.read_with_retry(address).await.expect_err("the old primary is not used");
+    assert!(refused.to_string().contains("was replaced"), "{refused}");
+    standby.start().await;
+    eventually_within(Duration::from_secs(10), "it is used again", async || {
+        pool.read_with_retry(address).await
+    })
+    .await;
+    // A program that begins now tries the old primary first.
+    let new = DbPool::new(Servers::primary(&SecretString::from(url)).unwrap(), PoolSettings::new("new", 1));
+    assert_eq!(new.read_with_retry(address).await.unwrap(), port(&standby));
+}
+
+#[tokio::test]
+async fn connections_to_a_primary_that_was_frozen_while_another_was_promoted_are_not_used_when_it_goes_on() {
+    let primary = testbed::private_postgres().await;
+    let standby = primary.standby().await;
+    let pool = pool(&both(&primary, &standby), 4);
+    fill(&pool, 4).await;
+    let sibling = pool.sibling(PoolSettings::new("sibling", 4));
+    fill(&sibling, 4).await;
+    primary.pause();
+    standby.promote().await;
+    let found = async || pool.read_with_retry(address).await.is_ok_and(|found| found == port(&standby));
+    eventually_within(Duration::from_secs(15), "it is found", found).await;
+    primary.resume();
+    for read in futures_util::future::join_all((0..4).map(|_| sibling.read_with_retry(address))).await {
+        assert_eq!(read.unwrap(), port(&standby));
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_do_not_resolve_or_are_silent_do_not_keep_the_others_from_being_used_in_time() {
+    let database = testbed::empty_postgres().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = silent.local_addr().unwrap();
+    let with_hosts = |hosts: &str| {
+        let (user, rest) = database.url().split_once('@').unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        format!("{user}@{}/{database}", hosts.replace("SERVER", server))
+    };
+    let found = pool(&with_hosts(&format!("nowhere.invalid,{silent},SERVER")), 2);
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let connection = found.acquire().await.expect("within the time for a connection");
+        println!("connected after {:?}", begun.elapsed());
+        drop(connection);
+    }
+    let missing = pool(&with_hosts(&format!("nowhere.invalid,{silent},127.0.0.1:1")), 1);
+    let error = missing.acquire().await.expect_err("no host answers").to_string();
+    assert!(error.contains("nowhere.invalid:5432: ") && error.contains("127.0.0.1:1: "), "{error}");
 }
 
 #[tokio::test]
@@ -228,11 +310,13 @@ async fn large_work_gets_more_time_although_a_silent_server_is_noticed_soon() {
     let slow =
         |mut db: DbConnection| async move { sqlx::query("SELECT pg_sleep(1)").execute(&mut *db).await };
     assert!(matches!(pool.run_once(slow).await, Err(DbError::Busy(_))));
+    let before = pool.run_once(process).await.unwrap();
     pool.run_with_longer_limit(Duration::from_secs(30), slow).await.unwrap();
+    assert_eq!(pool.run_once(process).await.unwrap(), before, "the connection is used again");
     let limit = |mut db: DbConnection| async move {
         sqlx::query_scalar::<_, String>("SHOW statement_timeout").fetch_one(&mut *db).await
     };
-    assert_eq!(pool.run_once(limit).await.unwrap(), "300ms", "the others keep their limit");
+    assert_eq!(pool.run_once(limit).await.unwrap(), "300ms", "with its usual limit");
 }
 
 #[tokio::test]

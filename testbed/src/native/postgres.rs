@@ -59,10 +59,14 @@ pub async fn postgres(storage: &Storage) -> anyhow::Result<Server> {
 }
 
 /// Starts a standby in a temporary folder: a copy of the server at this address, which follows it and is read-only until it is promoted.
-pub async fn postgres_standby(primary: &str) -> anyhow::Result<Server> {
+/// It listens on `port` if that is given and free.
+pub async fn postgres_standby(primary: &str, port: Option<u16>) -> anyhow::Result<Server> {
     let storage = Storage::Throwaway;
     let binary = PACKAGE.binary().await?;
     let folder = storage.folder("postgres")?;
+    if let Some(port) = port {
+        fs::write(folder.join("port"), port.to_string())?;
+    }
     let user = user()?;
     let (data, log) = (data_folder(&folder, user)?, folder.join("log"));
     make_folder(&data, user)?;

@@ -9,12 +9,12 @@ use shared::{
     },
     platform::{
         batching::BatchHandler,
-        db::{DbPool, WriteError},
+        db::{DbError, DbPool, WriteError},
     },
 };
 
 use super::{
-    super::response::OrderResponse,
+    super::{ids::IdSource, load::load_orders, response::OrderResponse},
     context::WriterContext,
     job::{Reply, WriteJob, batch_size, fail_jobs, is_fault_of_one, send_reply, split_duplicate_keys},
 };
@@ -52,6 +52,7 @@ impl WriteJob for CreateJob {
 /// Writes batches of new orders.
 pub(super) struct CreateHandler {
     db: DbPool,
+    ids: Arc<IdSource>,
     context: Arc<WriterContext>,
 }
 
@@ -72,8 +73,8 @@ impl BatchHandler<CreateJob> for CreateHandler {
 
 impl CreateHandler {
     /// `db` has a connection for each batch that is written at a time.
-    pub(super) fn new(db: DbPool, context: &Arc<WriterContext>) -> Self {
-        Self { db, context: Arc::clone(context) }
+    pub(super) fn new(db: DbPool, ids: Arc<IdSource>, context: &Arc<WriterContext>) -> Self {
+        Self { db, ids, context: Arc::clone(context) }
     }
 
     /// Returns the orders that were written; the keys of the others are taken.
@@ -98,13 +99,12 @@ impl CreateHandler {
     async fn write_one_by_one(&self, batch: Vec<CreateJob>, in_doubt: bool) -> Vec<CreateJob> {
         let (mut taken, mut jobs) = (Vec::new(), batch.into_iter());
         while let Some(job) = jobs.next() {
-            let alone = vec![job];
+            let alone = [job];
             match self.write_batch(&alone, in_doubt).await {
-                Ok(written) => taken.extend(self.respond_written(alone, &written)),
-                // Nobody else has its id: the attempt whose outcome was unknown has written it.
-                Err(WriteError { error, in_doubt: true }) if error.violates("orders_pkey") => {
-                    let written = alone.iter().map(|job| job.order.id).collect();
-                    taken.extend(self.respond_written(alone, &written));
+                Ok(written) => taken.extend(self.respond_written(alone.into(), &written)),
+                Err(WriteError { error, in_doubt }) if error.violates("orders_pkey") => {
+                    let [job] = alone;
+                    self.respond_to_taken_id(job, error, in_doubt).await;
                 }
                 Err(WriteError { error, .. }) if is_fault_of_one(&error) => fail_jobs(alone, error),
                 // The others would only wait in vain, one after the other.
@@ -112,6 +112,29 @@ impl CreateHandler {
             }
         }
         taken
+    }
+
+    /// Answers a job whose id is in use already: by this order, if an attempt whose outcome was unknown has written it, or by
+    /// another one, because a standby was promoted that had not received how far the sequence was.
+    async fn respond_to_taken_id(&self, job: CreateJob, error: DbError, in_doubt: bool) {
+        let order = &job.order;
+        let is_written = match load_orders(&self.db, &[order.id]).await {
+            Ok(found) => {
+                in_doubt
+                    && found.get(&order.id).is_some_and(|found| {
+                        (found.created_at, found.customer_id) == (order.created_at, order.customer_id)
+                    })
+            }
+            Err(unread) => return fail_jobs([job], DbError::Lost(unread.into_cause())),
+        };
+        if is_written {
+            self.context.wake.notify();
+            send_reply(job.reply, Ok(job.response));
+        } else {
+            // A repeated request gets another id.
+            self.ids.discard().await;
+            fail_jobs([job], DbError::Unavailable(error.into_cause()));
+        }
     }
 
     /// Answers those that were written, and returns the others, whose key is taken.

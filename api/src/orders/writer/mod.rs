@@ -35,6 +35,7 @@ use self::{
 };
 use super::{
     error::{OrderError, refuse_overload},
+    ids::IdSource,
     outcomes::WriteOutcomes,
     response::OrderResponse,
     write_through::StaleEntries,
@@ -59,12 +60,13 @@ impl OrderWriter {
         db: &DbPool,
         clock: Clock,
         wake: Wake,
+        ids: Arc<IdSource>,
         stale: Arc<StaleEntries>,
         shutdown: &Shutdown,
     ) -> Self {
         let changes_db = write_pool(db, CHANGES.workers + MAX_LOCK_WAITS);
         let context = Arc::new(WriterContext::new(changes_db, clock, wake, stale, shutdown.clone()));
-        let creates = CreateHandler::new(write_pool(db, CREATES.workers), &context);
+        let creates = CreateHandler::new(write_pool(db, CREATES.workers), ids, &context);
         Self {
             creates: Batcher::start(CREATES, creates, shutdown),
             changes: Batcher::start(CHANGES, ChangeHandler::new(context), shutdown),

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     DbError,
-    cluster::{Backend, Cluster, lock},
+    cluster::{Backend, Cluster, Primary, lock},
     servers::Wanted,
 };
 
@@ -34,6 +34,8 @@ const MAX_AGE: Duration = Duration::from_mins(30);
 pub(super) struct OpenConnection {
     connection: PgConnection,
     _backend: Backend,
+    /// The server, if this pool wants one that can be written to.
+    pub(super) primary: Option<Primary>,
     opened: Instant,
     tested: Instant,
     used: Instant,
@@ -42,9 +44,14 @@ pub(super) struct OpenConnection {
 }
 
 impl OpenConnection {
-    pub(super) fn new(connection: PgConnection, backend: Backend, suspicions: u64) -> Self {
+    pub(super) fn new(
+        connection: PgConnection,
+        backend: Backend,
+        primary: Option<Primary>,
+        suspicions: u64,
+    ) -> Self {
         let now = Instant::now();
-        Self { connection, _backend: backend, opened: now, tested: now, used: now, suspicions }
+        Self { connection, _backend: backend, primary, opened: now, tested: now, used: now, suspicions }
     }
 
     /// Whether the server answers and still has the wanted role.
@@ -86,7 +93,7 @@ impl IdleConnections {
         loop {
             let mut open = lock(&self.list).pop()?;
             let suspicions = self.cluster.suspicions();
-            if open.opened.elapsed() > MAX_AGE {
+            if open.opened.elapsed() > MAX_AGE || !self.cluster.is_latest(open.primary) {
                 continue;
             }
             let is_due = open.used.elapsed() > IDLE_BEFORE_TEST || open.tested.elapsed() > TEST_EVERY;
@@ -175,6 +182,11 @@ impl HeldConnection {
             self.idle.put_back(open);
         }
     }
+
+    /// Whether its server is still the latest that takes writes, as far as this process knows.
+    fn leads_to_latest(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| self.idle.cluster.is_latest(open.primary))
+    }
 }
 
 impl Drop for HeldConnection {
@@ -203,19 +215,29 @@ impl DbConnection {
         }
     }
 
-    /// Does a piece of work within a limit, and returns the connection to its pool if it can be used again.
+    /// What was learnt from this server at `moment` still holds if the connection was open then: the server has not been
+    /// restarted or replaced since, which could have taken back what was not confirmed by a commit, such as transaction ids. Returns
+    /// the present moment in that case, for the next time, and `None` otherwise.
+    pub fn is_open_since(&self, moment: Instant) -> Option<Instant> {
+        let opened = self.held.as_ref()?.open.as_ref()?.opened;
+        (opened <= moment).then(Instant::now)
+    }
+
+    /// Does a piece of work within a limit, and returns the connection if it can be used again.
     pub(super) async fn lend<T, F>(
         mut self,
         limit: Duration,
         work: impl FnOnce(Self) -> F,
-    ) -> Result<T, DbError>
+    ) -> (Result<T, DbError>, Option<Self>)
     where
         F: Future<Output = sqlx::Result<T>>,
     {
         let home: Home = Arc::default();
         let lent = Self { held: self.held.take(), home: Some(Arc::clone(&home)) };
         let done = within(limit, work(lent)).await;
-        let Some(held) = lock(&home).take() else { return done };
+        let Some(held) = lock(&home).take() else { return (done, None) };
+        // What a server reports that was replaced meanwhile may be out of date, and what it wrote may be lost.
+        let done = if held.leads_to_latest() { done } else { done.and_then(|_| Err(DbError::replaced())) };
         let is_usable = match &done {
             Ok(_) => true,
             // The server rolls back an abandoned transaction when the connection ends.
@@ -225,14 +247,13 @@ impl DbConnection {
             Err(_) => false,
         };
         if is_usable {
-            held.release();
-        } else {
-            if done.as_ref().is_err_and(DbError::is_of_connection) {
-                held.idle.suspect_all();
-            }
-            drop(held);
+            return (done, Some(Self { held: Some(held), home: None }));
         }
-        done
+        if done.as_ref().is_err_and(DbError::is_of_connection) {
+            held.idle.suspect_all();
+        }
+        drop(held);
+        (done, None)
     }
 }
 

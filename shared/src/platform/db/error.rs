@@ -70,8 +70,20 @@ impl DbError {
         Self::Lost(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))
     }
 
+    /// The server did the work, but had been replaced by then.
+    pub(super) fn replaced() -> Self {
+        Self::Lost(sqlx::Error::Io(io::Error::other("the server was replaced by one that was promoted")))
+    }
+
     /// The error of PostgreSQL or of the connection.
     pub const fn cause(&self) -> &sqlx::Error {
+        match self {
+            Self::Unavailable(error) | Self::Lost(error) | Self::Busy(error) | Self::Refused(error) => error,
+        }
+    }
+
+    /// [`Self::cause`], taken out.
+    pub fn into_cause(self) -> sqlx::Error {
         match self {
             Self::Unavailable(error) | Self::Lost(error) | Self::Busy(error) | Self::Refused(error) => error,
         }

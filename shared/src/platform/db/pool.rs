@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     DbConnection, DbError, PoolSettings, Servers,
-    cluster::Cluster,
+    cluster::{Cluster, Look, Primary},
     connection::{IdleConnections, OpenConnection},
     servers::Wanted,
 };
@@ -15,9 +15,17 @@ use super::{
 /// Between the first and the second round over the servers; doubled each time.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The server process, unlike any other of the cluster, and whether it can write.
+/// How long another host has to report whether it was promoted.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
+/// The server process, unlike any other of the cluster; whether it can write; and, unless it is a standby, the database
+/// cluster and its timeline.
 const IDENTIFY: &str = "SELECT pid || '@' || extract(epoch FROM backend_start) AS backend, \
-                        current_setting('transaction_read_only') AS read_only \
+                        current_setting('transaction_read_only') AS read_only, \
+                        CASE WHEN NOT pg_is_in_recovery() THEN \
+                            (SELECT system_identifier::text FROM pg_control_system()) END AS cluster, \
+                        CASE WHEN NOT pg_is_in_recovery() THEN \
+                            left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline \
                         FROM pg_stat_get_activity(pg_backend_pid())";
 
 /// Connections to the servers of one URL. Clones share them.
@@ -59,11 +67,16 @@ impl DbPool {
             idle.cluster.check_not_shared()?;
             let permits = Arc::clone(&idle.permits);
             let permit = permits.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
-            let open = match idle.take_healthy(servers.wanted).await {
-                Some(open) => open,
-                None => self.connect(deadline).await?,
-            };
-            Ok(DbConnection::new(open, permit, Arc::clone(idle)))
+            loop {
+                let open = match idle.take_healthy(servers.wanted).await {
+                    Some(open) => open,
+                    None => self.connect(deadline).await?,
+                };
+                self.look_for_promotion().await;
+                if idle.cluster.is_latest(open.primary) {
+                    return Ok(DbConnection::new(open, permit, Arc::clone(idle)));
+                }
+            }
         });
         acquired.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(DbError::Unavailable)
     }
@@ -85,7 +98,7 @@ impl DbPool {
         let cluster = &self.0.idle.cluster;
         let mut pause = PAUSE;
         loop {
-            let mut error = sqlx::Error::PoolTimedOut;
+            let mut failures = Vec::new();
             let rounds: &[Wanted] = match wanted {
                 Wanted::PreferReadOnly => &[Wanted::ReadOnly, Wanted::Any],
                 wanted => std::slice::from_ref(wanted),
@@ -102,33 +115,105 @@ impl DbPool {
                             cluster.set_last_host(at);
                             return Ok(open);
                         }
-                        Ok(Err(failure)) => error = failure,
-                        Err(_) => error = io::Error::from(io::ErrorKind::TimedOut).into(),
+                        Ok(Err(failure)) => failures.push((at, failure)),
+                        Err(_) => failures.push((at, io::Error::from(io::ErrorKind::TimedOut).into())),
                     }
                 }
             }
-            if !is_temporary(&error) || Instant::now() + pause >= deadline {
-                return Err(error);
+            let is_temporary = failures.iter().any(|(_, failure)| is_temporary(failure));
+            if !is_temporary || Instant::now() + pause >= deadline {
+                return Err(self.describe(failures));
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
     }
 
+    /// The error of the only host, or those of all of them.
+    fn describe(&self, mut failures: Vec<(usize, sqlx::Error)>) -> sqlx::Error {
+        if failures.len() == 1
+            && let Some((_, failure)) = failures.pop()
+        {
+            return failure;
+        }
+        let hosts = &self.0.servers.hosts;
+        let failures = failures
+            .iter()
+            .map(|(at, failure)| format!("{}:{}: {failure}", hosts[*at].get_host(), hosts[*at].get_port()));
+        io::Error::other(failures.collect::<Vec<_>>().join("; ")).into()
+    }
+
     async fn open(&self, host: usize, wanted: Wanted) -> sqlx::Result<OpenConnection> {
-        let Shared { servers, settings, idle } = &*self.0;
+        let Shared { settings, idle, .. } = &*self.0;
         let suspicions = idle.cluster.suspicions();
-        let mut connection = PgConnection::connect_with(&servers.hosts[host]).await?;
-        let identity = sqlx::raw_sql(IDENTIFY).fetch_one(&mut connection).await?;
-        let is_read_only = identity.try_get::<String, _>("read_only")? == "on";
+        let (mut connection, backend, primary) = self.identify(host).await?;
         match wanted {
-            Wanted::Writable if is_read_only => return Err(wrong_role("the server is read-only")),
-            Wanted::ReadOnly if !is_read_only => return Err(wrong_role("the server is not read-only")),
+            Wanted::Writable if primary.is_none() => return Err(wrong_role("the server is read-only")),
+            Wanted::ReadOnly if primary.is_some() => return Err(wrong_role("the server is not read-only")),
             _ => {}
         }
-        let backend = idle.cluster.register_backend(identity.try_get("backend")?)?;
+        let primary = primary.filter(|_| wanted == Wanted::Writable);
+        if let Some(primary) = primary {
+            idle.cluster.register_primary(primary)?;
+        }
+        let backend = idle.cluster.register_backend(backend)?;
         sqlx::raw_sql(AssertSqlSafe(settings.to_sql())).execute(&mut connection).await?;
-        Ok(OpenConnection::new(connection, backend, suspicions))
+        Ok(OpenConnection::new(connection, backend, primary, suspicions))
+    }
+
+    /// Connects to a host. Returns its server process, and the primary if it can be written to.
+    async fn identify(&self, host: usize) -> sqlx::Result<(PgConnection, String, Option<Primary>)> {
+        let mut connection = PgConnection::connect_with(&self.0.servers.hosts[host]).await?;
+        let row = sqlx::raw_sql(IDENTIFY).fetch_one(&mut connection).await?;
+        let is_read_only = row.try_get::<String, _>("read_only")? == "on";
+        let identity: (Option<String>, Option<String>) = (row.try_get("cluster")?, row.try_get("timeline")?);
+        let primary = match identity {
+            (Some(cluster), Some(timeline)) if !is_read_only => Some(Primary {
+                system_identifier: cluster.parse().map_err(|_| unreadable("system_identifier"))?,
+                timeline: i64::from_str_radix(&timeline, 16).map_err(|_| unreadable("timeline"))?,
+            }),
+            _ => None,
+        };
+        Ok((connection, row.try_get("backend")?, primary))
+    }
+
+    /// Every few seconds, asks the other hosts whether one was promoted although the server in use still takes writes, as after a
+    /// network was split. The first time this is waited for, so that a program does not begin on a server that was replaced.
+    async fn look_for_promotion(&self) {
+        let Servers { hosts, wanted } = &self.0.servers;
+        let cluster = &self.0.idle.cluster;
+        if hosts.len() == 1 || *wanted != Wanted::Writable {
+            return;
+        }
+        let look = cluster.begin_look();
+        if look == Look::NotDue {
+            return;
+        }
+        let used = cluster.last_host();
+        let others: Vec<_> =
+            (0..hosts.len()).filter(|at| *at != used).map(|at| self.clone().look_at(at)).collect();
+        let asked = futures_util::future::join_all(others);
+        if look == Look::First {
+            asked.await;
+        } else {
+            tokio::spawn(asked);
+        }
+    }
+
+    /// Notes whether a host is a primary, and a later one than the server in use.
+    async fn look_at(self, host: usize) {
+        let cluster = &self.0.idle.cluster;
+        let look = async {
+            let (connection, _, primary) = self.identify(host).await?;
+            if primary.is_some_and(|primary| cluster.compare_primary(primary)) {
+                cluster.set_last_host(host);
+            }
+            connection.close().await
+        };
+        // A host that does not answer is normal while it is away.
+        if let Ok(Err(error)) = timeout(LOOK_LIMIT, look).await {
+            tracing::debug!(error = %error, "a host of DATABASE_URL cannot take over");
+        }
     }
 }
 
@@ -139,6 +224,10 @@ impl From<PgPool> for DbPool {
         settings.acquire_limit = settings.acquire_limit.min(pool.options().get_acquire_timeout());
         Self::new(Servers::of(&pool.connect_options()), settings)
     }
+}
+
+fn unreadable(column: &str) -> sqlx::Error {
+    sqlx::Error::Protocol(format!("PostgreSQL reports a {column} that is no number"))
 }
 
 fn wrong_role(why: &str) -> sqlx::Error {

@@ -24,7 +24,11 @@ impl DbPool {
     where
         F: Future<Output = sqlx::Result<T>>,
     {
-        self.acquire().await?.lend(self.client_limit(), work).await
+        let (done, connection) = self.acquire().await?.lend(self.client_limit(), work).await;
+        if let Some(connection) = connection {
+            connection.release();
+        }
+        done
     }
 
     /// Does a piece of work that can be large: if the usual limit is too short, once more with this one. So a silent
@@ -42,10 +46,15 @@ impl DbPool {
             done => return done,
         }
         let mut connection = self.acquire().await?;
-        let set = sqlx::raw_sql(AssertSqlSafe(format!("SET statement_timeout = {}", limit.as_millis())));
-        within(TEST_LIMIT, set.execute(&mut *connection)).await?;
-        // Its limit differs from that of the others, so it does not return to the pool.
-        within(limit + MARGIN, work(connection)).await
+        set_statement_limit(&mut connection, limit).await?;
+        let (done, connection) = connection.lend(limit + MARGIN, work).await;
+        // The others keep the usual limit, and a relay keeps its connection, without which it would read its cursor again.
+        if let Some(mut connection) = connection
+            && set_statement_limit(&mut connection, self.client_limit() - MARGIN).await.is_ok()
+        {
+            connection.release();
+        }
+        done
     }
 
     /// Reads, on another connection if the first one was broken, and again if PostgreSQL chose it as the victim of a conflict.
@@ -103,4 +112,9 @@ impl DbPool {
             (pause, attempt) = (pause * 2, attempt + 1);
         }
     }
+}
+
+async fn set_statement_limit(connection: &mut DbConnection, limit: Duration) -> Result<(), DbError> {
+    let set = sqlx::raw_sql(AssertSqlSafe(format!("SET statement_timeout = {}", limit.as_millis())));
+    within(TEST_LIMIT, set.execute(&mut **connection)).await.map(drop)
 }
