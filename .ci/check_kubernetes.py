@@ -35,7 +35,10 @@ def sources(*crates: str) -> str:
 
 def seconds(name: str, file: str) -> int:
     """A constant of the code."""
-    return int(re.search(rf"const {name}: Duration = Duration::from_secs\((\d+)\)", (ROOT / file).read_text())[1])
+    found = re.search(rf"const {name}: Duration = Duration::from_secs\((\d+)\)", (ROOT / file).read_text())
+    if not found:
+        sys.exit(f"check_kubernetes.py: {file} has no {name} in seconds")
+    return int(found[1])
 
 
 DRAIN = seconds("DRAIN_DEADLINE", "shared/src/platform/shutdown.rs")
