@@ -85,7 +85,9 @@ def rules_of_dashboards() -> None:
         {"record": f"panel_{number}", "expr": expression.replace("$__rate_interval", "1m")}
         for number, (_, expression, _) in enumerate(expressions())
     ]
-    (ROOT / "target/check-docker/dashboards.yml").write_text(
+    target = ROOT / "target/check-docker"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "dashboards.yml").write_text(
         yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]})
     )
 

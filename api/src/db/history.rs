@@ -3,12 +3,16 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::domain::{
+    event::EventType,
     order::{CustomerId, FieldChange, OrderId},
     timestamp,
 };
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{ObjectBuilder, Type},
+};
 use uuid::Uuid;
 
 use super::decode::{decode_customer, impossible};
@@ -19,8 +23,8 @@ pub struct HistoryEntry {
     /// The version it led to.
     #[schema(minimum = 1)]
     pub version: i64,
-    /// `CREATED`, `UPDATED` or `DELETED`.
-    #[schema(pattern = "^(CREATED|UPDATED|DELETED)$")]
+    /// What was done.
+    #[schema(schema_with = describe_action)]
     pub action: String,
     /// Each changed field before and after.
     #[schema(value_type = std::collections::BTreeMap<String, FieldChange>)]
@@ -37,6 +41,13 @@ pub struct HistoryEntry {
     #[serde(with = "timestamp")]
     #[schema(value_type = String, format = DateTime)]
     pub recorded_at: OffsetDateTime,
+}
+
+fn describe_action() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("What was done."))
+        .enum_values(Some(EventType::ALL.map(EventType::action)))
 }
 
 /// A page of what is recorded of an order.

@@ -131,7 +131,7 @@ async fn every_table_is_in_the_rights_that_readiness_checks() {
     .fetch_all(&database.connect().await)
     .await
     .expect("the tables");
-    // The worker alone uses it.
+    // The worker alone uses these: `worker/src/rights.rs` must name them.
     let others = ["cache_debts"];
     let known = |table: &str| {
         api::http::health::RIGHTS.iter().any(|(name, _)| *name == table) || others.contains(&table)

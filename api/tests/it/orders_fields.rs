@@ -21,6 +21,13 @@ fn update_of(field: &str) -> Option<Value> {
     }
 }
 
+/// The fields of the schema `Order`: also those that a response leaves out if they have no value.
+async fn described_fields(app: &TestApp) -> Vec<String> {
+    let document = app.get("/openapi.json").await.expect(StatusCode::OK).json;
+    let schema = &document["components"]["schemas"]["Order"]["properties"];
+    schema.as_object().expect("the schema of an order").keys().cloned().collect()
+}
+
 /// The order as the list shows it.
 async fn listed(session: &Session, id: i64) -> Value {
     let list = session.get("/api/v1/orders").await.expect(StatusCode::OK);
@@ -44,10 +51,9 @@ async fn last_event(app: &TestApp, id: i64) -> Value {
 async fn a_change_of_each_field_shows_in_response_cache_database_list_and_event() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
-    let example = session.post("/api/v1/orders", &order()).await.expect(StatusCode::CREATED).json;
-    let fields: Vec<&String> = example.as_object().expect("an order").keys().collect();
+    let fields = described_fields(&app).await;
     assert!(fields.len() >= 9, "{fields:?}");
-    for field in fields {
+    for field in &fields {
         let Some(update) = update_of(field) else { continue };
         let before = session.post("/api/v1/orders", &order()).await.expect(StatusCode::CREATED).json;
         let id = before["id"].as_i64().expect("an id");

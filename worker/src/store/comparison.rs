@@ -47,9 +47,8 @@ pub fn compare_versions<'c>(
                   END AS "unlogged!",
                   CASE WHEN logged.event_id IS NOT NULL AND recorded.event_id IS NOT NULL THEN
                       logged.event_id = recorded.event_id
-                      AND recorded.action = CASE logged.event_type WHEN 'OrderCreated' THEN 'CREATED'
-                                                                   WHEN 'OrderUpdated' THEN 'UPDATED'
-                                                                   ELSE 'DELETED' END
+                      -- `EventType::action`: the type without `Order`.
+                      AND recorded.action = upper(substr(logged.event_type, 6))
                       AND recorded.occurred_at = (body ->> 'time')::timestamptz
                       AND recorded.customer_id = (body #>> '{data,customer_id}')::bigint
                       AND recorded.performed_by = (body #>> '{data,performed_by}')::bigint

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use shared::platform::shutdown::Shutdown;
+use shared::{domain::event::EventType, platform::shutdown::Shutdown};
 use worker::handlers::{EventHandler as _, HandlerError, HandlerEvent, history::HistoryHandler};
 
 use crate::support::{
@@ -31,6 +31,19 @@ async fn each_version_is_recorded_with_what_its_event_says() {
     }
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[1].2, json!({ "status": { "from": "PENDING", "to": "SHIPPED" } }));
+}
+
+#[tokio::test]
+async fn the_table_takes_the_action_of_every_type_of_event() {
+    let world = World::new().await;
+    for (version, event_type) in (1_i64..).zip(EventType::ALL) {
+        let insert = sqlx::query(
+            "INSERT INTO order_history (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+             VALUES (1, $1, $2, '{}', 1, 1, gen_random_uuid(), now())",
+        );
+        let inserted = insert.bind(version).bind(event_type.action()).execute(&world.db).await;
+        inserted.unwrap_or_else(|error| panic!("widen the CHECK by a migration: {event_type}: {error}"));
+    }
 }
 
 #[tokio::test]

@@ -176,6 +176,16 @@ mod tests {
         assert_eq!(json(r#""status":"PENDING","#), bare);
     }
 
+    #[test]
+    fn an_update_keeps_the_json_that_fingerprints_were_made_of() {
+        let json =
+            |body: &str| serde_json::to_string(&parse_update(body.as_bytes(), LATEST).unwrap()).unwrap();
+        let nothing = r#"{"status":null,"order_date":null,"lines":null}"#;
+        assert_eq!(json("{}"), nothing, "the stored fingerprints of requests depend on these bytes");
+        let date = r#"{"status":null,"order_date":"2025-01-20","lines":null}"#;
+        assert_eq!(json(r#"{"order_date":"2025-01-20"}"#), date);
+    }
+
     const IDS: [&str; 11] =
         ["1", "7", "0", "-1", "1.0", "1e0", "9223372036854775808", "null", r#""7""#, "true", "{}"];
     const DATES: [&str; 9] = [

@@ -3,7 +3,7 @@
 use shared::{
     cache::{CacheWrite, CachedOrder},
     domain::{
-        event::{Envelope, Event, Happened},
+        event::{Envelope, Event, EventType, Happened},
         order::{CustomerId, LineId, Order, OrderId},
     },
 };
@@ -115,30 +115,31 @@ impl ChangeJob {
             .filter(|order| self.caller.may_access(order.customer_id))
             .ok_or(RuleViolation::NotFound)?;
         rules::check_preconditions(current, &self.preconditions)?;
-        let after = match &self.change {
-            OrderChange::Delete => rules::next_version(current).map(|_| None)?,
+        let happened = Happened {
+            time: now.max(current.updated_at),
+            performed_by: self.caller.customer_id,
+            traceparent: self.traceparent.clone(),
+        };
+        let event = match &self.change {
+            OrderChange::Delete => {
+                rules::next_version(current)?;
+                Event::deleted(current.clone(), happened)
+            }
             OrderChange::Update(update, line_ids) => {
                 let Some(next) = rules::update_order(current, update, now, line_ids)? else {
                     let response = OrderResponse::ok(current.version, current.to_json().into());
                     return Ok(ChangeDecision::Respond(Ok(response)));
                 };
-                Some(next)
+                Event::updated(current, next, happened)
             }
         };
-        Ok(ChangeDecision::Write(Box::new(self.prepare(current, after, now))))
+        Ok(ChangeDecision::Write(Box::new(PreparedChange::new(current, event))))
     }
+}
 
-    fn prepare(&self, before: &Order, after: Option<Order>, now: OffsetDateTime) -> PreparedChange {
-        let happened = Happened {
-            time: now.max(before.updated_at),
-            performed_by: self.caller.customer_id,
-            traceparent: self.traceparent.clone(),
-        };
-        let is_deletion = after.is_none();
-        let event = match after {
-            Some(after) => Event::updated(before, after, happened),
-            None => Event::deleted(before.clone(), happened),
-        };
+impl PreparedChange {
+    fn new(before: &Order, event: Event) -> Self {
+        let is_deletion = event.event_type == EventType::OrderDeleted;
         let (version, order) = (event.data.version, &event.data.order);
         let (cache, response) = if is_deletion {
             (tombstone(before.id, version), OrderResponse::deleted())
@@ -147,7 +148,7 @@ impl ChangeJob {
             let cached = CachedOrder { version, owner: order.customer_id, body: body.clone() };
             (entry(before.id, cached), OrderResponse::ok(version, body))
         };
-        PreparedChange {
+        Self {
             before: before.clone(),
             event: event.to_envelope(),
             after: (!is_deletion).then(|| event.data.order.into_value()),

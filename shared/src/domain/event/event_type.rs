@@ -31,7 +31,7 @@ impl EventType {
         }
     }
 
-    /// The name of the action in the history.
+    /// The name of the action in the history: the type in capitals, without `Order`. `worker verify` compares by this rule.
     pub const fn action(self) -> &'static str {
         match self {
             Self::OrderCreated => "CREATED",
@@ -54,5 +54,18 @@ impl EventType {
 impl fmt::Display for EventType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_the_type_in_capitals_without_order() {
+        for event_type in EventType::ALL {
+            let verb = event_type.as_str().strip_prefix("Order").expect("every type begins so");
+            assert_eq!(event_type.action(), verb.to_uppercase());
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Properties of events.
 
 use bytes::Bytes;
-use proptest::prelude::*;
+use proptest::{prelude::*, sample::select};
 use time::OffsetDateTime;
 
-use super::{Event, Happened};
+use super::{Event, EventType, Happened};
 use crate::domain::order::{MAX_VERSION, MOVES, Order, OrderLine};
 
 fn id<T: TryFrom<i64> + std::fmt::Debug>() -> impl Strategy<Value = T> {
@@ -41,14 +41,14 @@ prop_compose! {
 
 prop_compose! {
     fn event()(
-        before in order(), after in order(), kind in 0..3, time in time(), performed_by in id(),
+        before in order(), after in order(), event_type in select(&EventType::ALL), time in time(), performed_by in id(),
         traceparent in prop::option::of("[ -~]{0,60}"),
     ) -> Event {
         let happened = Happened { time, performed_by, traceparent };
-        match kind {
-            0 => Event::created(Order { version: 1, ..after }, happened),
-            1 => Event::updated(&before, after, happened),
-            _ => Event::deleted(after, happened),
+        match event_type {
+            EventType::OrderCreated => Event::created(Order { version: 1, ..after }, happened),
+            EventType::OrderUpdated => Event::updated(&before, after, happened),
+            EventType::OrderDeleted => Event::deleted(after, happened),
         }
     }
 }

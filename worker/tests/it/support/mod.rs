@@ -17,7 +17,7 @@ use sqlx::PgPool;
 use testbed::{Database, RedisDb};
 use worker::{
     consumer::{BatchSummary, Consumer, ConsumerSettings},
-    handlers::{EventHandler, cache::CacheHandler, history::HistoryHandler},
+    handlers::{EventHandler, all_handlers},
 };
 
 pub(crate) const TTL: Duration = Duration::from_hours(1);
@@ -55,10 +55,7 @@ impl World {
 
     /// The handlers of `worker run`.
     pub(crate) fn handlers(&self) -> Vec<Arc<dyn EventHandler>> {
-        vec![
-            Arc::new(HistoryHandler::new(self.db.clone(), &Shutdown::new())),
-            Arc::new(CacheHandler::new(self.cache.clone(), self.db.clone(), TTL)),
-        ]
+        all_handlers(&self.db.clone().into(), &self.cache, TTL, &Shutdown::new())
     }
 
     /// A consumer with these handlers that is impatient.
