@@ -14,7 +14,7 @@ use shared::{
     domain::clock::Clock,
     platform::{
         config::{ConfigError, Env, UrlKind},
-        runtime,
+        redis, runtime,
         shutdown::{DRAIN_DEADLINE, Shutdown},
         telemetry,
     },
@@ -87,6 +87,8 @@ async fn serve(config: ApiConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals()?;
 
+    redis::check_url(&config.redis_url).await.map_err(|problem| ConfigError::new("REDIS_URL", problem))?;
+    config.broker.check_server().await?;
     let operators = serve_operators(config.metrics, metrics, &shutdown).await?;
     let app = App::start(config, Clock::System, &shutdown).await?;
     operators.attach(&app.state.health);

@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shared::platform::{config::Env, runtime, telemetry, text::printable};
+use shared::platform::{
+    config::{ConfigError, Env},
+    runtime, telemetry,
+    text::printable,
+};
 use worker::{
     cli::{Cli, Command},
     commands,
@@ -29,7 +33,8 @@ fn main() -> ExitCode {
     };
     execute_command(command, config, threads).unwrap_or_else(|error| {
         eprintln!("{}", printable(&errors::chain(error.as_ref()), false));
-        ExitCode::FAILURE
+        // A setting that cannot be used has an exit code of its own.
+        ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
     })
 }
 

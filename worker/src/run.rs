@@ -9,7 +9,9 @@ use shared::{
     domain::clock::Clock,
     platform::{
         backoff::Backoff,
+        config::ConfigError,
         db::{self, PoolSettings},
+        redis,
         schema::SchemaCheck,
         service,
         shutdown::{DRAIN_DEADLINE, Shutdown},
@@ -37,6 +39,8 @@ const HEALTH_CONNECTIONS: u32 = 2;
 pub async fn run_worker(config: WorkerConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals()?;
+    redis::check_url(&config.redis_url).await.map_err(|problem| ConfigError::new("REDIS_URL", problem))?;
+    config.broker.check_server().await?;
     let metrics = telemetry::install_metrics().context("cannot install metrics")?;
     let db = db::pool(&config.database_url, config.database_max_connections, "worker")
         .context("DATABASE_URL cannot be used")?;

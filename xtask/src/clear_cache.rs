@@ -6,7 +6,7 @@ use crate::settings;
 use crate::status::print_status;
 
 /// The keys of cached orders. Sessions, rate limits and the event stream live beside them and stay.
-const CACHED_ORDERS: &str = "cache:order:*";
+const CACHED_ORDERS: &str = "cache:*order:*";
 const PAGE: usize = 1000;
 
 pub(crate) async fn clear_cache() -> anyhow::Result<ExitCode> {

@@ -29,6 +29,12 @@ const MAX_USED: usize = 64;
 /// A refresh waits this long for Redis, then it fails with 503.
 const DEADLINE: Duration = Duration::from_millis(500);
 
+/// One step, so that no session is left without an end.
+static BEGIN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('HSET', KEYS[1], 'current', ARGV[1]) return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+    )
+});
 static ROTATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sessions.lua")));
 
 /// The current tokens of a session.
@@ -133,10 +139,10 @@ pub(crate) async fn begin_session(
     now: OffsetDateTime,
 ) -> Result<SessionTokens, AuthError> {
     let (session, token) = (SessionId::new_text(origin, now), new_id());
-    let mut pipeline = redis::pipe();
-    pipeline.atomic().hset(key(&session), "current", &token).ignore();
-    pipeline.pexpire(key(&session), ttl_ms()).ignore();
-    redis.run_pipeline::<()>(&pipeline).await?;
+    let key = key(&session);
+    let mut invocation = BEGIN.prepare_invoke();
+    invocation.key(&key).arg(&token).arg(ttl_ms());
+    redis.at_key(&key).run_script::<()>(&invocation, DEADLINE).await?;
     sign_tokens(keys, caller, &session, &token, &new_id(), now)
 }
 
@@ -155,9 +161,10 @@ pub(crate) async fn rotate_token(
         session.current_role(presented.caller.role, status, rules, now).ok_or(TokenError::SessionOver)?;
     let caller = Caller { role, ..presented.caller };
 
+    let key = key(session.text);
     let mut invocation = ROTATE.prepare_invoke();
     invocation
-        .key(key(session.text))
+        .key(&key)
         .arg(token)
         .arg(new_id())
         .arg(new_id())
@@ -167,7 +174,7 @@ pub(crate) async fn rotate_token(
         .arg(ttl_ms())
         .arg(MAX_USED)
         .arg(presented.issued_at);
-    let successor: Vec<String> = redis.run_script(&invocation, DEADLINE).await?;
+    let successor: Vec<String> = redis.at_key(&key).run_script(&invocation, DEADLINE).await?;
     let (token, access, second) = match successor.as_slice() {
         [token, access, second] => (token, access, second),
         [] => return Err(TokenError::SessionOver.into()),
@@ -184,7 +191,8 @@ pub(crate) async fn rotate_token(
 /// Ends the session of a refresh token, with all its tokens.
 pub(crate) async fn end_session(redis: &Redis, presented: &RefreshToken) -> Result<(), AuthError> {
     let session = presented.jti.split_once('.').map_or(presented.jti.as_str(), |(session, _)| session);
-    Ok(redis.run_command(redis::cmd("DEL").arg(key(session))).await?)
+    let key = key(session);
+    Ok(redis.at_key(&key).run_command(redis::cmd("DEL").arg(&key)).await?)
 }
 
 fn sign_tokens(

@@ -148,7 +148,7 @@ impl RateLimiter {
             .arg(if counts { "count" } else { "peek" })
             .arg(self.manual_time().map_or_else(String::new, |time| time.as_micros().to_string()));
         let (allowed, used, wait): (bool, u64, u64) =
-            self.redis.run_script(&invocation, self.quotas.deadline).await?;
+            self.redis.at_key(key).run_script(&invocation, self.quotas.deadline).await?;
         Ok(BucketState { allowed, used: Duration::from_micros(used), wait: Duration::from_micros(wait) })
     }
 

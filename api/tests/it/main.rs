@@ -49,6 +49,7 @@ mod postgres_support;
 mod problems;
 mod process;
 mod read_replica;
+mod redis_failover;
 mod redis_memory;
 mod redis_outages;
 mod schemathesis;

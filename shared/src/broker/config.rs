@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use secrecy::SecretString;
 
-use crate::platform::config::{ConfigError, Env, UrlKind};
+use crate::platform::{
+    config::{ConfigError, Env, UrlKind},
+    redis,
+};
 
 /// The event systems, as `EVENT_SYSTEM` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +100,12 @@ impl BrokerConfig {
             }
             EventSystem::RabbitMq => Self::RabbitMq { url: amqp_url.ok_or_else(|| missing("AMQP_URL"))? },
         })
+    }
+
+    /// Checks, at the start, what only the server can say: see [`redis::check_url`].
+    pub async fn check_server(&self) -> Result<(), ConfigError> {
+        let Self::RedisStreams { url } = self else { return Ok(()) };
+        redis::check_url(url).await.map_err(|problem| ConfigError::new("EVENTS_REDIS_URL", problem))
     }
 
     /// Which event system these settings are for.

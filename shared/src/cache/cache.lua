@@ -1,8 +1,8 @@
 -- Compare-and-set on version, for many entries at once.
--- KEYS[i] is an entry; ARGV[3i-2] its value (the first 20 characters are the version, zero-padded, so that text
+-- KEYS[2i-1] is an entry, KEYS[2i] the mark beside it; ARGV[3i-2] the entry's value (the first 20 characters are the version, zero-padded, so that text
 -- order is number order), ARGV[3i-1] its time to live in milliseconds, and ARGV[3i] what may happen where there is
 -- no entry: '1' create it if nothing was ever evicted, '0' leave it so, anything else create it only while the mark
--- beside it holds this text.
+-- holds this text. In a cluster all keys of a call are in one slot.
 --
 -- Once this server has evicted a key, '1' is as good as '0': a newer version may have been there, and have been answered.
 --
@@ -20,9 +20,9 @@ local function has_evicted()
     return evicts
 end
 
-for i, key in ipairs(KEYS) do
+for i = 1, #KEYS / 2 do
+    local key, mark = KEYS[2 * i - 1], KEYS[2 * i]
     local value, ttl, create = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-    local mark = key .. ':fill'
     local held = redis.pcall('GETRANGE', key, 0, 19)
     if type(held) == 'table' or held ~= '' and not (#held == 20 and string.find(held, '^0%d+$')) then
         -- Not a string, or one without a version: nothing of ours, and in the way.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
 use rand::Rng as _;
 use redis::{Cmd, RedisError, Script};
 use secrecy::SecretString;
@@ -19,30 +20,32 @@ use super::{
 };
 use crate::{
     domain::order::OrderId,
-    platform::redis::{Redis, RedisFailure, RedisMemory},
+    platform::redis::{Era, Redis, RedisFailure, RedisMemory},
 };
 
 /// The share by which lifetimes vary, so that entries written together do not expire together.
 const JITTER: f64 = 0.1;
-/// Keys that Redis reads in one step of a scan, which bounds how long it is busy.
-const SCAN_STEP: usize = 1000;
 const REMOVE_IF_UNCHANGED: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 /// How long a reader that found no entry can take to fill it.
 const FILL_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long after a server's start or promotion was noticed nobody but readers creates entries. That an entry is missing says nothing
+/// then: a newer version may have been written to the server before. It is longer than an event counts as fresh.
+const SETTLING: Duration = Duration::from_mins(2);
 
 /// A handle on the cache; clones share its connection and its breaker.
 #[derive(Clone)]
 pub struct Cache(Arc<CacheInner>);
 
 struct CacheInner {
+    /// Guarded: no entry is read from a server that may have been replaced.
     redis: Redis,
     breaker: Breaker,
     lookups: Lookups,
     compare_and_set: Script,
     create: Script,
     ttl: Duration,
-    deadline: Duration,
 }
 
 /// Lets its holder store what it reads from the database after this was issued, unless the entry is written in between.
@@ -53,13 +56,12 @@ impl Cache {
     /// A cache that connects when first used. `deadline` bounds every call.
     pub fn new(url: &SecretString, ttl: Duration, deadline: Duration) -> Result<Self, RedisError> {
         Ok(Self(Arc::new(CacheInner {
-            redis: Redis::new(url)?.with_deadline(deadline),
+            redis: Redis::new(url)?.with_deadline(deadline).guarded(),
             breaker: Breaker::default(),
             lookups: Lookups::default(),
             compare_and_set: Script::new(include_str!("cache.lua")),
             create: Script::new(include_str!("create.lua")),
             ttl,
-            deadline,
         })))
     }
 
@@ -79,18 +81,16 @@ impl Cache {
         tokio::task::yield_now().await;
         while let Some(batch) = flight.next_batch() {
             let ids: Vec<OrderId> = batch.iter().map(|lookup| lookup.id).collect();
-            match self.entries(&ids).await {
-                Ok(entries) => {
-                    for (lookup, entry) in batch.into_iter().zip(entries) {
-                        lookup.reply(Ok(entry.as_ref().and_then(CacheEntry::lookup).unwrap_or(Lookup::Miss)));
-                    }
+            let entries = self.entries_of_each_server(&ids).await;
+            if let Some(Err(error)) = entries.iter().find(|_| entries.iter().all(Result::is_err)) {
+                // Also those that came meanwhile: they do not wait for another round trip.
+                for lookup in flight.take_all() {
+                    lookup.reply(Err(error.clone()));
                 }
-                Err(error) => {
-                    // Also those that came meanwhile: they do not wait for another round trip.
-                    for lookup in batch.into_iter().chain(flight.take_all()) {
-                        lookup.reply(Err(error.clone()));
-                    }
-                }
+            }
+            for (lookup, entry) in batch.into_iter().zip(entries) {
+                let found = |entry: Option<CacheEntry>| entry.as_ref().and_then(CacheEntry::lookup);
+                lookup.reply(entry.map(|entry| found(entry).unwrap_or(Lookup::Miss)));
             }
         }
     }
@@ -98,10 +98,18 @@ impl Cache {
     /// Writes entries that are newer than those in Redis. Returns for each whether it was written. No two of them can be of
     /// one order.
     pub async fn put(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
-        let mut written = self.create(writes).await?;
+        let groups = self.0.redis.group_by_slot(writes, |write| entry::slot_key(write.id));
+        let put = groups.iter().map(|(redis, places)| self.put_group(redis, pick(writes, places)));
+        Ok(merge(&groups, try_join_all(put).await?))
+    }
+
+    /// Writes entries of one slot.
+    async fn put_group(&self, redis: &Redis, writes: Vec<&CacheWrite>) -> Result<Vec<bool>, CacheError> {
+        let mut written = self.create(redis, &writes).await?;
         let (places, others): (Vec<_>, Vec<_>) =
-            writes.iter().enumerate().filter(|(place, _)| !written[*place]).unzip();
-        let set = self.compare_and_set(&others, |write| if write.may_create { "1" } else { "0" }).await?;
+            writes.iter().copied().enumerate().filter(|(place, _)| !written[*place]).unzip();
+        let set =
+            self.compare_and_set(redis, &others, |write| if write.may_create { "1" } else { "0" }).await?;
         for (place, set) in places.into_iter().zip(set) {
             written[place] = set;
         }
@@ -110,26 +118,25 @@ impl Cache {
 
     /// Writes those that are first versions and have no entry yet. Nothing is older than a first version, so there is nothing to
     /// compare, and no reader can be about to fill in an older one. It costs Redis half of what the other script does.
-    async fn create(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
+    async fn create(&self, redis: &Redis, writes: &[&CacheWrite]) -> Result<Vec<bool>, CacheError> {
         let mut written = vec![false; writes.len()];
-        let mut invocation = self.0.create.prepare_invoke();
-        let mut places = Vec::with_capacity(writes.len());
-        for (place, write) in writes.iter().enumerate() {
-            if write.version == 1 && write.may_create && write.content.is_some() {
-                invocation
-                    .key(entry::entry_key(write.id))
-                    .arg(entry::encode_entry(write))
-                    .arg(self.jittered_ttl());
-                places.push(place);
-            }
-        }
+        let is_first = |write: &CacheWrite| write.version == 1 && write.may_create && write.content.is_some();
+        let places: Vec<usize> = (0..writes.len()).filter(|place| is_first(writes[*place])).collect();
         if places.is_empty() {
             return Ok(written);
         }
-        let invoke = self.0.redis.run_script::<Vec<bool>>(&invocation, self.0.deadline);
-        let set = self.call(Call::Write, invoke).await?;
-        for (place, set) in places.into_iter().zip(set) {
-            written[place] = set;
+        let script = |era: Option<&Era>| {
+            let mut invocation = self.0.create.prepare_invoke();
+            invocation.arg(if can_create(era) { "1" } else { "0" });
+            for write in places.iter().map(|place| writes[*place]) {
+                invocation.key(entry::entry_key(era, write.id));
+                invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl());
+            }
+            invocation
+        };
+        let set = self.call(Call::Write, redis.run_script_in_era::<Vec<bool>>(script)).await?;
+        for (place, set) in places.iter().zip(set) {
+            written[*place] = set;
         }
         Ok(written)
     }
@@ -137,84 +144,87 @@ impl Cache {
     /// Announces that these orders, which [`Cache::get`] missed, are about to be read from the database.
     pub async fn begin_fill(&self, ids: &[OrderId]) -> Result<FillToken, CacheError> {
         let token = FillToken(Uuid::now_v7().to_string());
-        let mut pipeline = redis::pipe();
-        for id in ids {
-            let within = u64::try_from(FILL_WITHIN.as_millis()).unwrap_or(u64::MAX);
-            pipeline.cmd("SET").arg(entry::mark_key(*id)).arg(&token.0).arg("PX").arg(within).ignore();
-        }
-        self.call(Call::Write, self.0.redis.run_pipeline::<()>(&pipeline)).await?;
+        let within = u64::try_from(FILL_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        let groups = self.0.redis.group_by_slot(ids, |id| entry::slot_key(*id));
+        let marks = groups.iter().map(|(redis, places)| {
+            let marks = |era: Option<&Era>| {
+                let mut pipeline = redis::pipe();
+                for id in pick(ids, places) {
+                    let mark = entry::mark_key(era, *id);
+                    pipeline.cmd("SET").arg(mark).arg(&token.0).arg("PX").arg(within).ignore();
+                }
+                pipeline
+            };
+            self.call(Call::Write, redis.run_pipeline_in_era::<()>(marks))
+        });
+        try_join_all(marks).await?;
         Ok(token)
     }
 
     /// Stores what was read after [`Cache::begin_fill`]. An entry that was written meanwhile is left alone, even if Redis has
     /// already evicted it: what was read may be older.
     pub async fn fill(&self, token: &FillToken, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
-        self.compare_and_set(&writes.iter().collect::<Vec<_>>(), |_| &token.0).await
+        let groups = self.0.redis.group_by_slot(writes, |write| entry::slot_key(write.id));
+        let fill = groups.iter().map(|(redis, places)| async {
+            self.compare_and_set(redis, &pick(writes, places), |_| &token.0).await
+        });
+        Ok(merge(&groups, try_join_all(fill).await?))
     }
 
     /// Removes an entry, whatever its version.
     pub async fn remove(&self, id: OrderId) -> Result<(), CacheError> {
-        let mut remove = redis::cmd("DEL");
-        remove.arg(entry::entry_key(id)).arg(entry::mark_key(id));
-        self.call(Call::Write, self.0.redis.run_command(&remove)).await
+        let remove = |era: Option<&Era>| {
+            let mut remove = redis::cmd("DEL");
+            remove.arg(entry::entry_key(era, id)).arg(entry::mark_key(era, id));
+            remove
+        };
+        self.call(Call::Write, self.at_order(id).run_command_in_era(remove)).await
     }
 
     /// Removes an entry if it still is exactly `seen`. Returns whether it was.
     pub async fn remove_if_unchanged(&self, id: OrderId, seen: &CacheEntry) -> Result<bool, CacheError> {
         let script = Script::new(REMOVE_IF_UNCHANGED);
-        let mut invocation = script.prepare_invoke();
-        invocation.key(entry::entry_key(id)).arg(seen.as_bytes());
-        self.call(Call::Write, self.0.redis.run_script(&invocation, self.0.deadline)).await
-    }
-
-    /// One step of a scan over all entries: the next cursor and the orders found. Cursor 0 begins and ends the scan.
-    /// An entry that exists throughout the scan is found at least once.
-    pub async fn scan(&self, cursor: u64) -> Result<(u64, Vec<OrderId>), CacheError> {
-        let (next, keys) = self.scan_keys(cursor).await?;
-        Ok((next, keys.iter().filter_map(|key| entry::parse_key(key)).collect()))
-    }
-
-    async fn scan_keys(&self, cursor: u64) -> Result<(u64, Vec<String>), CacheError> {
-        let mut command = redis::cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(format!("{KEY_PREFIX}*")).arg("COUNT").arg(SCAN_STEP);
-        self.call(Call::Read, self.0.redis.run_command(&command)).await
+        let remove = |era: Option<&Era>| {
+            let mut invocation = script.prepare_invoke();
+            invocation.key(entry::entry_key(era, id)).arg(seen.as_bytes());
+            invocation
+        };
+        self.call(Call::Write, self.at_order(id).run_script_in_era(remove)).await
     }
 
     /// The entries of several orders in the order of `ids`, in one round trip.
     pub async fn entries(&self, ids: &[OrderId]) -> Result<Vec<Option<CacheEntry>>, CacheError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut command = Cmd::with_capacity(1 + ids.len(), 32 * (1 + ids.len()));
-        command.arg("MGET");
-        for id in ids {
-            command.arg(entry::entry_key(*id));
-        }
-        let raw: Vec<Option<Bytes>> = self.call(Call::Read, self.0.redis.run_command(&command)).await?;
-        Ok(raw.into_iter().map(|raw| raw.map(CacheEntry)).collect())
+        self.entries_of_each_server(ids).await.into_iter().collect()
     }
 
-    /// Removes every entry that exists throughout the scan, and the marks of readers that are about to fill one. Returns the
-    /// number of keys removed.
-    pub async fn purge(&self) -> Result<usize, CacheError> {
-        let (mut cursor, mut removed) = (0, 0);
-        loop {
-            let (next, keys) = self.scan_keys(cursor).await?;
-            if !keys.is_empty() {
-                let mut unlink = redis::cmd("UNLINK");
-                unlink.arg(&keys);
-                removed += self.call(Call::Write, self.0.redis.run_command::<usize>(&unlink)).await?;
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(removed);
-            }
+    /// [`Cache::entries`], where one server that does not answer says nothing about the entries of the others.
+    async fn entries_of_each_server(&self, ids: &[OrderId]) -> Vec<Result<Option<CacheEntry>, CacheError>> {
+        if ids.is_empty() {
+            return Vec::new();
         }
+        let groups = self.0.redis.group_by_slot(ids, |id| entry::slot_key(*id));
+        let groups_asked = groups.iter().map(|(redis, places)| async move {
+            let get = |era: Option<&Era>| {
+                let mut command = Cmd::with_capacity(1 + places.len(), 40 * (1 + places.len()));
+                command.arg("MGET");
+                for place in places {
+                    command.arg(entry::entry_key(era, ids[*place]));
+                }
+                command
+            };
+            let entries = self.call(Call::Read, redis.run_command_in_era::<Vec<Option<Bytes>>>(get)).await;
+            match entries {
+                Ok(entries) => entries.into_iter().map(|raw| Ok(raw.map(CacheEntry))).collect(),
+                Err(error) => places.iter().map(|_| Err(error.clone())).collect::<Vec<_>>(),
+            }
+        });
+        let answers = join_all(groups_asked).await;
+        merge(&groups, answers)
     }
 
     /// Checks that entries can be corrected: Redis answers and takes the removal of a key.
     pub async fn ping(&self) -> Result<(), CacheError> {
-        self.call(Call::Write, self.0.redis.run_command(&cheap_write())).await
+        self.call(Call::Write, self.write_cheaply()).await
     }
 
     /// Checks that Redis takes entries, and returns the state of its memory: see [`Redis::check_writable`].
@@ -229,31 +239,44 @@ impl Cache {
 
     async fn compare_and_set<'a>(
         &'a self,
+        redis: &Redis,
         writes: &[&CacheWrite],
-        create: impl Fn(&CacheWrite) -> &'a str,
+        create: impl Fn(&CacheWrite) -> &'a str + Sync,
     ) -> Result<Vec<bool>, CacheError> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut invocation = self.0.compare_and_set.prepare_invoke();
-        for write in writes {
-            invocation.key(entry::entry_key(write.id));
-            invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl()).arg(create(write));
-        }
-        self.call(Call::Write, self.0.redis.run_script(&invocation, self.0.deadline)).await
+        let script = |era: Option<&Era>| {
+            let mut invocation = self.0.compare_and_set.prepare_invoke();
+            for write in writes {
+                let create =
+                    Some(create(write)).filter(|create| *create != "1" || can_create(era)).unwrap_or("0");
+                invocation.key(entry::entry_key(era, write.id)).key(entry::mark_key(era, write.id));
+                invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl()).arg(create);
+            }
+            invocation
+        };
+        self.call(Call::Write, redis.run_script_in_era(script)).await
+    }
+
+    pub(super) fn redis(&self) -> &Redis {
+        &self.0.redis
+    }
+
+    fn at_order(&self, id: OrderId) -> Redis {
+        self.0.redis.at_key(&entry::slot_key(id))
     }
 
     /// Makes one call, unless the breaker is open, and records its outcome there.
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         kind: Call,
         call: impl Future<Output = Result<T, RedisFailure>>,
     ) -> Result<T, CacheError> {
-        let CacheInner { redis, breaker, .. } = &*self.0;
-        let permit = breaker.acquire_permit(kind, Instant::now()).ok_or(CacheError::Open)?;
+        let permit = self.0.breaker.acquire_permit(kind, Instant::now()).ok_or(CacheError::Open)?;
         let answer = async {
             if permit.must_write_first() {
-                redis.run_command::<()>(&cheap_write()).await?;
+                self.write_cheaply().await?;
             }
             call.await
         };
@@ -274,15 +297,35 @@ impl Cache {
         Err(CacheError::Redis(failure))
     }
 
+    /// A write to each primary that is cheap and that a full Redis takes, too: the removal of a key that does not exist.
+    async fn write_cheaply(&self) -> Result<(), RedisFailure> {
+        let primaries = self.0.redis.each_primary().await?;
+        let write = async |(primary, tag): &(Redis, String)| {
+            primary.run_command::<()>(redis::cmd("DEL").arg(format!("{KEY_PREFIX}none{tag}"))).await
+        };
+        try_join_all(primaries.iter().map(write)).await.map(|_| ())
+    }
+
     fn jittered_ttl(&self) -> u64 {
         let spread = rand::rng().random_range(1.0 - JITTER..1.0 + JITTER);
         u64::try_from(self.0.ttl.mul_f64(spread).as_millis()).unwrap_or(u64::MAX).max(1)
     }
 }
 
-/// A write that is cheap and that a full Redis takes, too: the removal of a key that does not exist.
-fn cheap_write() -> Cmd {
-    let mut command = redis::cmd("DEL");
-    command.arg(format!("{KEY_PREFIX}none"));
-    command
+/// Whether writers other than readers create entries on a server in this era.
+fn can_create(era: Option<&Era>) -> bool {
+    era.is_none_or(|era| era.met.elapsed() >= SETTLING)
+}
+
+/// The items at these places.
+fn pick<'a, T>(items: &'a [T], places: &[usize]) -> Vec<&'a T> {
+    places.iter().map(|place| &items[*place]).collect()
+}
+
+/// The answers for all items, in their order, from those for each group.
+fn merge<T>(groups: &[(Redis, Vec<usize>)], answers: Vec<Vec<T>>) -> Vec<T> {
+    let places = groups.iter().flat_map(|(_, places)| places.iter().copied());
+    let mut all: Vec<(usize, T)> = places.zip(answers.into_iter().flatten()).collect();
+    all.sort_unstable_by_key(|(place, _)| *place);
+    all.into_iter().map(|(_, answer)| answer).collect()
 }

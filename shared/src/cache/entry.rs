@@ -2,9 +2,14 @@
 
 use bytes::Bytes;
 
-use crate::domain::order::{CustomerId, OrderId};
+use crate::{
+    domain::order::{CustomerId, OrderId},
+    platform::redis::Era,
+};
 
-/// Every key of the cache begins with this.
+/// With a single server, the key of every entry begins with this and ends with the order's id. With sentinels or a cluster it is
+/// `cache:ERA:{order:ID}`: after a promotion no entry is found that was written before, and in a cluster the hash tag keeps an
+/// entry and its mark in one slot.
 pub const KEY_PREFIX: &str = "cache:order:";
 
 /// An entry begins with its version and its owner, each zero-padded to this many characters.
@@ -65,18 +70,35 @@ pub struct CacheWrite {
 }
 
 /// The key of an order's entry.
-pub(super) fn entry_key(id: OrderId) -> String {
-    [KEY_PREFIX, itoa::Buffer::new().format(id.get())].concat()
+pub(super) fn entry_key(era: Option<&Era>, id: OrderId) -> String {
+    match era {
+        None => [KEY_PREFIX, itoa::Buffer::new().format(id.get())].concat(),
+        Some(era) => ["cache:", &era.id, ":{order:", itoa::Buffer::new().format(id.get()), "}"].concat(),
+    }
+}
+
+/// The key of the mark beside an entry.
+pub(super) fn mark_key(era: Option<&Era>, id: OrderId) -> String {
+    entry_key(era, id) + ":fill"
+}
+
+/// A key in the slot of an order's entry, in whichever era.
+pub(super) fn slot_key(id: OrderId) -> String {
+    format!("{{order:{id}}}")
+}
+
+/// The pattern of all entries and marks.
+pub(super) fn key_pattern(era: Option<&Era>) -> String {
+    era.map_or_else(|| format!("{KEY_PREFIX}*"), |era| format!("cache:{}:{{order:*", era.id))
 }
 
 /// The order of a key; `None` for the mark beside an entry.
 pub(super) fn parse_key(key: &str) -> Option<OrderId> {
-    OrderId::try_from(key.strip_prefix(KEY_PREFIX)?.parse::<i64>().ok()?).ok()
-}
-
-/// The key of the mark beside an entry, as `cache.lua` derives it.
-pub(super) fn mark_key(id: OrderId) -> String {
-    format!("{KEY_PREFIX}{id}:fill")
+    let id = match key.strip_prefix(KEY_PREFIX) {
+        Some(id) => id,
+        None => key.split_once(":{order:")?.1.strip_suffix('}')?,
+    };
+    OrderId::try_from(id.parse::<i64>().ok()?).ok()
 }
 
 pub(super) fn encode_entry(write: &CacheWrite) -> Vec<u8> {

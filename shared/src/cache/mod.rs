@@ -9,7 +9,9 @@ mod client;
 mod entry;
 mod error;
 mod lookups;
+mod scan;
 
 pub use client::{Cache, FillToken};
 pub use entry::{CacheEntry, CacheWrite, CachedOrder, KEY_PREFIX, Lookup};
 pub use error::CacheError;
+pub use scan::CacheScan;

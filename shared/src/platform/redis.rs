@@ -1,6 +1,7 @@
-//! Redis: one connection that is replaced when it breaks, shared by all clones of its handle. No commands of orders.
+//! Redis: connections that are replaced when they break, shared by all clones of a handle. No commands of orders.
 //!
-//! The cache, sessions, limits, streams and commands all use [`Redis`]:
+//! The cache, sessions, limits, streams and commands all use [`Redis`]. Its URL leads to one server, to the primary that sentinels
+//! name, or to a cluster; a handle has one connection, or one to each primary of the cluster.
 //!
 //! - Every call has a deadline, and so has connecting.
 //! - After a call that times out, and every second, the server is asked whether it still answers and is still the
@@ -9,78 +10,66 @@
 //! - An I/O error and an answer such as `READONLY` close the connection at once. The command is then tried once more on
 //!   a new connection, so that no request fails after a restart of an idle server.
 //! - A late failure on an old connection never closes a newer one.
+//! - With sentinels, each connect asks which server is the primary, and so does the handle twice a second, as long as it is open.
+//!   The nodes of a cluster are asked as often who owns which slot. See [`Redis::guarded`].
 
+mod address;
+mod call;
+mod cluster;
 mod connector;
+mod failure;
+mod lease;
 mod link;
+mod observer;
+mod request;
+mod sentinel;
+mod slots;
+mod socket;
 mod writable;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use redis::{
-    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
-    Value, aio::MultiplexedConnection,
-};
-use secrecy::SecretString;
+use futures_util::future::try_join_all;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, Value};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::timeout;
 
+pub(crate) use self::address::RedisUrlParts;
 use self::{
+    address::RedisAddress,
+    call::Attempts,
+    cluster::{Cluster, Redirect},
     connector::Connector,
-    link::{Link, LiveConnection},
+    failure::timed_out,
+    link::{Link, ReconnectHook},
+    sentinel::Sentinels,
 };
-pub use self::{connector::DedicatedConnection, writable::RedisMemory};
+pub use self::{
+    failure::RedisFailure,
+    link::{DedicatedConnection, Era},
+    writable::RedisMemory,
+};
 
 /// How long a call may take, unless its handle or its caller says otherwise.
 const DEADLINE: Duration = Duration::from_millis(500);
 
-/// A handle on Redis. Clones share one connection, which is opened when first used.
+/// How long a program waits at its start for the answer that shows the kind of a server.
+const START_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A handle on Redis. Clones share its connections, which are opened when first used.
 #[derive(Clone)]
 pub struct Redis {
-    link: Arc<Link>,
+    servers: Servers,
     deadline: Duration,
+    /// In a cluster, the slot that calls are about.
+    slot: Option<u16>,
+    is_guarded: bool,
 }
 
-/// A command failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RedisFailure {
-    /// Redis returned an error, or cannot be reached.
-    #[error("Redis failed: {0}")]
-    Failed(#[from] RedisError),
-    /// No answer within the deadline.
-    #[error("Redis did not answer within {0:?}")]
-    Deadline(Duration),
-}
-
-impl RedisFailure {
-    /// Whether Redis answered with one of these codes, such as `NOGROUP`, also for one command of several.
-    pub fn has_code(&self, codes: &[&str]) -> bool {
-        matches!(self, Self::Failed(error) if has_code(error, codes))
-    }
-}
-
-/// A request.
-enum Request<'a> {
-    Command(&'a Cmd),
-    Pipeline(&'a Pipeline),
-    Script(&'a ScriptInvocation<'a>),
-}
-
-impl Request<'_> {
-    async fn send<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> RedisResult<T> {
-        match self {
-            Self::Command(command) => command.query_async(&mut connection).await,
-            Self::Pipeline(pipeline) => pipeline.query_async(&mut connection).await,
-            Self::Script(invocation) => invocation.invoke_async(&mut connection).await,
-        }
-    }
-}
-
-/// How often a request is sent if its connection breaks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Attempts {
-    /// For commands that must not run twice.
-    One,
-    /// Once more, unless the connection that broke had just been made.
-    Two,
+#[derive(Clone)]
+enum Servers {
+    One(Arc<Link>),
+    Cluster(Arc<Cluster>),
 }
 
 impl Redis {
@@ -94,24 +83,104 @@ impl Redis {
         url: &SecretString,
         reconnected: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, RedisError> {
-        let link = Link::new(Connector::new(url)?, Box::new(reconnected));
-        Ok(Self { link: Arc::new(link), deadline: DEADLINE })
+        let reconnected: ReconnectHook = Arc::new(reconnected);
+        let address = RedisAddress::parse(url.expose_secret()).map_err(|problem| {
+            RedisError::from((ErrorKind::InvalidClientConfig, "the URL cannot be used", problem))
+        })?;
+        let one = |connector| Servers::One(Arc::new(Link::new(connector, Arc::clone(&reconnected))));
+        let servers = match address {
+            RedisAddress::Server(info) => one(Connector::server(info)?),
+            RedisAddress::Sentinels { sentinels, primary, server } => {
+                one(Connector::Sentinels(Sentinels::new(sentinels, primary, server)?))
+            }
+            RedisAddress::Cluster { seeds } => Servers::Cluster(Arc::new(Cluster::new(seeds, reconnected))),
+        };
+        Ok(Self { servers, deadline: DEADLINE, slot: None, is_guarded: false })
     }
 
-    /// The same connection, with another deadline for calls.
+    /// The same connections, with another deadline for calls.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
+    /// The same connections, for calls about this key: in a cluster they go to the owner of its slot.
+    #[must_use]
+    pub fn at_key(&self, key: &str) -> Self {
+        match &self.servers {
+            Servers::One(_) => self.clone(),
+            Servers::Cluster(_) => self.at_slot(slots::slot_of(key)),
+        }
+    }
+
+    /// The same connections, for readers of what must not be older than what was confirmed: with sentinels or a cluster, calls fail
+    /// while more than half of the sentinels, or of the primaries, do not confirm within two seconds that the server is
+    /// still the primary, and if its era is unknown.
+    #[must_use]
+    pub fn guarded(self) -> Self {
+        Self { is_guarded: true, ..self }
+    }
+
+    /// Splits items by the slot of their keys: each group can be one call. Returns the places of each group's items. Without a
+    /// cluster there is one group.
+    pub(crate) fn group_by_slot<T>(
+        &self,
+        items: &[T],
+        key: impl Fn(&T) -> String,
+    ) -> Vec<(Self, Vec<usize>)> {
+        if let Servers::One(_) = &self.servers {
+            return vec![(self.clone(), (0..items.len()).collect())];
+        }
+        let mut groups: HashMap<u16, Vec<usize>> = HashMap::new();
+        for (place, item) in items.iter().enumerate() {
+            groups.entry(slots::slot_of(&key(item))).or_default().push(place);
+        }
+        groups.into_iter().map(|(slot, places)| (self.at_slot(slot), places)).collect()
+    }
+
+    /// A handle on each primary, with a text for keys on it: a hash tag in a cluster, and nothing otherwise.
+    pub(crate) async fn each_primary(&self) -> Result<Vec<(Self, String)>, RedisFailure> {
+        let Servers::Cluster(cluster) = &self.servers else { return Ok(vec![(self.clone(), String::new())]) };
+        let slots = if let Some(slot) = self.slot {
+            vec![slot]
+        } else {
+            let slots = timeout(self.deadline, cluster.one_slot_of_each()).await;
+            slots.unwrap_or(Err(timed_out()))?
+        };
+        Ok(slots
+            .into_iter()
+            .map(|slot| (self.at_slot(slot), format!("{{{}}}", slots::tag_of(slot))))
+            .collect())
+    }
+
+    fn at_slot(&self, slot: u16) -> Self {
+        Self { slot: Some(slot), ..self.clone() }
+    }
+
     /// Runs one command. It is sent again, once, if its connection turns out to be broken.
     pub async fn run_command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
-        self.call(self.deadline, Attempts::Two, Request::Command(command)).await
+        self.call(self.deadline, Attempts::Two, |_| command).await
+    }
+
+    /// Runs a command that is made for the era of the server that it is sent to.
+    pub(crate) async fn run_command_in_era<T: FromRedisValue>(
+        &self,
+        command: impl Fn(Option<&Era>) -> Cmd + Sync,
+    ) -> Result<T, RedisFailure> {
+        self.call(self.deadline, Attempts::Two, command).await
     }
 
     /// Runs a pipeline. It is sent again, once, if its connection turns out to be broken.
     pub async fn run_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisFailure> {
-        self.call(self.deadline, Attempts::Two, Request::Pipeline(pipeline)).await
+        self.call(self.deadline, Attempts::Two, |_| pipeline).await
+    }
+
+    /// Runs a pipeline that is made for the era of the server that it is sent to.
+    pub(crate) async fn run_pipeline_in_era<T: FromRedisValue>(
+        &self,
+        pipeline: impl Fn(Option<&Era>) -> Pipeline + Sync,
+    ) -> Result<T, RedisFailure> {
+        self.call(self.deadline, Attempts::Two, pipeline).await
     }
 
     /// Runs a pipeline that ignores errors, and returns the answer to each command.
@@ -130,24 +199,44 @@ impl Redis {
         script: &ScriptInvocation<'_>,
         deadline: Duration,
     ) -> Result<T, RedisFailure> {
-        self.call(deadline, Attempts::Two, Request::Script(script)).await
+        self.call(deadline, Attempts::Two, |_| script).await
     }
 
-    /// Whether Redis answers. [`Redis::check_writable`] says whether it also takes writes.
+    /// Runs a script, called as is right in the era of the server that it is sent to.
+    pub(crate) async fn run_script_in_era<'a, T: FromRedisValue>(
+        &self,
+        script: impl Fn(Option<&Era>) -> ScriptInvocation<'a> + Sync,
+    ) -> Result<T, RedisFailure> {
+        self.call(self.deadline, Attempts::Two, script).await
+    }
+
+    /// Whether Redis answers, every primary of it. [`Redis::check_writable`] says whether it also takes writes.
     pub async fn ping(&self) -> Result<(), RedisFailure> {
-        self.run_command(&redis::cmd("PING")).await
+        let command = redis::cmd("PING");
+        let primaries = self.each_primary().await?;
+        try_join_all(primaries.iter().map(|(primary, _)| primary.run_command::<()>(&command)))
+            .await
+            .map(|_| ())
     }
 
     /// Opens a connection for one caller.
     pub async fn connect_dedicated(&self) -> Result<DedicatedConnection, RedisFailure> {
-        Ok(self.link.connector.connect().await?)
+        let connected = self.link(None).await?.connect_dedicated().await;
+        Ok(connected.inspect_err(|_| self.look_again())?)
+    }
+
+    /// Reports an error on a dedicated connection: the slot may have moved.
+    pub(crate) fn report_dedicated_error(&self, error: &RedisFailure) {
+        if matches!(error, RedisFailure::Failed(error) if Redirect::from_error(error).is_some()) {
+            self.look_again();
+        }
     }
 
     /// Whether a confirmed write can be waited for until it is on disk: `WAITAOF` is known (Redis 7.2) and the
     /// append-only file is on.
     pub(crate) async fn waits_for_disk(&self) -> Result<bool, RedisFailure> {
         let ask = async {
-            let (open, _) = self.link.open().await?;
+            let (open, _) = self.link(None).await?.open().await?;
             if let Some(known) = open.waits_for_disk.get() {
                 return Ok(*known);
             }
@@ -161,65 +250,12 @@ impl Redis {
         timeout(self.deadline, ask).await.unwrap_or(Err(RedisFailure::Deadline(self.deadline)))
     }
 
-    /// Closes the connection. A later call makes a new one.
+    /// Closes the connections. A later call makes new ones.
     pub fn disconnect(&self) {
-        self.link.disconnect();
-    }
-
-    async fn call_each(&self, attempts: Attempts, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFailure> {
-        let request = Request::Pipeline(pipeline);
-        let (answers, open) = self.call_on::<Vec<Value>>(self.deadline, attempts, request).await?;
-        let error = answers.iter().find_map(|answer| match answer {
-            Value::ServerError(error) => Some(RedisError::from(error.clone())).filter(is_unusable),
-            _ => None,
-        });
-        if let Some(error) = error {
-            self.link.close(&open, &error);
+        match &self.servers {
+            Servers::One(link) => link.disconnect(),
+            Servers::Cluster(cluster) => cluster.disconnect(),
         }
-        Ok(answers)
-    }
-
-    async fn call<T: FromRedisValue>(
-        &self,
-        deadline: Duration,
-        attempts: Attempts,
-        request: Request<'_>,
-    ) -> Result<T, RedisFailure> {
-        self.call_on(deadline, attempts, request).await.map(|(answer, _)| answer)
-    }
-
-    /// The answer, and the connection on which it came.
-    async fn call_on<T: FromRedisValue>(
-        &self,
-        deadline: Duration,
-        mut attempts: Attempts,
-        request: Request<'_>,
-    ) -> Result<(T, Arc<LiveConnection>), RedisFailure> {
-        let mut used = None;
-        let answer = timeout(deadline, async {
-            loop {
-                let (open, is_new) = self.link.open().await?;
-                used = Some(Arc::clone(&open));
-                let error = match open.while_open(request.send(open.connection.clone())).await {
-                    Ok(answer) => return Ok((answer, open)),
-                    Err(error) => error,
-                };
-                if is_unusable(&error) {
-                    self.link.close(&open, &error);
-                    if !is_new && attempts == Attempts::Two {
-                        attempts = Attempts::One;
-                        continue;
-                    }
-                }
-                return Err(RedisFailure::Failed(error));
-            }
-        });
-        answer.await.unwrap_or_else(|_| {
-            if let Some(open) = used {
-                open.check_now();
-            }
-            Err(RedisFailure::Deadline(deadline))
-        })
     }
 }
 
@@ -229,21 +265,24 @@ impl std::fmt::Debug for Redis {
     }
 }
 
-/// Whether a new connection may succeed: this one is closed, or its server is not, or not yet, a usable primary.
-fn is_unusable(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_unrecoverable_error()
-        || has_code(error, &["READONLY", "MASTERDOWN", "LOADING", "NOAUTH"])
-}
-
-fn has_code(error: &RedisError, codes: &[&str]) -> bool {
-    let known = |kind| matches!(kind, ErrorKind::Server(kind) if kind != ServerErrorKind::ExecAbort);
-    if let Some(code) = error.code().filter(|_| known(error.kind())) {
-        return codes.contains(&code);
+/// Checks at the start of a program that a URL is of the right kind for its server. One that does not answer is no error: it may
+/// come later.
+///
+/// # Errors
+///
+/// For a plain URL of a cluster's node or of a sentinel, for a URL of a cluster or of sentinels that leads to another kind of server, and if
+/// the sentinels do not know the primary's name. The text says how the URL must begin; it follows the setting's name.
+pub async fn check_url(url: &SecretString) -> Result<(), String> {
+    let asked = match Redis::new(url) {
+        Ok(redis) => redis.with_deadline(START_DEADLINE).ping().await,
+        Err(error) => Err(error.into()),
+    };
+    match asked {
+        Err(RedisFailure::Failed(error)) if error.kind() == ErrorKind::InvalidClientConfig => {
+            Err(error.detail().unwrap_or("cannot be used").to_owned())
+        }
+        _ => Ok(()),
     }
-    // An error of one of several commands, or a code that the client library has no name for.
-    let errors = error.clone().into_server_errors();
-    errors.is_some_and(|errors| errors.iter().any(|(_, error)| codes.contains(&error.code())))
 }
 
 fn can_wait_for_disk(info: &str) -> bool {

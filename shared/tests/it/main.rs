@@ -4,3 +4,4 @@ mod cache;
 mod cache_eviction;
 mod db;
 mod redis;
+mod redis_failover;

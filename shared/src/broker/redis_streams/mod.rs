@@ -22,6 +22,8 @@
 //!   acknowledged, in whole nodes of the stream; never by length. A group that nobody reads keeps the stream from being trimmed.
 //! - **Healing**: if the group or the stream is gone (`FLUSHALL`, a lost server), the group is created again
 //!   at the beginning of the stream.
+//! - **Failing over**: with sentinels or a cluster, what a promotion has lost is published again by the reconciler. The blocking read
+//!   has a connection of its own to the server that the other calls use, and leaves it together with them.
 //! - Consumers that have been silent for long and hold nothing are removed, so that names do not accumulate.
 
 mod consumer_state;
@@ -94,7 +96,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection to the stream's server; `side` names it in the metrics.
 fn connection(options: &RedisStreamsOptions, side: &'static str) -> Result<Redis, BrokerError> {
     let redis = Redis::with_reconnect_hook(&options.url, move || metered::record_reconnect(SYSTEM, side));
-    redis.map(|redis| redis.with_deadline(CALL_TIMEOUT)).map_err(|error| {
+    redis.map(|redis| redis.with_deadline(CALL_TIMEOUT).at_key(&options.stream)).map_err(|error| {
         // The text of the error may repeat the URL, which may hold a password.
         BrokerError::misconfigured(SYSTEM, format!("the address cannot be used ({})", error.category()))
     })

@@ -120,8 +120,8 @@ async fn read_batches(
     batches: mpsc::Sender<Vec<StreamEntry>>,
 ) -> End {
     let mut connection = match connection {
-        Some(connection) => connection,
-        None => match open_connection(&state).await {
+        Some(connection) if !connection.is_abandoned() => connection,
+        _ => match open_connection(&state).await {
             Ok(connection) => connection,
             Err(error) => return (None, Err(error)),
         },
@@ -130,7 +130,10 @@ async fn read_batches(
         let entries = match read_batch(&state, &mut connection, max, block.take()).await {
             Ok(answer) => entries::from_read(answer),
             Err(error) if is_gone(&error) => return (Some(connection), state.group.ensure().await),
-            Err(error) => return (None, Err(error)),
+            Err(error) => {
+                state.group.redis.report_dedicated_error(&error);
+                return (None, Err(error));
+            }
         };
         state.in_flight().hand_out(entries.iter().map(|entry| entry.id.as_str()));
         let more = entries.len() == max && max >= MIN_BATCH_TO_READ_AHEAD;
@@ -139,7 +142,7 @@ async fn read_batches(
             state.in_flight().forget(entries.iter().map(|entry| &entry.id));
             return (Some(connection), Ok(()));
         }
-        if !more {
+        if !more || connection.is_abandoned() {
             return (Some(connection), Ok(()));
         }
     }
@@ -147,7 +150,7 @@ async fn read_batches(
 
 async fn read_batch(
     state: &ConsumerState,
-    DedicatedConnection { connection, client_id }: &mut DedicatedConnection,
+    DedicatedConnection { connection, client_id, .. }: &mut DedicatedConnection,
     max: usize,
     block: Option<Duration>,
 ) -> Result<Value, RedisFailure> {

@@ -134,8 +134,9 @@ impl EventSink for RedisStreamsSink {
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
-        let prefix = format!("{}:", self.stream);
-        self.redis.check_writable_beside(&prefix).await.map_err(|failure| broker_error(&failure))?;
+        // In a cluster the hash tag leads to the stream's slot.
+        let key = format!("{stream}:probe:{{{stream}}}", stream = self.stream);
+        self.redis.check_writable_at(key).await.map_err(|failure| broker_error(&failure))?;
         let mut command = redis::cmd("TYPE");
         command.arg(&self.stream);
         match self.redis.run_command::<String>(&command).await {

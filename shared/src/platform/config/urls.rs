@@ -11,7 +11,10 @@ use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 use url::{Host, ParseError, Url};
 
-use crate::platform::db::{BadUrl, Servers};
+use crate::platform::{
+    db::{BadUrl, Servers},
+    redis::RedisUrlParts,
+};
 
 /// What a URL leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub enum UrlKind {
     Postgres,
     /// A PostgreSQL database that is only read from.
     PostgresReplica,
-    /// A Redis, with or without TLS.
+    /// A Redis, with or without TLS: a server, one behind sentinels, or a cluster.
     Redis,
     /// A RabbitMQ, with or without TLS.
     Amqp,
@@ -63,7 +66,9 @@ impl UrlKind {
     const fn schemes(self) -> &'static [&'static str] {
         match self {
             Self::Postgres | Self::PostgresReplica => &["postgres", "postgresql"],
-            Self::Redis => &["redis", "rediss"],
+            Self::Redis => {
+                &["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"]
+            }
             Self::Amqp => &["amqp", "amqps"],
             Self::Http => &["http", "https"],
         }
@@ -78,10 +83,16 @@ impl UrlKind {
             }
             return self.check_servers(&SecretString::from(text)).map_err(|error| error.to_string());
         }
+        if self == Self::Redis {
+            self.check_text(text)?;
+            for url in RedisUrlParts::split(text)?.urls {
+                check_redis(&self.parse(&url)?, &url)?;
+            }
+            return Ok(());
+        }
         let url = self.parse(text)?;
         match self {
-            Self::Postgres | Self::PostgresReplica => Ok(()),
-            Self::Redis => check_redis(&url, text),
+            Self::Postgres | Self::PostgresReplica | Self::Redis => Ok(()),
             Self::Amqp => check_amqp(&url, text),
             Self::Http => check_no_fragment(&url),
         }
@@ -95,8 +106,8 @@ impl UrlKind {
         if self == Self::Postgres { Servers::primary(text) } else { Servers::replica(text) }.map(drop)
     }
 
-    /// The URL in `text`: its scheme, its host and its port are right.
-    pub(super) fn parse(self, text: &str) -> Result<Url, String> {
+    /// What follows the scheme, which is one of those that can be used.
+    fn check_text(self, text: &str) -> Result<&str, String> {
         let schemes = self.schemes();
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         if !schemes.contains(&scheme) {
@@ -110,6 +121,12 @@ impl UrlKind {
         if text.contains("%00") {
             return Err("has a NUL byte in it".to_owned());
         }
+        Ok(rest)
+    }
+
+    /// The URL in `text`: its scheme, its host and its port are right.
+    pub(super) fn parse(self, text: &str) -> Result<Url, String> {
+        let rest = self.check_text(text)?;
         let url = Url::parse(text).map_err(describe)?;
         // The web's parser skips slashes until it finds something that could be a host.
         let names_a_host = !rest.starts_with('/') && url.host_str().is_some_and(|host| !host.is_empty());
@@ -301,6 +318,11 @@ mod tests {
                     "redis://:pass@redis:6379/15?protocol=resp3",
                     "rediss://user:pass@[2001:db8::1]/0",
                     "rediss://host/0#insecure",
+                    "redis+sentinel://h1:26379,h2,h3/orders",
+                    "redis+sentinel://user:p%40ss@[::1],h2:1/my.orders-1_a/15?sentinel_user=u&sentinel_password=p%26q",
+                    "rediss+sentinel://:pass@h1,h2,h3/orders/0?protocol=resp3#insecure",
+                    "redis+cluster://h1:6379,h2",
+                    "rediss+cluster://user:pass@h1,[2001:db8::1]:7000/0?protocol=resp3",
                 ],
             ),
             (

@@ -1,11 +1,12 @@
 //! Whether Redis takes writes, and how much memory it has left.
 
+use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::{Redis, RedisFailure, info_field};
 
-/// Memory counts as nearly full from this share of its limit, in percent.
-const NEARLY_FULL: u64 = 90;
+/// Memory counts as nearly full from this share of its limit, in thousandths.
+const NEARLY_FULL: u128 = 900;
 /// The life of the probe's key in milliseconds.
 const PROBE_MS: u64 = 1000;
 
@@ -23,25 +24,35 @@ pub struct RedisMemory {
 impl RedisMemory {
     /// Whether at least nine tenths of the limit are used.
     pub fn is_nearly_full(&self) -> bool {
-        self.limit > 0 && u128::from(self.used) * 100 >= u128::from(self.limit) * u128::from(NEARLY_FULL)
+        self.per_mille_used() >= NEARLY_FULL
+    }
+
+    fn per_mille_used(&self) -> u128 {
+        (u128::from(self.used) * 1000).checked_div(u128::from(self.limit)).unwrap_or_default()
     }
 }
 
 impl Redis {
-    /// Makes a cheap write, and returns the state of the memory.
+    /// Makes a cheap write on each primary, and returns the state of the fullest one's memory.
     ///
     /// Fails if Redis does not answer, or answers but refuses writes: because it is full, a replica, or cannot write to
     /// its disk (`OOM`, `READONLY`, `MISCONF`).
     pub async fn check_writable(&self) -> Result<RedisMemory, RedisFailure> {
+        let primaries = self.each_primary().await?;
         // The prefix of the cache's keys, so that a user with the right to write to the cache can write this; no order has it.
-        self.check_writable_beside("cache:").await
+        let checks =
+            primaries.iter().map(|(primary, tag)| primary.check_writable_at(format!("cache:probe{tag}")));
+        let memories = try_join_all(checks).await?;
+        let evicted_keys = memories.iter().map(|memory| memory.evicted_keys).sum();
+        let fullest = memories.into_iter().max_by_key(RedisMemory::per_mille_used).unwrap_or_default();
+        Ok(RedisMemory { evicted_keys, ..fullest })
     }
 
-    /// [`Redis::check_writable`], with a key that begins with `prefix`.
-    pub(crate) async fn check_writable_beside(&self, prefix: &str) -> Result<RedisMemory, RedisFailure> {
+    /// [`Redis::check_writable`] with this key, on its server.
+    pub(crate) async fn check_writable_at(&self, key: String) -> Result<RedisMemory, RedisFailure> {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
-        pipeline.cmd("SET").arg(format!("{prefix}probe")).arg(1).arg("PX").arg(PROBE_MS);
+        pipeline.cmd("SET").arg(key).arg(1).arg("PX").arg(PROBE_MS);
         pipeline.cmd("INFO").arg("memory");
         pipeline.cmd("INFO").arg("stats");
         let answers = self.run_pipeline_each(&pipeline).await?;

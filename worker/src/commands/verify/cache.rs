@@ -33,16 +33,11 @@ pub(super) async fn compare_cache(
     } else {
         // A scan can return an entry twice. Each id that was seen costs eight bytes.
         let mut seen = std::collections::HashSet::new();
-        let mut cursor = 0;
-        loop {
-            let (next, mut ids) = stores.cache.scan(cursor).await.context("cannot scan the cache")?;
+        let mut scan = stores.cache.start_scan().await.context("cannot scan the cache")?;
+        while let Some(mut ids) = scan.next_orders().await.context("cannot scan the cache")? {
             ids.retain(|id| seen.insert(*id));
             compare_entries(stores, &ids, findings, &mut digest).await?;
             progress.inc(ids.len() as u64);
-            if next == 0 {
-                break;
-            }
-            cursor = next;
         }
     }
     findings.digests.push(("cache", digest));
