@@ -107,7 +107,8 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
         db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
         read_db: orders.read_db(),
         writes: orders.write_outcomes(),
-        redis: redis.clone(),
+        // Also says if cached orders cannot be used, because it is not certain that the server still is the primary.
+        redis: redis.clone().guarded(),
         sink: Arc::clone(&sink),
         relay: Relay::start(&db, Arc::clone(&sink), wake.clone(), shutdown),
     };

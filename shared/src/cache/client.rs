@@ -1,7 +1,10 @@
 //! The handle on the cache.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -105,40 +108,44 @@ impl Cache {
 
     /// Writes entries of one slot.
     async fn put_group(&self, redis: &Redis, writes: Vec<&CacheWrite>) -> Result<Vec<bool>, CacheError> {
-        let mut written = self.create(redis, &writes).await?;
-        let (places, others): (Vec<_>, Vec<_>) =
-            writes.iter().copied().enumerate().filter(|(place, _)| !written[*place]).unzip();
-        let set =
-            self.compare_and_set(redis, &others, |write| if write.may_create { "1" } else { "0" }).await?;
-        for (place, set) in places.into_iter().zip(set) {
+        let (firsts, mut others): (Vec<usize>, Vec<usize>) =
+            (0..writes.len()).partition(|place| can_be_created(writes[*place]));
+        let pick = |places: &[usize]| places.iter().map(|place| writes[*place]).collect::<Vec<_>>();
+        let mut written = vec![false; writes.len()];
+        if !firsts.is_empty() {
+            let (created, is_settled) = self.create(redis, &pick(&firsts)).await?;
+            for (place, created) in firsts.into_iter().zip(created) {
+                written[place] = created;
+                if !created && is_settled {
+                    others.push(place);
+                }
+            }
+        }
+        let create = |write: &CacheWrite| if write.may_create { "1" } else { "0" };
+        let set = self.compare_and_set(redis, &pick(&others), create).await?;
+        for (place, set) in others.into_iter().zip(set) {
             written[place] = set;
         }
         Ok(written)
     }
 
-    /// Writes those that are first versions and have no entry yet. Nothing is older than a first version, so there is nothing to
-    /// compare, and no reader can be about to fill in an older one. It costs Redis half of what the other script does.
-    async fn create(&self, redis: &Redis, writes: &[&CacheWrite]) -> Result<Vec<bool>, CacheError> {
-        let mut written = vec![false; writes.len()];
-        let is_first = |write: &CacheWrite| write.version == 1 && write.may_create && write.content.is_some();
-        let places: Vec<usize> = (0..writes.len()).filter(|place| is_first(writes[*place])).collect();
-        if places.is_empty() {
-            return Ok(written);
-        }
+    /// Writes first versions that have no entry yet. Nothing is older than a first version, so there is nothing to
+    /// compare, and no reader can be about to fill in an older one. It costs Redis half of what the other script does. Also returns
+    /// whether the server's era is old enough to create entries; if not, a first version has nothing to replace either.
+    async fn create(&self, redis: &Redis, writes: &[&CacheWrite]) -> Result<(Vec<bool>, bool), CacheError> {
+        let is_settled = AtomicBool::new(true);
         let script = |era: Option<&Era>| {
+            is_settled.store(can_create(era), Ordering::Relaxed);
             let mut invocation = self.0.create.prepare_invoke();
             invocation.arg(if can_create(era) { "1" } else { "0" });
-            for write in places.iter().map(|place| writes[*place]) {
+            for write in writes {
                 invocation.key(entry::entry_key(era, write.id));
                 invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl());
             }
             invocation
         };
-        let set = self.call(Call::Write, redis.run_script_in_era::<Vec<bool>>(script)).await?;
-        for (place, set) in places.iter().zip(set) {
-            written[*place] = set;
-        }
-        Ok(written)
+        let created = self.call(Call::Write, redis.run_script_in_era::<Vec<bool>>(script)).await?;
+        Ok((created, is_settled.into_inner()))
     }
 
     /// Announces that these orders, which [`Cache::get`] missed, are about to be read from the database.
@@ -310,6 +317,11 @@ impl Cache {
         let spread = rand::rng().random_range(1.0 - JITTER..1.0 + JITTER);
         u64::try_from(self.0.ttl.mul_f64(spread).as_millis()).unwrap_or(u64::MAX).max(1)
     }
+}
+
+/// Whether this write can create an entry without comparing.
+fn can_be_created(write: &CacheWrite) -> bool {
+    write.version == 1 && write.may_create && write.content.is_some()
 }
 
 /// Whether writers other than readers create entries on a server in this era.

@@ -209,18 +209,23 @@ async fn a_user_of_an_access_list_is_served_behind_sentinels_with_a_password_of_
         let rules = ["ACL", "SETUSER", "watch", "on", ">se&cret", "+@all", "~*", "&*"];
         sentinel.ask::<()>(&rules).await;
     }
-    let with_users = |user: &str, sentinel: &str| {
+    let url = |user: &str, sentinel_password: &str| {
         let url = group.url().replace("redis+sentinel://", &format!("redis+sentinel://{user}@"));
-        Redis::new(&secret(&format!("{url}?{sentinel}"))).unwrap()
+        format!("{url}?sentinel_user=watch&sentinel_password={sentinel_password}")
     };
-    let right = with_users("app:p%40ss", "sentinel_user=watch&sentinel_password=se%26cret");
-    set(&right, "a").await.unwrap();
-    assert!(
-        set(&with_users("app:wrong", "sentinel_user=watch&sentinel_password=se%26cret"), "a").await.is_err()
-    );
-    assert!(
-        set(&with_users("app:p%40ss", "sentinel_user=watch&sentinel_password=wrong"), "a").await.is_err()
-    );
+    let right = url("app:p%40ss", "se%26cret");
+    set(&Redis::new(&secret(&right)).unwrap(), "a").await.unwrap();
+    fill_all(&cache(&right), 1..=1, 1).await;
+    for wrong in [url("app:wrong", "se%26cret"), url("app:p%40ss", "wrong")] {
+        assert!(set(&Redis::new(&secret(&wrong)).unwrap(), "a").await.is_err(), "{wrong}");
+    }
+    // Without INFO nobody knows which entries a promotion has left behind.
+    for node in group.nodes() {
+        node.ask::<()>(&["ACL", "SETUSER", "app", "-info"]).await;
+    }
+    let failure = cache(&right).get(id(1)).await.unwrap_err().to_string();
+    assert!(failure.contains("must be allowed to use INFO"), "{failure}");
+    set(&Redis::new(&secret(&right)).unwrap(), "a").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
