@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use secrecy::SecretString;
 use shared::{
+    broker::{BrokerConfig, connect_source},
     cache::{Cache, CacheError, CacheWrite, CachedOrder, Lookup},
     domain::order::OrderId,
     platform::redis::{Redis, check_url},
@@ -148,6 +149,37 @@ async fn with_sentinels_a_frozen_master_that_comes_back_is_not_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_a_frozen_master_that_comes_back_is_not_read() {
     leaves_a_frozen_master_for_good(&private_redis_cluster().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_leaves_a_master_that_lives_on_after_another_one_was_promoted() {
+    let group = private_redis_sentinel().await;
+    let config = BrokerConfig::RedisStreams { url: secret(group.url()) };
+    let source = connect_source(&config, "test").await.unwrap();
+    assert_eq!(source.receive(1, Duration::from_millis(10)).await.unwrap().len(), 0);
+    let old = group.master_of("").await;
+    group.sentinels()[0].ask::<()>(&["SENTINEL", "FAILOVER", "orders"]).await;
+    let receiving = async {
+        loop {
+            match source.receive(1, Duration::from_secs(1)).await {
+                Ok(received) if !received.is_empty() => return,
+                // The old master refuses it, or is left.
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let promoting = async {
+        let new = group.successor_of(old, "").await;
+        new.ask::<String>(&["XADD", "events:orders", "*", "body", "{}"]).await;
+        Instant::now()
+    };
+    let (published, received) = tokio::join!(promoting, async {
+        receiving.await;
+        Instant::now()
+    });
+    let after = received.duration_since(published);
+    assert!(after < Duration::from_secs(4), "{after:?}");
+    source.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

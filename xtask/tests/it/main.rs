@@ -1,5 +1,6 @@
 //! `cargo xtask` as a process of its own, as its users run it.
 
+mod clear_cache;
 mod documents;
 mod test_needs;
 mod tool;
