@@ -175,6 +175,13 @@ impl ProgramBuilder {
         self
     }
 
+    /// Inherits no variable but those without which no program works.
+    #[must_use]
+    pub fn clear_env(mut self) -> Self {
+        self.launch = self.launch.clear_env();
+        self
+    }
+
     /// Sets a variable to a free loopback port, which is handed back.
     #[must_use]
     pub fn free_port(self, name: &str) -> (Self, u16) {

@@ -21,6 +21,7 @@ mod status;
 mod system;
 mod test;
 mod up;
+mod upgrade;
 
 /// Runs, tests and looks after the order system on this machine.
 #[derive(Debug, Parser)]
@@ -50,6 +51,8 @@ enum Command {
     Load(bench::LoadArgs),
     /// Raise the load until something fails, and see that the system sheds the rest and recovers
     Stress(bench::StressArgs),
+    /// Upgrade from an older revision under load, go back, and forward again, and compare everything that was answered
+    UpgradeFrom(upgrade::Args),
     /// Renew the generated files in `docs`: the descriptions of the API and its events, and the Postman collection
     #[command(alias = "postman")]
     Documents,
@@ -72,6 +75,7 @@ async fn main() -> ExitCode {
         Command::Load(bench::LoadArgs { place, .. }) | Command::Stress(bench::StressArgs { place, .. }) => {
             Box::pin(bench::run_bench_program(requirements::install_for_load(&place))).await
         }
+        Command::UpgradeFrom(args) => Box::pin(upgrade::run_upgrade(args)).await,
         Command::Documents => Box::pin(documents::write_documents()).await,
         Command::Prepare(args) => Box::pin(prepare::run_prepare(args)).await,
     };

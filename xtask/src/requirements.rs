@@ -4,6 +4,7 @@ use testbed::install::{CURL, CXX, Need, PGBENCH, WRK, provide};
 use testbed::native::{PGBOUNCER, POSTGRES, RABBITMQ, REDIS};
 
 use crate::bench::{BenchArgs, Choice, Place};
+use crate::up::Events;
 
 /// For the tests. Servers are needed even if others are given by their addresses: some tests start their own.
 pub(crate) async fn install_for_tests(with_python: bool) -> anyhow::Result<()> {
@@ -27,6 +28,17 @@ pub(crate) async fn install_for_load(place: &Place) -> anyhow::Result<()> {
         return Ok(());
     }
     provide(&[&POSTGRES, &REDIS].map(Need::Program)).await
+}
+
+/// For an upgrade under load.
+pub(crate) async fn install_for_upgrade(broker: Events) -> anyhow::Result<()> {
+    let mut needs = [&POSTGRES, &REDIS].map(Need::Program).to_vec();
+    match broker {
+        Events::Local => {}
+        Events::Rabbitmq => needs.push(Need::Program(&RABBITMQ)),
+        Events::Sqs => needs.push(Need::Python),
+    }
+    provide(&needs).await
 }
 
 /// For the fuzz targets.

@@ -36,7 +36,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Events {
+pub(crate) enum Events {
     /// Redis Streams
     Local,
     /// Amazon SQS, by LocalStack
@@ -84,7 +84,8 @@ async fn start_and_supervise(system: &System, args: &Args) -> anyhow::Result<()>
     print_status(format!(
         "2/4  Building the API and the worker; the first build takes minutes, later ones {later}"
     ));
-    let (events, ()) = tokio::try_join!(start_broker(system, args.events), build_programs(args.release))?;
+    let (events, ()) =
+        tokio::try_join!(start_broker(system, args.events, storage), build_programs(args.release))?;
     let mut variables = events;
     variables.insert("DATABASE_URL".into(), database.url);
     variables.insert("REDIS_URL".into(), redis.url);
@@ -100,20 +101,28 @@ async fn start_and_supervise(system: &System, args: &Args) -> anyhow::Result<()>
     system.supervise().await
 }
 
-/// Starts the broker, and returns the variables with which the programs find it.
-async fn start_broker(system: &System, events: Events) -> anyhow::Result<Variables> {
-    let storage = &Storage::Keep(paths::data());
+/// Starts the broker, and returns the variables with which the programs find it. A temporary one is never one that runs
+/// already.
+pub(crate) async fn start_broker(
+    system: &System,
+    events: Events,
+    storage: &Storage,
+) -> anyhow::Result<Variables> {
+    let foreign_server = |name| match storage {
+        Storage::Keep(_) => settings::foreign_server(name),
+        Storage::Throwaway => None,
+    };
     let pairs: Vec<(&str, String)> = match events {
         Events::Local => vec![("EVENT_SYSTEM", "local".into())],
         Events::Rabbitmq => {
-            let given = settings::foreign_server("AMQP_URL");
+            let given = foreign_server("AMQP_URL");
             let given = given.as_deref().map(|url| (url, None));
             let rabbitmq =
                 system.start_server(Role::Broker, "RabbitMQ", source::rabbitmq(given, storage)).await?;
             vec![("EVENT_SYSTEM", "rabbitmq".into()), ("AMQP_URL", rabbitmq.url)]
         }
         Events::Sqs => {
-            let given = settings::foreign_server("AWS_ENDPOINT_URL");
+            let given = foreign_server("AWS_ENDPOINT_URL");
             let sqs = system
                 .start_server(Role::Broker, "LocalStack", source::sqs(given.as_deref(), storage))
                 .await?;

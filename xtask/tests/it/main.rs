@@ -6,3 +6,4 @@ mod test_needs;
 mod tool;
 mod up;
 mod up_refused;
+mod upgrade;

@@ -1,0 +1,22 @@
+//! `upgrade-from`, with the programs of this build in both places: that they replace each other under load. An older version is
+//! for the command itself, because it has to be built.
+
+use testbed::paths;
+
+use crate::tool::Workspace;
+
+#[tokio::test]
+async fn replicas_replace_each_other_under_load_and_no_answer_is_lost() {
+    let programs = paths::binaries().unwrap();
+    let programs = programs.to_str().unwrap();
+    let workspace = Workspace::new();
+    let tool = workspace.start(&["upgrade-from", "--programs", programs, "--seconds", "1", "--clients", "3"]);
+    let (status, log) = tool.wait().await;
+    assert!(status.success() && log.contains("and forward again: no fault"), "{log}");
+    for stage in ["old system", "forward", "back", "forward again"] {
+        let figures = log.lines().rfind(|line| line.starts_with(stage)).expect(stage);
+        let requests =
+            figures[stage.len()..].split_whitespace().next().and_then(|count| count.parse::<u32>().ok());
+        assert!(requests.is_some_and(|requests| requests > 50), "the clients were at work: {figures}");
+    }
+}
