@@ -1,16 +1,21 @@
 //! Shutdown as a value: a signal stops new work, a tracker waits for running tasks, and a deadline ends them.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a process waits for its tasks before it ends anyway.
+/// How long a process that was told to stop waits for its tasks before it ends anyway.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Every task that must end with the process has one. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     soft: CancellationToken,
+    began: Arc<OnceLock<Instant>>,
     tracker: TaskTracker,
 }
 
@@ -25,20 +30,21 @@ impl Shutdown {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let soft = self.soft.clone();
+        let shutdown = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             tracing::info!("shutting down");
-            soft.cancel();
+            shutdown.begin();
         });
         Ok(())
     }
 
     /// Begins the shutdown: every holder stops taking new work.
     pub fn begin(&self) {
+        self.began.get_or_init(Instant::now);
         self.soft.cancel();
     }
 
@@ -61,9 +67,25 @@ impl Shutdown {
         self.tracker.spawn(Box::pin(task));
     }
 
-    /// Waits for every tracked task, at most for `deadline`. `false` if some are still running.
+    /// Waits for every tracked task until `deadline` after the beginning of the shutdown. `false` if some are still running.
     pub async fn drained(&self, deadline: Duration) -> bool {
         self.tracker.close();
-        tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
+        let spent = self.began.get().map_or(Duration::ZERO, Instant::elapsed);
+        tokio::time::timeout(deadline.saturating_sub(spent), self.tracker.wait()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_deadline_counts_from_the_beginning_of_the_shutdown() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn(std::future::pending());
+        let hour = Duration::from_hours(1);
+        shutdown.began.set(Instant::now().checked_sub(hour).unwrap()).unwrap();
+        let waited = tokio::time::timeout(Duration::from_secs(10), shutdown.drained(hour)).await;
+        assert_eq!(waited, Ok(false), "the hour is over");
     }
 }
