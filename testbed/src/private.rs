@@ -122,13 +122,19 @@ impl PrivatePostgres {
         }
         let mut connection = self.execute(&sql).await;
         if synchronous {
-            crate::eventually("a standby follows synchronously", async || {
-                sqlx::query_scalar::<_, bool>(
-                    "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = 'sync')",
-                )
-                .fetch_one(&mut connection)
-                .await
-                .is_ok_and(|follows| follows)
+            let is_followed = async |connection: &mut PgConnection, least: &str| {
+                let follows = "SELECT EXISTS (SELECT FROM pg_stat_replication
+                               WHERE state = 'streaming' AND sync_state = 'sync' AND replay_lsn >= $1::pg_lsn)";
+                sqlx::query_scalar(follows).bind(least).fetch_one(connection).await.unwrap_or(false)
+            };
+            crate::eventually("a standby follows", async || is_followed(&mut connection, "0/0").await).await;
+            // Commits wait from the moment at which the checkpointer has read the settings. What came before must be there, too.
+            sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await.expect("a checkpoint");
+            let written =
+                sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(&mut connection).await;
+            let written: String = written.expect("a position");
+            crate::eventually("the standby has it all", async || {
+                is_followed(&mut connection, &written).await
             })
             .await;
         }

@@ -17,8 +17,8 @@ use reqwest::{Method, StatusCode};
 use testbed::PrivatePostgres;
 use tokio::task::JoinHandle;
 
-/// After a promotion everything works again within this time.
-const RECOVERY: Duration = Duration::from_secs(15);
+/// After a promotion everything is promised to work again within 15 s; a busy machine gets as many more.
+const RECOVERY: Duration = Duration::from_secs(30);
 /// A test that fails reports by how much it was too late.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long two servers that take writes live side by side.

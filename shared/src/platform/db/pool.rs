@@ -86,6 +86,11 @@ impl DbPool {
         self.0.idle.close();
     }
 
+    /// How long a statement usually runs on the server.
+    pub(super) fn statement_limit(&self) -> Duration {
+        self.0.settings.statement_limit
+    }
+
     /// How long the client waits for a piece of work.
     pub(super) fn client_limit(&self) -> Duration {
         self.0.settings.client_limit()

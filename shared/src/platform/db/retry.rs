@@ -50,7 +50,7 @@ impl DbPool {
         let (done, connection) = connection.lend(limit + MARGIN, work).await;
         // The others keep the usual limit, and a relay keeps its connection, without which it would read its cursor again.
         if let Some(mut connection) = connection
-            && set_statement_limit(&mut connection, self.client_limit() - MARGIN).await.is_ok()
+            && set_statement_limit(&mut connection, self.statement_limit()).await.is_ok()
         {
             connection.release();
         }

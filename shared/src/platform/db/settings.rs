@@ -19,7 +19,7 @@ pub struct PoolSettings {
     pub(super) application: &'static str,
     pub(super) max_connections: u32,
     pub(super) acquire_limit: Duration,
-    statement_limit: Duration,
+    pub(super) statement_limit: Duration,
     lock_limit: Duration,
     session: &'static str,
 }
