@@ -46,7 +46,8 @@ pub use proxy::Proxy;
 pub use rabbitmq::{Vhost, rabbitmq};
 pub use redis_db::{RedisDb, connect_redis, redis};
 pub use redis_group::{
-    RedisGroup, private_redis_cluster, private_redis_sentinel, redis_cluster, redis_sentinel,
+    RedisGroup, connect_redis_masters, private_redis_cluster, private_redis_sentinel, redis_cluster,
+    redis_sentinel,
 };
 pub use sqs::{SqsNamespace, create_queue, sqs};
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use testbed::native::Storage;
+use testbed::source::{Failover, Service};
 use testbed::{Program, ProgramBuilder, paths, port, source};
 
 use crate::settings::Variables;
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// What carries the events
     #[arg(long, value_enum, default_value_t = Events::Local)]
     events: Events,
+    /// Which Redis: one server, or several that replace each other; each kind keeps data of its own
+    #[arg(long, value_enum, default_value_t = Redis::Single)]
+    redis: Redis,
     /// The port of the API
     #[arg(long, value_name = "P", default_value_t = 8000)]
     port: u16,
@@ -43,6 +47,16 @@ pub(crate) enum Events {
     Sqs,
     /// RabbitMQ
     Rabbitmq,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Redis {
+    /// One server
+    Single,
+    /// A master with two replicas that three sentinels watch
+    Sentinel,
+    /// A cluster of three masters with a replica each
+    Cluster,
 }
 
 pub(crate) async fn run_up(args: Args) -> anyhow::Result<ExitCode> {
@@ -74,10 +88,10 @@ async fn start_and_supervise(system: &System, args: &Args) -> anyhow::Result<()>
 
     print_status("1/4  Starting PostgreSQL and Redis");
     let storage = &Storage::Keep(paths::data());
-    let (database, redis) = (settings::foreign_server("DATABASE_URL"), settings::foreign_server("REDIS_URL"));
+    let database = settings::foreign_server("DATABASE_URL");
     let (database, redis) = tokio::try_join!(
         system.start_server(Role::Postgres, "PostgreSQL", source::postgres(database.as_deref(), storage)),
-        system.start_server(Role::Redis, "Redis", source::redis(redis.as_deref(), storage)),
+        system.start_server(Role::Redis, "Redis", start_redis(args.redis, storage)),
     )?;
 
     let later = if args.release { "minutes, too" } else { "seconds" };
@@ -99,6 +113,17 @@ async fn start_and_supervise(system: &System, args: &Args) -> anyhow::Result<()>
     settings::write_variables(&variables)?;
     print_what_to_try(args);
     system.supervise().await
+}
+
+async fn start_redis(redis: Redis, storage: &Storage) -> anyhow::Result<Service> {
+    let given = settings::foreign_server("REDIS_URL");
+    let failover = match redis {
+        Redis::Single => return source::redis(given.as_deref(), storage).await,
+        Redis::Sentinel => Failover::Sentinel,
+        Redis::Cluster => Failover::Cluster,
+    };
+    ensure!(given.is_none(), "REDIS_URL is set to a server that runs: unset it, or leave --redis out");
+    source::redis_group(failover, storage).await
 }
 
 /// Starts the broker, and returns the variables with which the programs find it. A temporary one is never one that runs

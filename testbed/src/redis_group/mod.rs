@@ -1,6 +1,7 @@
 //! Several Redis servers that replace each other: a master with two replicas that three sentinels watch, or a cluster of
 //! three masters with a replica each. How they are started stands in `start.rs`, what they say of each other in `view.rs`.
 
+mod masters;
 mod start;
 mod view;
 
@@ -10,6 +11,7 @@ use crate::native::Storage;
 use crate::private::PrivateRedis;
 use crate::{eventually, eventually_within};
 
+pub use masters::connect_redis_masters;
 pub use start::{redis_cluster, redis_sentinel};
 
 /// Whether every server is up may take a minute to see on a slow and busy machine.
@@ -68,15 +70,6 @@ impl RedisGroup {
     pub async fn wait_ready(&self) {
         eventually_within(READY_TIMEOUT, "the Redis servers are ready", async || self.check_ready().await)
             .await;
-    }
-
-    /// The nodes that take writes.
-    ///
-    /// # Errors
-    ///
-    /// If one of the nodes does not answer.
-    pub async fn masters(&self) -> anyhow::Result<Vec<&PrivateRedis>> {
-        self.find_masters().await
     }
 
     /// The node that takes writes of this key now: the one that most of the others name, once it says so itself.

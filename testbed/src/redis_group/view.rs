@@ -56,16 +56,6 @@ impl RedisGroup {
         Ok(())
     }
 
-    pub(super) async fn find_masters(&self) -> anyhow::Result<Vec<&PrivateRedis>> {
-        let mut masters = Vec::new();
-        for node in &self.nodes {
-            if replication(node).await?.contains("role:master") {
-                masters.push(node);
-            }
-        }
-        Ok(masters)
-    }
-
     /// The node that most sentinels name, or most nodes as the owner of this key's slot, if it says so itself.
     pub(super) async fn find_master_of(&self, key: &str) -> anyhow::Result<&PrivateRedis> {
         let is_cluster = self.sentinels.is_empty();
@@ -101,17 +91,23 @@ async fn owner_of(node: &PrivateRedis, key: &str) -> anyhow::Result<Option<Strin
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         matches!((first.parse(), last.parse()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
     };
-    Ok(owners.into_iter().find(|(_, slots)| slots.iter().any(holds)).map(|(port, _)| port))
+    let address = owners.into_iter().find(|(_, slots)| slots.iter().any(holds)).map(|(address, _)| address);
+    Ok(address.and_then(|address| Some(address.rsplit_once(':')?.1.to_owned())))
 }
 
-/// Each owner of slots by its port, with the ranges, as `CLUSTER NODES` lists them, in an order that all nodes share.
+/// The host and port of each owner of slots that `CLUSTER NODES` lists.
+pub(super) fn owner_addresses(view: &str) -> Vec<String> {
+    owners(view).into_iter().map(|(address, _)| address).collect()
+}
+
+/// Each owner of slots by its address, with the ranges, as `CLUSTER NODES` lists them, in an order that all nodes share.
 fn owners(view: &str) -> Vec<(String, Vec<String>)> {
     let owner = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        let port = columns.get(1)?.split('@').next()?.rsplit(':').next()?;
+        let address = columns.get(1)?.split('@').next()?;
         let slots: Vec<String> = columns.get(8..)?.iter().map(|range| (*range).to_owned()).collect();
         let is_owner = columns[2].contains("master") && !slots.is_empty();
-        is_owner.then(|| (port.to_owned(), slots))
+        is_owner.then(|| (address.to_owned(), slots))
     };
     let mut owners: Vec<_> = view.lines().filter_map(owner).collect();
     owners.sort();

@@ -36,6 +36,54 @@ async fn the_printed_lines_work_and_the_data_is_found_again() {
     again.stop().await;
 }
 
+async fn orders_go_on_when_a_redis_server_ends(redis: &str) {
+    let workspace = Workspace::new();
+    let arguments = ["up", "--redis", redis, "--port", &free_port().to_string()];
+    let mut up = workspace.start(&arguments);
+    up.says("The system is ready").await;
+    let url = workspace.env("REDIS_URL");
+    assert!(url.starts_with(&format!("redis+{redis}://")) && up.log().contains(&url), "{url}");
+    let lines = what_to_try(&up.log());
+    assert!(paste(&lines).contains(r#""action":"CREATED""#));
+
+    let port = std::fs::read_to_string(workspace.path(&format!(".data/redis-{redis}/node-1/port"))).unwrap();
+    // It ends without an answer.
+    let _cut = redis::cmd("SHUTDOWN")
+        .arg("NOSAVE")
+        .exec_async(&mut testbed::connect_redis(&format!("redis://127.0.0.1:{port}/0")).await.unwrap())
+        .await;
+    eventually("another one takes the writes", async || {
+        let (status, log) = workspace.start(&["clear-cache"]).wait().await;
+        if status.success() { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let login = format!("{}/api/v1/auth/login-test", workspace.env("API_URL"));
+    eventually("the sessions are back", async || {
+        http::request("POST", &login, &[], Some(r#"{"customer_id": 1}"#))
+            .await
+            .is_ok_and(|answer| answer.is_success())
+    })
+    .await;
+    assert!(paste(&lines).contains(r#""action":"CREATED""#));
+    up.stop().await;
+
+    let mut again = workspace.start(&arguments);
+    again.says("The system is ready").await;
+    assert_eq!(workspace.env("REDIS_URL"), url, "the addresses stay the same");
+    assert!(paste(&lines).contains(r#""action":"CREATED""#));
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn orders_go_on_when_a_redis_server_with_sentinels_ends() {
+    orders_go_on_when_a_redis_server_ends("sentinel").await;
+}
+
+#[tokio::test]
+async fn orders_go_on_when_a_redis_server_of_a_cluster_ends() {
+    orders_go_on_when_a_redis_server_ends("cluster").await;
+}
+
 #[tokio::test]
 async fn test_data_comes_and_goes_beside_the_running_system() {
     let workspace = Workspace::new();
