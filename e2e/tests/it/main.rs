@@ -2,6 +2,7 @@
 
 mod brokers_switched;
 mod every_field;
+mod failover;
 mod kill_api;
 mod kill_before_answering;
 mod kill_workers;

@@ -4,17 +4,17 @@ use proptest::prelude::*;
 use shared::domain::order::OrderStatus;
 
 /// Product, quantity, price in cents.
-pub(super) type Line = (i64, i64, i64);
+pub(crate) type Line = (i64, i64, i64);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Condition {
+pub(crate) enum Condition {
     None,
     Current,
     Stale,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Command {
+pub(crate) enum Command {
     Place {
         who: usize,
         day: u8,
@@ -41,7 +41,7 @@ pub(super) enum Command {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Change {
+pub(crate) struct Change {
     pub(super) status: Option<OrderStatus>,
     pub(super) day: Option<u8>,
     pub(super) lines: Option<Vec<Line>>,
@@ -55,7 +55,7 @@ pub(super) fn lines() -> impl Strategy<Value = Vec<Line>> {
     proptest::collection::vec((1..4_i64, 1..4_i64, 0..300_i64), 1..4)
 }
 
-pub(super) fn commands() -> impl Strategy<Value = Vec<Command>> {
+pub(crate) fn commands() -> impl Strategy<Value = Vec<Command>> {
     let condition = || prop_oneof![3 => Just(Condition::None), 2 => Just(Condition::Current), 1 => Just(Condition::Stale)];
     let status = proptest::option::of(proptest::sample::select(OrderStatus::ALL.to_vec()));
     let change = (status, proptest::option::of(1..4_u8), proptest::option::weighted(0.3, lines()))

@@ -1,0 +1,250 @@
+//! One sequence of commands, checked against the model at each step.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::domain::order::OrderStatus;
+use testbed::eventually;
+
+use super::commands::{ADMINISTRATOR, Change, Command, Condition, Line};
+use super::modelled::{Modelled, date, lines_body};
+use super::world::{Answer, Sent, World};
+
+pub(crate) struct Run<'a> {
+    world: &'a World,
+    tokens: Vec<String>,
+    base: i64,
+    orders: Vec<Modelled>,
+    last: Option<(Sent, Answer)>,
+    requests: usize,
+    keys: usize,
+}
+
+impl<'a> Run<'a> {
+    /// A sequence of these people's, on a system that others may use, too.
+    pub(crate) fn new(world: &'a World, base: i64, tokens: Vec<String>) -> Self {
+        Self { world, tokens, base, orders: Vec::new(), last: None, requests: 0, keys: 0 }
+    }
+
+    /// Sends a request to the replica whose turn it is.
+    async fn send(&mut self, sent: &Sent) -> Answer {
+        self.requests += 1;
+        let replica = &self.world.replicas[self.requests % self.world.replicas.len()];
+        let url = format!("{}{}", replica.url, sent.path);
+        let request = || {
+            let request = self.world.http.request(sent.method.clone(), &url);
+            let request = request.bearer_auth(&self.tokens[sent.who]);
+            let named = |request: reqwest::RequestBuilder, (name, value): &(&str, String)| {
+                request.header(*name, value)
+            };
+            let request = sent.headers.iter().fold(request, named);
+            match &sent.body {
+                Some(body) => request.json(body),
+                None => request,
+            }
+        };
+        self.world.send(request).await
+    }
+
+    async fn write(
+        &mut self,
+        who: usize,
+        method: Method,
+        path: String,
+        condition: Option<String>,
+        body: Option<Value>,
+    ) -> Answer {
+        self.keys += 1;
+        let mut headers = vec![("idempotency-key", format!("key-{}", self.keys))];
+        headers.extend(condition.map(|tag| ("if-match", tag)));
+        let sent = Sent { who, method, path, headers, body };
+        let answer = self.send(&sent).await;
+        self.last = Some((sent, answer.clone()));
+        answer
+    }
+
+    async fn get(&mut self, who: usize, path: String) -> Answer {
+        self.send(&Sent { who, method: Method::GET, path, headers: Vec::new(), body: None }).await
+    }
+
+    fn customer(&self, who: usize) -> i64 {
+        self.base + i64::try_from(who).unwrap()
+    }
+
+    fn sees(&self, who: usize, which: usize) -> bool {
+        let own = |order: &Modelled| who == ADMINISTRATOR || order.owner == self.customer(who);
+        self.orders.get(which).is_some_and(|order| !order.deleted && own(order))
+    }
+
+    fn address(&self, which: usize) -> String {
+        format!("/api/v1/orders/{}", self.orders.get(which).map_or(i64::MAX, |order| order.id))
+    }
+
+    fn tag(&self, which: usize, condition: Condition) -> Option<String> {
+        let version = self.orders.get(which).map_or(1, Modelled::version);
+        match condition {
+            Condition::None => None,
+            Condition::Current => Some(format!("\"{version}\"")),
+            Condition::Stale => Some(format!("\"{}\"", version + 1)),
+        }
+    }
+
+    pub(crate) async fn step(&mut self, command: Command) {
+        match command {
+            Command::Place { who, day, lines } => self.place(who, day, lines).await,
+            Command::Change { who, which, patch, change, condition } => {
+                let method = if patch { Method::PATCH } else { Method::PUT };
+                self.change(who, which, method, &change, condition).await;
+            }
+            Command::Delete { who, which, condition } => self.delete(who, which, condition).await,
+            Command::Show { who, which } => {
+                let shown = self.get(who, self.address(which)).await;
+                assert_eq!(shown.status, if self.sees(who, which) { 200 } else { 404 }, "{}", shown.text);
+                if shown.status == 200 {
+                    assert_eq!(shown.json, self.orders[which].shown);
+                }
+            }
+            Command::Again => {
+                let Some((sent, answer)) = self.last.clone() else { return };
+                let again = self.send(&sent).await;
+                assert_eq!((again.status, &again.text), (answer.status, &answer.text));
+                assert!(again.replayed, "{}", again.text);
+            }
+        }
+    }
+
+    async fn place(&mut self, who: usize, day: u8, lines: Vec<Line>) {
+        let owner = self.customer(if who == ADMINISTRATOR { 0 } else { who });
+        let body = json!({"customer_id": owner, "order_date": date(day), "lines": lines_body(&lines)});
+        let placed = self.write(who, Method::POST, "/api/v1/orders".into(), None, Some(body)).await;
+        assert_eq!(placed.status, 201, "{}", placed.text);
+        let mut order = Modelled {
+            id: placed.json["id"].as_i64().unwrap(),
+            owner,
+            day,
+            status: OrderStatus::Pending,
+            lines,
+            deleted: false,
+            shown: Value::Null,
+            entries: Vec::new(),
+        };
+        order.record("CREATED", placed.json, self.customer(who));
+        self.orders.push(order);
+    }
+
+    async fn change(
+        &mut self,
+        who: usize,
+        which: usize,
+        method: Method,
+        change: &Change,
+        condition: Condition,
+    ) {
+        let mut body = json!({});
+        if let Some(status) = change.status {
+            body["status"] = json!(status);
+        }
+        if let Some(day) = change.day {
+            body["order_date"] = json!(date(day));
+        }
+        if let Some(lines) = &change.lines {
+            body["lines"] = lines_body(lines);
+        }
+        let tag = self.tag(which, condition);
+        let answer = self.write(who, method, self.address(which), tag, Some(body)).await;
+        let (expected, changes) = match condition {
+            _ if !self.sees(who, which) => (404, false),
+            Condition::Stale => (412, false),
+            _ => self.orders[which].change(change),
+        };
+        assert_eq!(answer.status, expected, "{}", answer.text);
+        let performed_by = self.customer(who);
+        if changes {
+            self.orders[which].record("UPDATED", answer.json, performed_by);
+        } else if expected == 200 {
+            assert_eq!(answer.json, self.orders[which].shown);
+        }
+    }
+
+    async fn delete(&mut self, who: usize, which: usize, condition: Condition) {
+        let tag = self.tag(which, condition);
+        let answer = self.write(who, Method::DELETE, self.address(which), tag, None).await;
+        let expected = match condition {
+            _ if !self.sees(who, which) => 404,
+            Condition::Stale => 412,
+            _ => 204,
+        };
+        assert_eq!(answer.status, expected, "{}", answer.text);
+        if expected == 204 {
+            let performed_by = self.customer(who);
+            self.orders[which].deleted = true;
+            self.orders[which].record("DELETED", Value::Null, performed_by);
+        }
+    }
+
+    async fn history_page(&self, path: &str, after_version: i64) -> Value {
+        let (token, replica) = (&self.tokens[ADMINISTRATOR], &self.world.replicas[1].url);
+        // Small pages, so that some histories take several.
+        let page = format!("{replica}{path}?limit=3&after_version={after_version}");
+        self.world.http.get(page).bearer_auth(token).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// All entries, page by page.
+    async fn history(&self, path: &str) -> Vec<Value> {
+        let mut entries: Vec<Value> = Vec::new();
+        loop {
+            let last = entries.last().and_then(|entry| entry["version"].as_i64()).unwrap_or(0);
+            let mut page = self.history_page(path, last).await;
+            let Value::Array(next) = page["entries"].take() else { panic!("{page}") };
+            entries.extend(next);
+            if page["has_next"] == false {
+                return entries;
+            }
+        }
+    }
+
+    /// Every order is shown by every replica as the model says.
+    pub(crate) async fn check_reads(&mut self) {
+        for which in 0..self.orders.len() {
+            for _ in 0..self.world.replicas.len() {
+                self.step(Command::Show { who: ADMINISTRATOR, which }).await;
+            }
+        }
+    }
+
+    /// In the end orders, lists, history and events are the model's.
+    pub(crate) async fn compare(&mut self) {
+        for who in 0..ADMINISTRATOR {
+            let owner = self.customer(who);
+            let list = self.get(who, "/api/v1/orders?size=100".into()).await;
+            let standing = self.orders.iter().rev().filter(|order| !order.deleted && order.owner == owner);
+            let expected: Vec<&Value> = standing.map(|order| &order.shown).collect();
+            assert_eq!(list.json["total"], expected.len());
+            assert_eq!(list.json["orders"], json!(expected));
+        }
+        for order in self.orders.clone() {
+            assert_eq!(self.world.events(order.id).await, order.entries);
+            let path = format!("/api/v1/orders/{}/history", order.id);
+            eventually("the history is complete", async || {
+                self.history_page(&path, 0).await["complete_through"] == order.version()
+            })
+            .await;
+            let recorded: Vec<Value> = self
+                .history(&path)
+                .await
+                .iter()
+                .map(|entry| {
+                    json!([entry["version"], entry["action"], entry["changes"], entry["performed_by"]])
+                })
+                .collect();
+            let modelled: Vec<Value> = (1..)
+                .zip(&order.entries)
+                .map(|(version, entry)| json!([version, entry.action, entry.changes, entry.performed_by]))
+                .collect();
+            assert_eq!(recorded, modelled);
+            for who in 0..ADMINISTRATOR {
+                let status = self.get(who, path.clone()).await.status;
+                assert_eq!(status, if order.owner == self.customer(who) { 200 } else { 404 });
+            }
+        }
+    }
+}
