@@ -90,10 +90,13 @@ impl Pair {
     }
 }
 
+/// The ids and the versions of orders.
+type Versions = Vec<(i64, i64)>;
+
 /// Orders that are placed and sent on their way without a pause, each request repeated under its key until it is answered.
 struct Load {
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<anyhow::Result<Vec<(i64, i64)>>>>,
+    clients: Vec<JoinHandle<anyhow::Result<Versions>>>,
 }
 
 impl Load {
@@ -114,7 +117,7 @@ impl Load {
     }
 
     /// Returns seed and id of each order, by client.
-    async fn stop(self) -> Vec<Vec<(i64, i64)>> {
+    async fn stop(self) -> Vec<Versions> {
         self.stop.store(true, Ordering::SeqCst);
         let completed = try_join_all(self.clients).await.expect("every client runs");
         completed.into_iter().map(|orders| orders.expect("every request was answered in the end")).collect()
@@ -260,7 +263,7 @@ async fn works_meanwhile(probes: &[Probe], mut seed: i64) -> i64 {
 }
 
 /// Whatever server answered a key, the same order stands under it.
-async fn each_key_stands_for_one_order(shops: &[Client], completed: &[Vec<(i64, i64)>]) {
+async fn each_key_stands_for_one_order(shops: &[Client], completed: &[Versions]) {
     for (shop, orders) in shops.iter().zip(completed) {
         for (seed, id) in orders {
             let (body, key) = (Client::order(*seed), format!("create-{seed}"));

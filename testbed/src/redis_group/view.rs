@@ -65,8 +65,8 @@ impl RedisGroup {
             let port = if is_cluster { owner_of(voter, key).await } else { master_of_sentinel(voter).await };
             named.extend(port.ok().flatten());
         }
-        let votes = |port: &str| named.iter().filter(|other| *other == port).count();
-        let port = named.iter().find(|port| votes(port) > voters.len() / 2);
+        let count = |port: &str| named.iter().filter(|other| *other == port).count();
+        let port = named.iter().find(|port| count(port) > voters.len() / 2);
         let port = port.with_context(|| format!("no majority for a master: {named:?}"))?;
         let node = self.nodes.iter().find(|node| host_and_port(node).1 == port);
         let node = node.with_context(|| format!("the master is none of ours: {port}"))?;

@@ -101,18 +101,18 @@ async fn a_replica_cut_off_together_with_the_old_master_reads_what_is_old_for_tw
         watched.stop.store(true, Ordering::SeqCst);
         (cut, promoted, written)
     };
-    let ((cut, promoted, written), (), old_here, old_there) = tokio::join!(
+    let ((cut, promoted, written), (), stale_beside, stale_elsewhere) = tokio::join!(
         cut_and_heal,
         watched.change(&client),
         watched.read(&beside_client),
         watched.read(&client)
     );
     assert!(written > 40, "the writes went on during the cut: {written}");
-    assert_eq!(old_there.len(), 0, "the other replica reads nothing that is old");
-    let last = old_here.last().map(|at| at.saturating_duration_since(cut)).unwrap_or_default();
+    assert_eq!(stale_elsewhere.len(), 0, "the other replica reads nothing that is old");
+    let last = stale_beside.last().map(|at| at.saturating_duration_since(cut)).unwrap_or_default();
     println!(
         "promotion after {promoted:.1?}; the replica beside the old master read what was old {} times, until {last:.2?} after the cut",
-        old_here.len()
+        stale_beside.len()
     );
     assert!(last <= STALE_FOR, "what was old was read until {last:?} after the cut");
 }

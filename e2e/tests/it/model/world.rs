@@ -92,7 +92,8 @@ impl World {
             let json: Value = serde_json::from_str(&text).unwrap_or_default();
             assert!(begun.elapsed() < REPEAT_TIMEOUT, "never answered: {text}");
             let is_in_progress = is_repeated && json["code"] == "idempotency_in_progress";
-            if !is_in_progress && !(status >= 500 && self.outage.excuses(since, &json)) {
+            let is_excused = status >= 500 && self.outage.excuses(since, &json);
+            if !is_in_progress && !is_excused {
                 return Answer { status, replayed, text, json };
             }
             is_repeated = true;
