@@ -32,9 +32,9 @@ pub(crate) async fn remove_cached_orders(url: &str) -> anyhow::Result<u64> {
             if !keys.is_empty() {
                 // Each by itself, because the keys of one command must share a slot in a cluster.
                 let mut unlink = redis::pipe();
-                keys.iter().for_each(|key| {
+                for key in keys {
                     unlink.unlink(key);
-                });
+                }
                 removed += unlink.query_async::<Vec<u64>>(&mut redis).await?.iter().sum::<u64>();
             }
             cursor = next;

@@ -63,7 +63,7 @@ pub(crate) async fn run_upgrade(args: Args) -> anyhow::Result<ExitCode> {
 async fn upgrade(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
     let (old, today) = programs::prepare(args).await?;
     print_status("Starting the servers");
-    let variables = start_servers(system, args.broker).await?;
+    let variables = Box::pin(start_servers(system, args.broker)).await?;
     let database_url = variables.get("DATABASE_URL").context("no DATABASE_URL")?.clone();
 
     let (balancer, faults) = (Arc::new(Balancer::default()), Arc::new(Faults::default()));
