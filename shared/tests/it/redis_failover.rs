@@ -332,7 +332,7 @@ async fn calls_follow_a_slot_while_it_moves_and_after_it_has_moved() {
     assert_eq!(handle.run_script::<u64>(&invocation, Duration::from_secs(5)).await.unwrap(), 4);
 
     // MOVED.
-    for node in [target, &source] {
+    for node in [target, source] {
         node.ask::<()>(&["CLUSTER", "SETSLOT", &slot, "NODE", &to]).await;
     }
     assert_eq!(handle.run_script::<u64>(&invocation, Duration::from_secs(5)).await.unwrap(), 5);
