@@ -28,12 +28,20 @@ pub enum Case {
     Memory,
     /// From the start of the processes to their being ready
     Start,
+    /// Reading cached orders from Redis with sentinels, against a single Redis
+    GetSentinel,
+    /// Reading cached orders from Redis Cluster, against a single Redis
+    GetCluster,
+    /// Events from Redis with sentinels by one worker, against a single Redis
+    ConsumeSentinel,
+    /// Events from Redis Cluster by one worker, against a single Redis
+    ConsumeCluster,
 }
 
 /// What to measure, and how.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// What to measure; everything where nothing is said
+    /// What to measure; without any, everything but `ha` and `scale`
     #[arg(value_enum)]
     pub cases: Vec<Choice>,
     /// Small numbers, to see that everything works; the figures mean nothing
@@ -47,10 +55,12 @@ pub struct BenchArgs {
 /// A case, or all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Every case.
+    /// Every case but those of [`Self::Ha`].
     All,
     /// This one.
     One(Case),
+    /// What Redis Sentinel and Redis Cluster cost.
+    Ha,
     /// How workers share the load; not one of the cases.
     Scale,
 }
@@ -68,6 +78,7 @@ impl ValueEnum for Choice {
             Self::One(Case::Memory),
             Self::One(Case::Start),
             Self::All,
+            Self::Ha,
             Self::Scale,
         ]
     }
@@ -75,7 +86,11 @@ impl ValueEnum for Choice {
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         match self {
             Self::One(case) => case.to_possible_value(),
-            Self::All => Some(clap::builder::PossibleValue::new("all").help("Every case")),
+            Self::All => Some(clap::builder::PossibleValue::new("all").help("Every case but those of `ha`")),
+            Self::Ha => Some(
+                clap::builder::PossibleValue::new("ha")
+                    .help("Reads and events with Redis Sentinel and Redis Cluster, against a single Redis"),
+            ),
             Self::Scale => Some(
                 clap::builder::PossibleValue::new("scale")
                     .help("Apart from the cases: 1, 2, 4 and 8 workers with slow handlers, on each broker"),

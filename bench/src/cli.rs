@@ -73,10 +73,16 @@ pub async fn run_command(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+/// What `ha` asks for, and nothing else does.
+const HA: [Case; 4] = [Case::GetSentinel, Case::GetCluster, Case::ConsumeSentinel, Case::ConsumeCluster];
+
 /// In the order of the table, each once.
 fn cases(choices: &[Choice]) -> Vec<Case> {
     let all = choices.is_empty() || choices.contains(&Choice::All);
-    let wanted = |case: &Case| all || choices.contains(&Choice::One(*case));
+    let wanted = |case: &Case| {
+        let is_chosen = if HA.contains(case) { choices.contains(&Choice::Ha) } else { all };
+        is_chosen || choices.contains(&Choice::One(*case))
+    };
     Case::value_variants().iter().copied().filter(wanted).collect()
 }
 
@@ -97,6 +103,7 @@ mod tests {
         assert_eq!(cases(&asked), [Case::Create, Case::Get]);
         assert_eq!(cases(&[]).len(), 9);
         assert_eq!(cases(&[Choice::Scale]), []);
+        assert_eq!(cases(&[Choice::Ha]).len(), 4);
         assert_eq!(cases(&[Choice::One(Case::Get), Choice::All]).len(), 9);
     }
 }

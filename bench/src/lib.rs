@@ -14,6 +14,7 @@ pub mod pgbench;
 pub mod plan;
 pub mod programs;
 pub mod progress;
+pub mod redis_target;
 pub mod report;
 pub mod scale;
 pub mod servers;

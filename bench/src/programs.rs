@@ -82,6 +82,16 @@ impl Running {
         Ok(self.process.ended()?.is_some())
     }
 
+    /// Has it do nothing until [`Self::resume`].
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Ends [`Self::pause`].
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
     /// Stops it in good order.
     pub async fn stop(self) -> anyhow::Result<()> {
         let name = self.process.name().to_owned();

@@ -11,7 +11,8 @@ use crate::bench::Bench;
 use crate::cpu::Costs;
 use crate::dataset::CUSTOMERS;
 use crate::pgbench::Length;
-use crate::programs;
+use crate::programs::{self, Environment};
+use crate::redis_target::RedisTarget;
 use crate::report::{About, Outcome, Target};
 use crate::servers::pool;
 use crate::stats::{float, latencies};
@@ -45,13 +46,10 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
         "consume",
         bench.plan.long_rounds,
         async |_| {
-            db.execute("TRUNCATE order_history").await?;
-            bench.servers.flush().await?;
-            publish(bench, next).await?;
+            let redis = RedisTarget::Single(&bench.servers);
+            let (rate, costs) = consume_events(bench, &system, &db, &redis, next).await?;
             next += events;
-            let (rate, costs) = consume(bench, &system).await?;
             notes = costs.note("an event").into_iter().collect();
-            verify(bench, &db).await?;
             Ok(Sample { rate, latency: latencies() })
         },
         async |_| {
@@ -68,34 +66,59 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     Ok(rounds.outcome(ABOUT, notes))
 }
 
-/// Fills the stream by the sink that the relay uses.
-async fn publish(bench: &Bench, first: i64) -> anyhow::Result<()> {
-    let sink = broker::redis_sink(bench.servers.redis_url()).await?;
-    broker::publish_created_events(&*sink, first..first + bench.plan.events).await
-}
-
-/// Starts a worker and returns its rate, from the first events acknowledged to the last, and what it took.
-async fn consume(bench: &Bench, database: &str) -> anyhow::Result<(f64, Costs)> {
-    let mut redis = bench.servers.redis().await?;
+/// Fills the stream with the creations of orders from `first`, starts a worker, and returns its rate, from the first events
+/// acknowledged to the last, and what it took.
+pub(super) async fn consume_events(
+    bench: &Bench,
+    database: &str,
+    db: &PgPool,
+    target: &RedisTarget<'_>,
+    first: i64,
+) -> anyhow::Result<(f64, Costs)> {
+    db.execute("TRUNCATE order_history").await?;
+    target.flush().await?;
+    let environment = Environment { redis_url: target.url().to_owned(), ..bench.environment(database) };
+    let start_worker = async || programs::worker(&environment, bench.servers.folder()).await;
+    let mut redis = target.connect_to_stream().await?;
     let all = u64::try_from(bench.plan.events)?;
-    let mut worker = programs::worker(&bench.environment(database), bench.servers.folder()).await?;
-    let mut costs = bench.servers.costs("the worker", &worker);
-    costs.begin();
+    let (mut worker, mut costs);
+    if target.settles() {
+        worker = start_worker().await?;
+        tokio::time::sleep(bench.plan.settling).await;
+        worker.pause();
+        publish(bench, target, first).await?;
+        costs = bench.servers.costs("the worker", &worker);
+        costs.begin();
+        worker.resume();
+    } else {
+        publish(bench, target, first).await?;
+        worker = start_worker().await?;
+        costs = bench.servers.costs("the worker", &worker);
+        costs.begin();
+    }
     let mut first = None;
-    loop {
+    let rate = loop {
         let (done, now) = (acknowledged(&mut redis, all).await?, Instant::now());
         match first {
             None if done > 0 => first = Some((done, now)),
             Some((before, since)) if done >= all => {
                 costs.end(all);
-                worker.stop().await?;
-                return Ok((float(all - before) / now.duration_since(since).as_secs_f64(), costs));
+                break float(all - before) / now.duration_since(since).as_secs_f64();
             }
             _ => {}
         }
         ensure!(!worker.ended()?, "the worker has ended");
         tokio::time::sleep(LOOK).await;
-    }
+    };
+    worker.stop().await?;
+    verify(bench, db, target).await?;
+    Ok((rate, costs))
+}
+
+/// Fills the stream by the sink that the relay uses.
+async fn publish(bench: &Bench, target: &RedisTarget<'_>, first: i64) -> anyhow::Result<()> {
+    let sink = broker::redis_sink(target.url()).await?;
+    broker::publish_created_events(&*sink, first..first + bench.plan.events).await
 }
 
 /// How many events the group has read and acknowledged.
@@ -111,12 +134,14 @@ async fn acknowledged(redis: &mut MultiplexedConnection, all: u64) -> anyhow::Re
     Ok(read.min(all).saturating_sub(pending))
 }
 
-/// Every event has its row and its entry.
-async fn verify(bench: &Bench, db: &PgPool) -> anyhow::Result<()> {
+/// Every event has its row, and its entry if the worker creates any.
+async fn verify(bench: &Bench, db: &PgPool, target: &RedisTarget<'_>) -> anyhow::Result<()> {
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM order_history").fetch_one(db).await?;
     ensure!(rows == bench.plan.events, "{rows} history rows of {} events", bench.plan.events);
-    let mut redis = bench.servers.redis().await?;
-    let keys: i64 = redis::cmd("DBSIZE").query_async(&mut redis).await?;
+    if target.settles() && bench.plan.settling.is_zero() {
+        return Ok(());
+    }
+    let keys = target.keys().await?;
     ensure!(keys >= bench.plan.events, "{keys} cache entries of {} events", bench.plan.events);
     Ok(())
 }

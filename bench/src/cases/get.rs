@@ -72,7 +72,7 @@ pub(super) async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
 }
 
 /// A read of each order by its owner.
-fn requests(orders: i64) -> anyhow::Result<Requests> {
+pub(super) fn requests(orders: i64) -> anyhow::Result<Requests> {
     let mut requests = Requests::default();
     for id in 1..=orders {
         let token = requests.token(&tokens::access(1 + id % CUSTOMERS)?);

@@ -4,11 +4,14 @@ mod backlog;
 mod consume;
 mod create;
 mod get;
+mod ha;
 mod lag;
 mod list;
 mod memory;
 mod start;
 mod update;
+
+use testbed::source::Failover;
 
 use crate::arguments::Case;
 use crate::bench::Bench;
@@ -28,6 +31,10 @@ impl Case {
             Self::Backlog => backlog::measure(bench).await,
             Self::Memory => memory::measure(bench).await,
             Self::Start => start::measure(bench).await,
+            Self::GetSentinel => ha::measure_get(bench, Failover::Sentinel, self.about()).await,
+            Self::GetCluster => ha::measure_get(bench, Failover::Cluster, self.about()).await,
+            Self::ConsumeSentinel => ha::measure_consume(bench, Failover::Sentinel, self.about()).await,
+            Self::ConsumeCluster => ha::measure_consume(bench, Failover::Cluster, self.about()).await,
         }
     }
 
@@ -43,6 +50,10 @@ impl Case {
             Self::Backlog => backlog::ABOUT,
             Self::Memory => memory::ABOUT,
             Self::Start => start::ABOUT,
+            Self::GetSentinel => ha::GET_SENTINEL,
+            Self::GetCluster => ha::GET_CLUSTER,
+            Self::ConsumeSentinel => ha::CONSUME_SENTINEL,
+            Self::ConsumeCluster => ha::CONSUME_CLUSTER,
         }
     }
 

@@ -12,8 +12,8 @@ use crate::private::PrivateRedis;
 pub(super) const SENTINEL_SERVICE: &str = "orders";
 /// Between two looks.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
-/// A server that has not answered by then is frozen or gone.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// A server that has not answered by then is frozen or gone, or on a very busy machine.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl RedisGroup {
     /// What keeps the group from failing over, as an error.
