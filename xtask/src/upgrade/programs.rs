@@ -72,11 +72,37 @@ async fn build_revision(revision: &str, profile: &str) -> anyhow::Result<Program
     // Not in today's target folder: to cargo both are the same packages, and what is older than the last build is up to date,
     // so it would take the old programs for today's. The files of a new worktree are newer than all that was built before.
     let target = folder().join("target");
+    share_dependencies(&built(&self::target(), profile), &built(&target, profile))?;
     let compiled = build(&source, &target, profile).await;
     let copied = compiled.and_then(|()| copy_programs(&built(&target, profile), &kept));
     let _best_effort = run_git(&["worktree", "remove", "--force", path]);
     copied?;
     Programs::in_folder(revision, "old", &kept)
+}
+
+/// Fills a new target folder with the libraries of another one, so that only what has another version or other features is
+/// compiled. What belongs to the workspace itself is older than the files of a new worktree, and is compiled again.
+fn share_dependencies(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if to.exists() || !from.join("deps").is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(to.join("deps"))?;
+    // Their files are written anew in place, so they are copied. Libraries are replaced by others, so a link does.
+    for part in [".fingerprint", "build"] {
+        let copied =
+            Command::new("cp").arg("-Rp").arg(from.join(part)).arg(to).status().context("cannot run cp")?;
+        ensure!(copied.success(), "{} cannot be copied", from.join(part).display());
+    }
+    for file in fs::read_dir(from.join("deps"))? {
+        let file = file?.path();
+        let is_library = file
+            .extension()
+            .is_some_and(|end| ["rlib", "rmeta", "so", "dylib"].iter().any(|known| end == *known));
+        if let (true, Some(name)) = (is_library, file.file_name()) {
+            fs::hard_link(&file, to.join("deps").join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn copy_programs(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -1,6 +1,8 @@
 //! `upgrade-from`, with the programs of this build in both places: that they replace each other under load. An older version is
 //! for the command itself, because it has to be built.
 
+use std::os::unix::fs::symlink;
+
 use testbed::paths;
 
 use crate::tool::Workspace;
@@ -19,4 +21,23 @@ async fn replicas_replace_each_other_under_load_and_no_answer_is_lost() {
             figures[stage.len()..].split_whitespace().next().and_then(|count| count.parse::<u32>().ok());
         assert!(requests.is_some_and(|requests| requests > 50), "the clients were at work: {figures}");
     }
+}
+
+#[tokio::test]
+async fn an_old_version_whose_cache_today_does_not_know_is_found_by_its_old_reads() {
+    let workspace = Workspace::new();
+    let programs = paths::binaries().unwrap();
+    let other_cache = format!(
+        "export EVENTS_REDIS_URL=$REDIS_URL REDIS_URL=${{REDIS_URL%/*}}/1\nexec {} \"$@\"",
+        programs.join("api").display()
+    );
+    workspace.script("api", &other_cache);
+    symlink(programs.join("worker"), workspace.path("worker")).unwrap();
+    let old = workspace.path("");
+    let old = old.to_str().unwrap();
+    let tool = workspace.start(&["upgrade-from", "--programs", old, "--seconds", "1", "--clients", "3"]);
+    let (status, log) = tool.wait().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let found = log.lines().any(|line| line.starts_with("FAULT, ") && line.contains(", then read: "));
+    assert!(found, "a read older than an answered write is reported:\n{log}");
 }
