@@ -114,18 +114,18 @@ impl Fleet {
     }
 
     async fn start_api(&mut self, programs: &Programs) -> anyhow::Result<Member> {
-        let port = free_port();
+        let (port, metrics) = (free_port(), format!("127.0.0.1:{}", free_port()));
         let builder = self
             .configure(programs, "api", "api")
             .arg("serve")
             .env("HOST", "127.0.0.1")
             .env("PORT", port)
-            .env("METRICS_ADDR", format!("127.0.0.1:{}", free_port()))
+            .env("METRICS_ADDR", &metrics)
             .env("JWT_SECRET", JWT_SECRET);
         let url = format!("http://127.0.0.1:{port}");
         let ready = format!("{url}/api/v1/health/ready");
         let member = start_member(format!("API, {}", programs.title), builder, url, &ready).await?;
-        self.balancer.add(&member.url);
+        self.balancer.add(&member.url, format!("http://{metrics}/metrics"));
         Ok(member)
     }
 
