@@ -37,6 +37,10 @@ const FILL_WITHIN: Duration = Duration::from_secs(5);
 /// then: a newer version may have been written to the server before. It is longer than an event counts as fresh.
 const SETTLING: Duration = Duration::from_mins(2);
 
+/// How long after a promotion was noticed readers do not fill entries either. Until each replica of the API has reached the new
+/// server, one can have changed an order without being able to write it there, and another one would fill in what it read just before.
+const REACHED_BY_ALL: Duration = Duration::from_secs(10);
+
 /// A handle on the cache; clones share its connection and its breaker.
 #[derive(Clone)]
 pub struct Cache(Arc<CacheInner>);
@@ -121,7 +125,9 @@ impl Cache {
                 }
             }
         }
-        let create = |write: &CacheWrite| if write.may_create { "1" } else { "0" };
+        let create = |era: Option<&Era>, write: &CacheWrite| {
+            if write.may_create && can_create(era) { "1" } else { "0" }
+        };
         let set = self.compare_and_set(redis, &pick(&others), create).await?;
         for (place, set) in others.into_iter().zip(set) {
             written[place] = set;
@@ -173,7 +179,9 @@ impl Cache {
     pub async fn fill(&self, token: &FillToken, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
         let groups = self.0.redis.group_by_slot(writes, |write| entry::slot_key(write.id));
         let fill = groups.iter().map(|(redis, places)| async {
-            self.compare_and_set(redis, &pick(writes, places), |_| &token.0).await
+            let create =
+                |era: Option<&Era>, _: &CacheWrite| if can_fill(era) { token.0.as_str() } else { "0" };
+            self.compare_and_set(redis, &pick(writes, places), create).await
         });
         Ok(merge(&groups, try_join_all(fill).await?))
     }
@@ -248,7 +256,7 @@ impl Cache {
         &'a self,
         redis: &Redis,
         writes: &[&CacheWrite],
-        create: impl Fn(&CacheWrite) -> &'a str + Sync,
+        create: impl Fn(Option<&Era>, &CacheWrite) -> &'a str + Sync,
     ) -> Result<Vec<bool>, CacheError> {
         if writes.is_empty() {
             return Ok(Vec::new());
@@ -256,10 +264,8 @@ impl Cache {
         let script = |era: Option<&Era>| {
             let mut invocation = self.0.compare_and_set.prepare_invoke();
             for write in writes {
-                let create =
-                    Some(create(write)).filter(|create| *create != "1" || can_create(era)).unwrap_or("0");
                 invocation.key(entry::entry_key(era, write.id)).key(entry::mark_key(era, write.id));
-                invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl()).arg(create);
+                invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl()).arg(create(era, write));
             }
             invocation
         };
@@ -322,6 +328,11 @@ impl Cache {
 /// Whether this write can create an entry without comparing.
 fn can_be_created(write: &CacheWrite) -> bool {
     write.version == 1 && write.may_create && write.content.is_some()
+}
+
+/// Whether readers fill entries on a server in this era.
+fn can_fill(era: Option<&Era>) -> bool {
+    era.is_none_or(|era| !era.met_in_use || era.met.elapsed() >= REACHED_BY_ALL)
 }
 
 /// Whether writers other than readers create entries on a server in this era.

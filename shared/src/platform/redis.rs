@@ -32,7 +32,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures_util::future::try_join_all;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, Value};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub(crate) use self::address::RedisUrlParts;
 use self::{
@@ -87,7 +87,8 @@ impl Redis {
         let address = RedisAddress::parse(url.expose_secret()).map_err(|problem| {
             RedisError::from((ErrorKind::InvalidClientConfig, "the URL cannot be used", problem))
         })?;
-        let one = |connector| Servers::One(Arc::new(Link::new(connector, Arc::clone(&reconnected))));
+        let began = Instant::now();
+        let one = |connector| Servers::One(Arc::new(Link::new(connector, Arc::clone(&reconnected), began)));
         let servers = match address {
             RedisAddress::Server(info) => one(Connector::server(info)?),
             RedisAddress::Sentinels { sentinels, primary, server } => {

@@ -36,6 +36,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Cluster {
     seeds: Vec<ConnectionInfo>,
     reconnected: ReconnectHook,
+    began: tokio::time::Instant,
     state: Mutex<ClusterState>,
     /// How long it is certain that the map is right.
     pub(super) lease: Lease,
@@ -84,6 +85,7 @@ impl Cluster {
         Self {
             seeds,
             reconnected,
+            began: tokio::time::Instant::now(),
             state: Mutex::default(),
             lease: Lease::new(),
             refresh: Arc::default(),
@@ -136,7 +138,8 @@ impl Cluster {
         if let Some(link) = state.links.get(node) {
             return Ok(Arc::clone(link));
         }
-        let link = Arc::new(Link::new(Connector::node(self.node_info(node))?, Arc::clone(&self.reconnected)));
+        let connector = Connector::node(self.node_info(node))?;
+        let link = Arc::new(Link::new(connector, Arc::clone(&self.reconnected), self.began));
         state.links.insert(node.clone(), Arc::clone(&link));
         Ok(link)
     }

@@ -36,6 +36,9 @@ const CONFIRM_EVERY: Duration = Duration::from_millis(500);
 /// What to do each time a lost connection has been replaced.
 pub(super) type ReconnectHook = Arc<dyn Fn() + Send + Sync>;
 
+/// A handle that has connected within this time of its beginning was not in use before.
+const FIRST_CONNECT: Duration = Duration::from_secs(2);
+
 /// Holds the connection.
 pub(super) struct Link {
     connector: Connector,
@@ -43,6 +46,7 @@ pub(super) struct Link {
     was_connected: AtomicBool,
     state: Mutex<LinkState>,
     last_era: Mutex<Option<Era>>,
+    handle_began: Instant,
 }
 
 /// The time from a server's start or promotion to the next. What it holds from an earlier one may be older than what was
@@ -53,6 +57,8 @@ pub struct Era {
     pub id: String,
     /// When this process met it first. It began no later.
     pub met: Instant,
+    /// Whether the handle had been in use before, so that the server was promoted or started meanwhile.
+    pub met_in_use: bool,
 }
 
 /// A connection for one caller, on which a command can block.
@@ -125,10 +131,11 @@ impl LiveConnection {
 }
 
 impl Link {
-    pub(super) fn new(connector: Connector, reconnected: ReconnectHook) -> Self {
+    /// `handle_began` is when the handle was made, which a link to a node of a cluster can be younger than.
+    pub(super) fn new(connector: Connector, reconnected: ReconnectHook, handle_began: Instant) -> Self {
         let state = Mutex::new(LinkState::Closed { not_before: None });
         let was_connected = AtomicBool::new(false);
-        Self { connector, reconnected, was_connected, state, last_era: Mutex::default() }
+        Self { connector, reconnected, was_connected, state, last_era: Mutex::default(), handle_began }
     }
 
     /// Opens a connection for one caller, to the server of the shared one.
@@ -229,7 +236,8 @@ impl Link {
         let id = id?;
         let mut last = self.last_era.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|last| last.id != id) {
-            *last = Some(Era { id, met: Instant::now() });
+            let met_in_use = self.handle_began.elapsed() > FIRST_CONNECT;
+            *last = Some(Era { id, met: Instant::now(), met_in_use });
         }
         last.clone()
     }
