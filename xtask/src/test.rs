@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Leave out the tests that need a package from Python's index: SQS (LocalStack), schemathesis, and generated clients
     #[arg(long)]
     without_python: bool,
+    /// Run only the tests that are marked as ignored: long proofs, which need the machine for themselves
+    #[arg(long)]
+    ignored: bool,
 }
 
 /// The members of the workspace.
@@ -88,6 +91,7 @@ async fn test_with(system: &System, args: &Args) -> anyhow::Result<ExitCode> {
 
     let tests: Launch = cargo::in_workspace(&["nextest", "run"])
         .args(cargo_targets(&args.packages))
+        .args(args.ignored.then_some("--run-ignored=only"))
         .args(&args.filters)
         .args(filterset(args).map(|set| ["--filterset".to_owned(), set]).into_iter().flatten())
         .env("DATABASE_URL", database.url)

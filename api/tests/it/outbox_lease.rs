@@ -214,7 +214,8 @@ async fn a_slow_batch_keeps_its_lease() {
     let before = log.relay_row("expires_at").await;
     eventually("the lease is renewed meanwhile", async || log.relay_row("expires_at").await > before).await;
     slow.broker.unblock();
-    eventually("the batch is confirmed", async || slow.broker.len() == 1).await;
+    // Twice, if all of this took longer than a relay waits for its broker.
+    eventually("the batch is confirmed", async || slow.broker.len() >= 1).await;
     slow.stop().await;
 }
 

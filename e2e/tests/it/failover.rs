@@ -1,5 +1,6 @@
 //! Redis servers are killed and frozen under the model test's load, with sentinels and in a cluster: no read is older than an
-//! answered write, no event is lost, and everything is back within 15 s of the promotion. `FAILOVER_KILLS=100` makes it long.
+//! answered write, no event is lost, and everything is back within 15 s of the promotion. `FAILOVER_KILLS=100` makes it long. The
+//! suite leaves it out: it needs the machine for itself.
 
 mod cut_off;
 mod round;
@@ -44,21 +45,25 @@ async fn masters_fail_under_load(group: RedisGroup, blow: Blow) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "it needs the machine for itself: cargo xtask test --ignored -p e2e failover::"]
 async fn killed_masters_with_sentinels_lose_no_event_and_leave_no_old_read() {
     masters_fail_under_load(private_redis_sentinel().await, Blow::Kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "it needs the machine for itself: cargo xtask test --ignored -p e2e failover::"]
 async fn frozen_masters_with_sentinels_lose_no_event_and_leave_no_old_read_when_they_come_back() {
     masters_fail_under_load(private_redis_sentinel().await, Blow::Freeze).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "it needs the machine for itself: cargo xtask test --ignored -p e2e failover::"]
 async fn killed_masters_of_a_cluster_lose_no_event_and_leave_no_old_read() {
     masters_fail_under_load(private_redis_cluster().await, Blow::Kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "it needs the machine for itself: cargo xtask test --ignored -p e2e failover::"]
 async fn frozen_masters_of_a_cluster_lose_no_event_and_leave_no_old_read_when_they_come_back() {
     masters_fail_under_load(private_redis_cluster().await, Blow::Freeze).await;
 }
