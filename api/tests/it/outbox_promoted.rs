@@ -38,6 +38,16 @@ impl Promotion {
         Self { primary, standby, broker, relay }
     }
 
+    /// The same after one event was published and reached the standby, which has then missed transaction ids.
+    async fn prepare_standby_behind() -> Self {
+        let it = Self::prepare().await;
+        append(&mut connect(&it.primary).await, 1, 1).await;
+        assert_eq!(publish_all(&it.relay).await, 1);
+        eventually("the standby has it all", async || follows(&it.primary, &it.standby).await).await;
+        it.use_up_transaction_ids().await;
+        it
+    }
+
     /// From now on the standby receives nothing, and the primary gives out transaction ids.
     async fn use_up_transaction_ids(&self) {
         self.standby.stop_receiving().await;
@@ -95,11 +105,7 @@ async fn lease_and_cursor_survive_a_promotion_and_nothing_is_published_twice() {
 
 #[tokio::test]
 async fn events_under_transaction_ids_that_are_given_out_again_are_published_at_once() {
-    let it = Promotion::prepare().await;
-    append(&mut connect(&it.primary).await, 1, 1).await;
-    assert_eq!(publish_all(&it.relay).await, 1);
-    eventually("the standby has it all", async || follows(&it.primary, &it.standby).await).await;
-    it.use_up_transaction_ids().await;
+    let it = Promotion::prepare_standby_behind().await;
     assert_eq!(it.relay.relay_once().await.expect("a step"), RelayStep::Idle);
 
     let mut promoted = it.promote().await;
@@ -111,11 +117,7 @@ async fn events_under_transaction_ids_that_are_given_out_again_are_published_at_
 
 #[tokio::test]
 async fn a_batch_that_a_promotion_interrupts_leaves_no_cursor_of_the_lost_primary_behind() {
-    let it = Promotion::prepare().await;
-    append(&mut connect(&it.primary).await, 1, 1).await;
-    assert_eq!(publish_all(&it.relay).await, 1);
-    eventually("the standby has it all", async || follows(&it.primary, &it.standby).await).await;
-    it.use_up_transaction_ids().await;
+    let it = Promotion::prepare_standby_behind().await;
     append(&mut connect(&it.primary).await, 2, 1).await;
     it.broker.block();
     let interrupted = async {
