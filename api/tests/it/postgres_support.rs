@@ -142,7 +142,7 @@ pub(crate) async fn follows(
 ) -> Result<bool, sqlx::Error> {
     use sqlx::Connection as _;
     let mut connection = sqlx::PgConnection::connect(primary.url()).await?;
-    let written: i64 = sqlx::query_scalar("SELECT (pg_current_wal_lsn() - '0/0')::bigint")
+    let written: i64 = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
         .fetch_one(&mut connection)
         .await?;
     let mut connection = sqlx::PgConnection::connect(standby.url()).await?;
