@@ -130,8 +130,9 @@ impl PrivatePostgres {
             crate::eventually("a standby follows", async || is_followed(&mut connection, "0/0").await).await;
             // Commits wait from the moment at which the checkpointer has read the settings. What came before must be there, too.
             sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await.expect("a checkpoint");
-            let written =
-                sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text").fetch_one(&mut connection).await;
+            let written = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text")
+                .fetch_one(&mut connection)
+                .await;
             let written: String = written.expect("a position");
             crate::eventually("the standby has it all", async || {
                 is_followed(&mut connection, &written).await
