@@ -110,13 +110,23 @@ BEGIN
 END
 $$;
 
+-- Whether what is published shows more than what is sequenced: a program of the version before held the lease meanwhile.
+CREATE FUNCTION log_was_passed(cursor relay) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+RETURN pg_snapshot_xmax((cursor).published) >= pg_snapshot_xmax((cursor).sequenced)
+    AND (cursor).published::text <> (cursor).sequenced::text
+    AND NOT EXISTS (SELECT FROM pg_snapshot_xip((cursor).published) x WHERE pg_visible_in_snapshot(x, (cursor).sequenced));
+
 -- Sequences: gives every committed event that has no position one, under the owner and epoch of the lease, which it also
--- renews for `lifetime`. Returns null if the lease is lost, else how many events got a position.
+-- renews for `lifetime`. `events` is how many got a position, and null if the lease is lost; `started_over` says that a restore
+-- was noticed.
 --
 -- The row of the relay is locked first, and the snapshot is taken after that: two steps never overlap, so positions are dense
 -- and given out once, also while an old owner wakes up. The order is that of the ids in each step. Ids of one order ascend with
 -- its version, and a version is not visible before the one below it, so positions of one order ascend, too.
-CREATE FUNCTION log_sequence(holder uuid, held_epoch bigint, lifetime interval, page integer DEFAULT 500) RETURNS bigint
+CREATE FUNCTION log_sequence(
+    holder uuid, held_epoch bigint, lifetime interval, page integer DEFAULT 500, OUT events bigint, OUT started_over boolean
+)
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
@@ -127,9 +137,10 @@ DECLARE
     total bigint := 0;
     everything record;
 BEGIN
+    started_over := false;
     SELECT r.* INTO cursor FROM relay r WHERE r.singleton AND r.owner = holder AND r.epoch = held_epoch FOR UPDATE;
     IF NOT FOUND THEN
-        RETURN NULL;
+        RETURN;
     END IF;
     -- Nobody may see a position that a crash could take back.
     PERFORM set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
@@ -141,8 +152,10 @@ BEGIN
     END IF;
 
     upto := pg_current_snapshot();
-    IF cursor.system_identifier <> cluster OR pg_snapshot_xmax(cursor.sequenced) > pg_snapshot_xmax(upto) THEN
+    IF cursor.system_identifier <> cluster
+        OR greatest(pg_snapshot_xmax(cursor.sequenced), pg_snapshot_xmax(cursor.published)) > pg_snapshot_xmax(upto) THEN
         -- Restored: nobody knows what was published meanwhile. All of it is published again, which does no harm.
+        started_over := true;
         SELECT a.* INTO everything FROM log_append_all(page) a;
         total := everything.appended;
         cursor.published := '1:1:';
@@ -159,10 +172,8 @@ BEGIN
         cursor.sequenced := everything.sequenced;
         cursor.published_position := coalesce(everything.first_unpublished - 1, cursor.head + total);
     ELSE
-        IF pg_snapshot_xmax(cursor.published) >= pg_snapshot_xmax(cursor.sequenced)
-            AND cursor.published::text <> cursor.sequenced::text
-            AND NOT EXISTS (SELECT FROM pg_snapshot_xip(cursor.published) x WHERE pg_visible_in_snapshot(x, cursor.sequenced)) THEN
-            -- A program of the version before held the lease meanwhile, and has published all of this.
+        IF log_was_passed(cursor) THEN
+            -- The program of the version before has published all of this.
             total := log_append(cursor.sequenced, cursor.published, cursor.restored, cursor.head, page);
             cursor.sequenced := cursor.published;
             cursor.published_position := cursor.head + total;
@@ -176,7 +187,7 @@ BEGIN
         published_position = cursor.published_position,
         expires_at = clock_timestamp() + lifetime, updated_at = clock_timestamp()
     WHERE r.singleton;
-    RETURN total;
+    events := total;
 END
 $$;
 
@@ -190,7 +201,7 @@ DECLARE
 BEGIN
     SELECT r.* INTO STRICT cursor FROM relay r;
     RETURN pg_snapshot_xmax(cursor.sequenced) = '1'
-        OR pg_snapshot_xmax(cursor.sequenced) > pg_snapshot_xmax(upto)
+        OR greatest(pg_snapshot_xmax(cursor.sequenced), pg_snapshot_xmax(cursor.published)) > pg_snapshot_xmax(upto)
         OR cursor.system_identifier <> (SELECT system_identifier FROM pg_control_system())
         OR (SELECT w.events > 0 FROM outbox_window(cursor.sequenced, upto, cursor.restored, 1) w);
 END
@@ -235,3 +246,59 @@ RETURN (
     SELECT p.first + (SELECT coalesce(sum(least(upper(r), event) - lower(r)), 0)::bigint FROM unnest(p.ids) r WHERE lower(r) < event)
     FROM log_pages p WHERE p.ids @> event
 );
+
+-- What is not published yet: how many events (exact but for those without a position beyond `most`), and when the first of them
+-- was recorded. Cheap however long the backlog.
+CREATE FUNCTION log_backlog(most integer, OUT unpublished bigint, OUT oldest timestamptz)
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    upto pg_snapshot := pg_current_snapshot();
+    cursor relay;
+    new record;
+BEGIN
+    SELECT r.* INTO STRICT cursor FROM relay r;
+    IF log_was_passed(cursor) OR pg_snapshot_xmax(cursor.sequenced) = '1' THEN
+        SELECT b.unpublished, b.oldest INTO unpublished, oldest FROM outbox_backlog(most) b;
+        RETURN;
+    END IF;
+    SELECT w.* INTO new FROM outbox_window(cursor.sequenced, upto, cursor.restored, most + 1) w;
+    IF new.events > most THEN
+        new.events := greatest(new.events, (SELECT max(o.id) FROM outbox o) - coalesce(new.low, 0));
+    END IF;
+    unpublished := cursor.head - cursor.published_position + new.events;
+    IF cursor.head > cursor.published_position THEN
+        SELECT min(e.recorded_at) INTO oldest FROM log_events(cursor.published_position, 100) e;
+    ELSIF new.events > 0 THEN
+        SELECT min(p.recorded_at) INTO oldest
+        FROM outbox_page(cursor.sequenced, upto, new.late, cursor.restored, new.low, new.high, 100) p;
+    END IF;
+END
+$$;
+
+-- Drops the partition of a day, and the pages up to the last one that had an event of this day. Answers whether it was there.
+CREATE OR REPLACE FUNCTION outbox_drop_partition(for_day date) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    partition text := 'outbox_' || to_char(for_day, 'YYYYMMDD');
+BEGIN
+    LOCK TABLE outbox IN SHARE UPDATE EXCLUSIVE MODE;
+    IF to_regclass(partition) IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM log_forget(for_day);
+    EXECUTE format('DROP TABLE %I', partition);
+    RETURN true;
+END
+$$;
+
+-- Deletes the pages up to the last one that has an event of this day or an earlier one: the log begins after them. Returns how
+-- many pages these were.
+CREATE FUNCTION log_forget(last_day date) RETURNS bigint
+LANGUAGE sql
+BEGIN ATOMIC
+    WITH forgotten AS (
+        DELETE FROM log_pages WHERE first <= (SELECT max(first) FROM log_pages WHERE lower(days) <= last_day) RETURNING 1)
+    SELECT count(*) FROM forgotten;
+END;

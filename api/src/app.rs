@@ -31,7 +31,7 @@ use crate::{
     },
     limits::RateLimiter,
     orders::{Orders, ReadDb},
-    outbox::{Relay, Wake},
+    outbox::{PartitionSettings, Relay, RelaySettings, Wake},
     state::{AppState, StateParts},
 };
 
@@ -103,6 +103,9 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
     let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE).context("REDIS_URL")?;
     let read_db = ReadDb::start(&db, config.database_read_url.as_ref(), connections, shutdown)?;
     let orders = Orders::start(&db, read_db, cache, &clock, &wake, shutdown);
+    let partitions =
+        PartitionSettings { retention: config.event_retention_days, ..PartitionSettings::default() };
+    let relay_settings = RelaySettings { partitions, ..RelaySettings::default() };
     let dependencies = HealthDependencies {
         db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
         read_db: orders.read_db(),
@@ -110,7 +113,7 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
         // Also says if cached orders cannot be used, because it is not certain that the server still is the primary.
         redis: redis.clone().guarded(),
         sink: Arc::clone(&sink),
-        relay: Relay::start(&db, Arc::clone(&sink), wake.clone(), shutdown),
+        relay: Relay::start(relay_settings, &db, Arc::clone(&sink), wake.clone(), shutdown),
     };
     Ok(AppState::new(StateParts {
         rate_limiter: Arc::new(RateLimiter::new(config.http.rate_limits, redis.clone(), clock.clone())),

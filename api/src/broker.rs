@@ -54,6 +54,10 @@ impl EventSink for LazySink {
         }
     }
 
+    fn takeovers(&self) -> u64 {
+        self.sink.get().map_or(0, |sink| sink.takeovers())
+    }
+
     async fn check(&self) -> Result<(), BrokerError> {
         self.get_or_connect().await?.check().await
     }

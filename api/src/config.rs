@@ -38,6 +38,8 @@ pub struct ApiConfig {
     pub broker: BrokerConfig,
     /// How long a cached order lives.
     pub cache_ttl: Duration,
+    /// Days before today for which events can be read from the log.
+    pub event_retention_days: i32,
     /// The public address.
     pub listen: SocketAddr,
     /// The operators' address.
@@ -105,6 +107,8 @@ impl ApiConfig {
             redis_url: env.required_url("REDIS_URL", UrlKind::Redis)?,
             broker: BrokerConfig::from_env(env)?,
             cache_ttl: Duration::from_secs(env.number_or("CACHE_TTL_SECONDS", 3600, 1..=31_536_000)?),
+            event_retention_days: i32::try_from(env.number_or("EVENT_RETENTION_DAYS", 14, 1..=90)?)
+                .unwrap_or(14),
             listen: SocketAddr::new(host, port),
             metrics: env.metrics_addr(9090)?,
             debug,

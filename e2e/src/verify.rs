@@ -21,7 +21,7 @@ pub struct Verdict {
 }
 
 /// Every query counts rows that should not be, under the sentence that it proves wrong.
-const CHECKS: [(&str, &str); 5] = [
+const CHECKS: [(&str, &str); 8] = [
     (
         "an event is missing from the history",
         "SELECT count(*) FROM outbox LEFT JOIN order_history USING (order_id, version) WHERE order_history.order_id IS NULL",
@@ -42,6 +42,20 @@ const CHECKS: [(&str, &str); 5] = [
     (
         "the log has a version of an order twice",
         "SELECT count(*) FROM (SELECT 1 FROM outbox GROUP BY order_id, version HAVING count(*) > 1) twice",
+    ),
+    (
+        "an event has no position",
+        "SELECT count(*) FROM outbox o LEFT JOIN log_events(0, 10000000) e USING (id) WHERE e.id IS NULL",
+    ),
+    (
+        "the positions are not dense, or a position belongs to two events",
+        "SELECT count(*) FROM (SELECT position, row_number() OVER (ORDER BY position) AS expected
+                               FROM log_events(0, 10000000)) p WHERE position <> expected",
+    ),
+    (
+        "the positions of an order do not ascend with its versions",
+        "SELECT count(*) FROM (SELECT position, lag(position) OVER (PARTITION BY order_id ORDER BY version) AS before
+                               FROM log_events(0, 10000000)) p WHERE position <= before",
     ),
 ];
 

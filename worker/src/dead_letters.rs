@@ -68,6 +68,7 @@ impl DeadLetter {
             event_type: self.event_type.clone().unwrap_or_else(|| "unknown".to_owned()),
             key: self.order_id.unwrap_or_default(),
             sequence: self.version.unwrap_or_default(),
+            position: None,
             body,
         })
     }

@@ -88,7 +88,7 @@ pub(super) struct EventColumns<'a> {
 
 impl<'a> EventColumns<'a> {
     pub(super) fn push(&mut self, event: &'a Envelope) {
-        let Envelope { id, event_type, key: _, sequence: _, body } = event;
+        let Envelope { id, event_type, key: _, sequence: _, position: _, body } = event;
         self.ids.push(*id);
         self.types.push(event_type);
         self.payloads.push(body);

@@ -29,5 +29,5 @@ pub use list::{
     page_query,
 };
 pub use read::load_orders;
-pub use replication::{PrimaryTimes, load_primary_times, load_renewal_time};
+pub use replication::{ReplicationState, load_replication_state};
 pub use trial_write::try_to_write;

@@ -3,30 +3,38 @@
 
 use sqlx::PgConnection;
 
-/// Times on the primary, in seconds since 1970.
+/// What one server knows. Times are those of the primary, in seconds since 1970.
 #[derive(Clone, Copy, Debug)]
-pub struct PrimaryTimes {
+pub struct ReplicationState {
     /// When the lease was renewed.
     pub renewed: f64,
-    /// The clock of the primary.
+    /// The clock of the server.
     pub now: f64,
+    /// The cluster it belongs to.
+    system_identifier: i64,
+    /// The timeline it writes; `None` on a standby.
+    timeline: Option<i64>,
 }
 
-/// Reads what a replica is compared with.
-pub async fn load_primary_times(db: &mut PgConnection) -> Result<PrimaryTimes, sqlx::Error> {
+impl ReplicationState {
+    /// Whether this server takes writes of its own although `primary` has replaced it: each promotion begins a timeline with a
+    /// higher number.
+    pub fn was_replaced_by(&self, primary: &Self) -> bool {
+        self.system_identifier == primary.system_identifier
+            && self.timeline.is_some_and(|timeline| Some(timeline) < primary.timeline)
+    }
+}
+
+/// Reads what a primary and its replica are compared by.
+pub async fn load_replication_state(db: &mut PgConnection) -> Result<ReplicationState, sqlx::Error> {
     sqlx::query_as!(
-        PrimaryTimes,
+        ReplicationState,
         r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!",
-                  extract(epoch FROM clock_timestamp())::double precision AS "now!"
+                  extract(epoch FROM clock_timestamp())::double precision AS "now!",
+                  (SELECT system_identifier FROM pg_control_system()) AS "system_identifier!",
+                  CASE WHEN NOT pg_is_in_recovery() THEN log_timeline() END AS timeline
            FROM relay"#
     )
     .fetch_one(db)
     .await
-}
-
-/// Reads when the lease was renewed, as this server knows it, in seconds since 1970.
-pub async fn load_renewal_time(db: &mut PgConnection) -> Result<f64, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT extract(epoch FROM updated_at)::double precision AS "renewed!" FROM relay"#)
-        .fetch_one(db)
-        .await
 }

@@ -14,7 +14,7 @@ use shared::platform::{
     shutdown::Shutdown,
 };
 
-use crate::db;
+use crate::db::{self, ReplicationState};
 
 /// A replica that is further behind, in seconds, is not read from.
 const LAG_LIMIT_SECONDS: f64 = 10.0;
@@ -142,15 +142,9 @@ async fn watch_replica(comparison: Comparison, health: Arc<Mutex<ReplicaHealth>>
 impl Comparison {
     async fn compare(&self) -> ReplicaHealth {
         // The primary comes first, so that a replica that is up to date never seems behind.
-        let primary = within_timeout(
-            self.primary.read_with_retry(|mut db| async move { db::load_primary_times(&mut db).await }),
-        )
-        .await;
+        let primary = load_state(&self.primary).await;
         let start = Instant::now();
-        let replica = within_timeout(
-            self.replica.read_with_retry(|mut db| async move { db::load_renewal_time(&mut db).await }),
-        )
-        .await;
+        let replica = load_state(&self.replica).await;
         let latency = Some(start.elapsed());
         match (primary, replica) {
             (_, Err(error)) => ReplicaHealth {
@@ -160,8 +154,14 @@ impl Comparison {
             },
             // Without the primary, the replica is all that is left.
             (Err(_), Ok(_)) => ReplicaHealth { latency, lag_seconds: None, unusable: None },
-            (Ok(primary), Ok(renewed)) => {
-                let behind = if renewed < primary.renewed { primary.now - renewed } else { 0.0 };
+            (Ok(primary), Ok(replica)) if replica.was_replaced_by(&primary) => ReplicaHealth {
+                latency,
+                lag_seconds: None,
+                unusable: Some("it is a former primary that was replaced and still takes writes".to_owned()),
+            },
+            (Ok(primary), Ok(replica)) => {
+                let behind =
+                    if replica.renewed < primary.renewed { primary.now - replica.renewed } else { 0.0 };
                 let unusable = (behind > LAG_LIMIT_SECONDS).then(|| {
                     format!("it is {behind:.0} s behind the primary, more than {LAG_LIMIT_SECONDS:.0}")
                 });
@@ -171,7 +171,8 @@ impl Comparison {
     }
 }
 
-async fn within_timeout<T>(query: impl Future<Output = Result<T, DbError>>) -> Result<T, String> {
+async fn load_state(db: &DbPool) -> Result<ReplicationState, String> {
+    let query = db.read_with_retry(|mut db| async move { db::load_replication_state(&mut db).await });
     match tokio::time::timeout(COMPARE_TIMEOUT, query).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {COMPARE_TIMEOUT:?}")),

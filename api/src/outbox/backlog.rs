@@ -2,14 +2,14 @@
 
 use shared::platform::db::{DbConnection, DbError, DbPool};
 
-/// Up to this many events are counted; beyond it the count is estimated.
+/// Up to this many events without a position are counted; beyond it their number is estimated.
 const COUNTED: i32 = 1000;
 
 /// The events that are committed and not published yet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutboxBacklog {
-    /// How many events: exact up to 1,000, beyond that estimated by the distance of the ids, which is too high by
-    /// the transactions that rolled back.
+    /// How many events: exact, except if more than 1,000 have no position yet. Those are estimated by the distance of the ids,
+    /// which is too high by the transactions that rolled back.
     pub unpublished: u64,
     /// How long ago the first of them was recorded, by the database's clock.
     pub oldest_seconds: Option<f64>,
@@ -21,7 +21,7 @@ pub async fn backlog(pool: &DbPool) -> Result<OutboxBacklog, DbError> {
         sqlx::query!(
             r#"SELECT unpublished AS "unpublished!",
                   extract(epoch FROM clock_timestamp() - oldest)::double precision AS oldest_seconds
-           FROM outbox_backlog($1)"#,
+           FROM log_backlog($1)"#,
             COUNTED
         )
         .fetch_one(&mut *db)

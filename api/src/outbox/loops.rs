@@ -12,8 +12,8 @@ use shared::{
 use tokio::time::Instant;
 
 use super::{
-    PartitionSettings, Reconciler, ReconcilerSettings, Relay, RelaySettings, RelayStatus, RelayStep, Wake,
-    maintain_partitions, metrics,
+    Reconciler, ReconcilerSettings, Relay, RelaySettings, RelayStatus, RelayStep, Wake, maintain_partitions,
+    metrics,
 };
 
 /// The shortest time between two batches that are not full: events gather meanwhile, so that a busy relay costs the
@@ -21,6 +21,9 @@ use super::{
 const PACE: Duration = Duration::from_millis(25);
 /// The longest time between two polls of an idle log, for events that other replicas commit.
 const IDLE: Duration = Duration::from_millis(250);
+/// While steps take longer than this, because the broker does not answer or the backoff is long, events get their positions
+/// without them.
+const SEQUENCED_WITHIN: Duration = Duration::from_millis(300);
 /// How often a standby requests the lease.
 const STANDBY: Duration = Duration::from_millis(250);
 /// The longest pause while the broker or the database is down.
@@ -35,24 +38,22 @@ const MAINTAIN: Duration = Duration::from_mins(1);
 /// How often the history is compared with the log. An event should be in it after a minute; comparing six times as often
 /// repairs a lost event within two.
 const RECONCILE: Duration = Duration::from_secs(10);
-/// How often they are compared while events are being repaired.
+/// How often they are compared while events are being repaired, or may have been lost by a failover of the broker.
 const REPAIRING: Duration = Duration::from_secs(3);
+/// How soon a failover of the broker is noticed.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long shutdown waits for the batch in progress before it releases the lease.
 const LAST_BATCH: Duration = Duration::from_secs(4);
-/// For the batch and the page after it, the lease, the reconciler, and the partitions.
-const CONNECTIONS: u32 = 4;
+/// For the batch and the page after it, the positions, the lease, the reconciler, and the partitions.
+const CONNECTIONS: u32 = 5;
 
 impl Relay {
     /// Relays in the background until `shutdown` begins; then finishes its batch and releases the lease.
     ///
     /// It has its own connections, so that neither a busy API starves the relay nor the relay the API. Its commits do not
-    /// wait for the disk: a crash of the database can only take back a step of the position, and the batch is published again.
-    pub fn start(db: &DbPool, sink: Arc<dyn EventSink>, wake: Wake, shutdown: &Shutdown) -> RelayStatus {
-        Self::start_with(RelaySettings::default(), db, sink, wake, shutdown)
-    }
-
-    /// [`Self::start`] with other settings.
-    pub fn start_with(
+    /// wait for the disk, except those that give positions: a crash of the database can only take back a step of the published
+    /// position, and the batch is published again.
+    pub fn start(
         settings: RelaySettings,
         db: &DbPool,
         sink: Arc<dyn EventSink>,
@@ -91,6 +92,7 @@ async fn run_loops(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
     tokio::select! {
         () = publish_loop(&relay, &wake, &shutdown) => {}
         () = last_batch => tracing::warn!("the relay's last batch is still unanswered: it will be published again"),
+        () = sequence_loop(&relay) => {}
         () = renew_lease_loop(&relay) => {}
         () = maintain_partitions_loop(&relay) => {}
         () = reconcile_loop(&relay) => {}
@@ -151,6 +153,20 @@ async fn yield_lease(relay: &Relay, shutdown: &Shutdown) {
     pause(YIELDED, shutdown).await;
 }
 
+/// Gives positions to new events while the steps do not come to it, so that readers of the log need no broker.
+async fn sequence_loop(relay: &Relay) {
+    loop {
+        tokio::time::sleep_until(relay.status().last_sequenced() + SEQUENCED_WITHIN).await;
+        wait_for_lease(relay).await;
+        if relay.status().last_sequenced().elapsed() >= SEQUENCED_WITHIN
+            && let Err(error) = relay.sequence_once().await
+        {
+            tracing::warn!(error = %error, "new events of the log got no position; it is tried again");
+            tokio::time::sleep(SEQUENCED_WITHIN).await;
+        }
+    }
+}
+
 /// Renews the lease, also while a batch takes long.
 async fn renew_lease_loop(relay: &Relay) {
     loop {
@@ -167,7 +183,7 @@ async fn renew_lease_loop(relay: &Relay) {
 async fn maintain_partitions_loop(relay: &Relay) {
     loop {
         wait_for_lease(relay).await;
-        if let Err(error) = maintain_partitions(&relay.pool, PartitionSettings::default()).await {
+        if let Err(error) = maintain_partitions(&relay.pool, relay.partitions).await {
             tracing::warn!(error = %error, "the outbox's partitions could not be maintained; the next round tries again");
         }
         tokio::time::sleep(MAINTAIN).await;
@@ -197,7 +213,10 @@ async fn reconcile_loop(relay: &Relay) {
                 RECONCILE
             }
         };
-        tokio::time::sleep(jittered(wait)).await;
+        let due = started + jittered(wait);
+        while Instant::now() < due && !(reconciler.is_hurried().await && started.elapsed() >= REPAIRING) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

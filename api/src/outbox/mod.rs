@@ -1,22 +1,23 @@
 //! From the outbox to the broker: the relay, its lease, the reconciler and the partitions. Nothing here knows HTTP, or what
 //! an event means.
 //!
-//! The outbox is a log that the transactions of orders append to. The relay is a cursor over it: it publishes what a
-//! new snapshot of the database shows and the last one did not, in the order of the ids. One replica at a time
-//! relays, the holder of the [`Lease`]; it also maintains the log: [`Reconciler`] and [`maintain_partitions`].
+//! The outbox is a log that the transactions of orders append to. One replica at a time relays, the holder of the [`Lease`]. It
+//! does two things: it gives a position to what a new snapshot of the database shows and the last one did not, in the order of
+//! the ids; and it publishes the events behind the last published position. It also maintains the log: [`Reconciler`] and
+//! [`maintain_partitions`].
 //!
-//! The guarantee: every committed event is published at least once, as soon as possible, whatever fails in between. Events of
-//! one order are published in the order of their versions, except that an event that the broker did not confirm can come
-//! again after later ones. Which events are published is defined in one place, the functions `outbox_window` and `outbox_page`
-//! of the migrations.
+//! The guarantee: every committed event gets one position, dense and ascending with the version of its order, whatever becomes
+//! of the broker; and it is published at least once, as soon as possible, whatever fails in between. Events of one order are
+//! published in the order of their versions, except that an event that the broker did not confirm can come again after later
+//! ones. How positions are given out is defined in one place, the function `log_sequence` of the migrations.
 
 mod backlog;
 mod lag;
 mod lease;
+mod log;
 mod loops;
 mod metrics;
 mod partitions;
-mod position;
 mod publish;
 mod reconcile;
 mod relay;

@@ -24,7 +24,7 @@ pub struct PartitionSettings {
 
 impl Default for PartitionSettings {
     fn default() -> Self {
-        Self { ahead: 3, retention: 7 }
+        Self { ahead: 3, retention: 14 }
     }
 }
 
@@ -187,17 +187,21 @@ async fn is_still_needed(
     Ok(row.unpublished || row.unverified && row.recent)
 }
 
-/// Deletes rows past the retention from the default partition, which is never dropped.
+/// Deletes rows past the retention from the default partition, which is never dropped, and the pages up to the last one that has
+/// an event of these days.
 async fn clear_default_partition(pool: &DbPool, retention: i32) -> Result<(), DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query!(
-            "DELETE FROM outbox_default o USING relay r
-         WHERE o.day < (now() AT TIME ZONE 'UTC')::date - $1::integer AND o.id <= r.reconciled
-           AND (pg_visible_in_snapshot(o.xid, r.published)
-                OR o.id <= r.restored AND pg_snapshot_xmax(r.published) <> '1')",
+            r#"WITH deleted AS (
+                   DELETE FROM outbox_default o USING relay r
+                   WHERE o.day < (now() AT TIME ZONE 'UTC')::date - $1::integer AND o.id <= r.reconciled
+                     AND (pg_visible_in_snapshot(o.xid, r.published)
+                          OR o.id <= r.restored AND pg_snapshot_xmax(r.published) <> '1')
+                   RETURNING o.day)
+               SELECT log_forget(max(day)) AS pages FROM deleted HAVING count(*) > 0"#,
             retention
         )
-        .execute(&mut *db)
+        .fetch_optional(&mut *db)
         .await
     };
     pool.run_with_longer_limit(LARGE_WORK, work).await?;

@@ -9,7 +9,7 @@ use shared::{
 };
 use tokio::time::Instant;
 
-use super::{metrics, position::OutboxRow};
+use super::{log::LoggedEvent, metrics};
 
 /// Publishes events, and stores those that the broker rejects as dead letters.
 #[derive(Clone, Debug)]
@@ -26,21 +26,21 @@ pub(super) struct PublishResult {
     /// How many events are in `dead_letters` now.
     pub(super) rejected: u64,
     /// The events that must be published again, in the order of the log.
-    pub(super) unconfirmed: Vec<OutboxRow>,
+    pub(super) unconfirmed: Vec<LoggedEvent>,
     /// Why the first of these is not confirmed.
     pub(super) first_error: Option<BrokerError>,
 }
 
 impl Publisher {
     /// Publishes a batch in the given order.
-    pub(super) async fn publish_batch(&self, batch: Vec<OutboxRow>) -> Result<PublishResult, DbError> {
+    pub(super) async fn publish_batch(&self, batch: Vec<LoggedEvent>) -> Result<PublishResult, DbError> {
         let started = Instant::now();
         let outcomes = self.sink.publish(&envelopes(&batch)).await;
         self.classify(batch, outcomes, started).await
     }
 
     /// Publishes a batch that the broker had before and has lost.
-    pub(super) async fn republish_batch(&self, batch: Vec<OutboxRow>) -> Result<PublishResult, DbError> {
+    pub(super) async fn republish_batch(&self, batch: Vec<LoggedEvent>) -> Result<PublishResult, DbError> {
         let started = Instant::now();
         let outcomes = self.sink.republish(&envelopes(&batch)).await;
         self.classify(batch, outcomes, started).await
@@ -48,7 +48,7 @@ impl Publisher {
 
     async fn classify(
         &self,
-        batch: Vec<OutboxRow>,
+        batch: Vec<LoggedEvent>,
         outcomes: Vec<PublishOutcome>,
         started: Instant,
     ) -> Result<PublishResult, DbError> {
@@ -77,8 +77,8 @@ impl Publisher {
     }
 
     /// Stores an event that the broker rejects, so that the relay can continue without it.
-    async fn dead_letter(&self, event: &OutboxRow, reason: &str) -> Result<(), DbError> {
-        let OutboxRow { envelope, .. } = event;
+    async fn dead_letter(&self, event: &LoggedEvent, reason: &str) -> Result<(), DbError> {
+        let LoggedEvent { envelope, .. } = event;
         let broker = self.sink.system().as_str();
         let statement = sqlx::query!(
             "INSERT INTO dead_letters (event_id, event_type, order_id, version, body, source, reason, attempts, broker)
@@ -108,6 +108,6 @@ impl Publisher {
     }
 }
 
-fn envelopes(batch: &[OutboxRow]) -> Vec<Envelope> {
+fn envelopes(batch: &[LoggedEvent]) -> Vec<Envelope> {
     batch.iter().map(|event| event.envelope.clone()).collect()
 }

@@ -9,6 +9,8 @@
 //!   is in the history, after its first delivery or its second, consumers have passed all events before it, and those that
 //!   are still missing were skipped. While the history does not change, the interval of the probes grows.
 //!
+//! If another server takes the broker's place (a Redis failover), events are looked for after seconds and not after a minute.
+//!
 //! The interval at which one event is published again grows too, so a broker without order (SQS) costs a few duplicates at
 //! most. An event that is a dead letter is not published again.
 //!
@@ -29,8 +31,9 @@ use tokio::sync::Mutex;
 pub use self::settings::ReconcilerSettings;
 use self::{repairs::RepairLog, scan::Scanner};
 use super::{
-    Lease, OutboxError, Relay, metrics,
-    position::{self, OutboxRow},
+    Lease, OutboxError, Relay,
+    log::{self, LoggedEvent},
+    metrics,
     publish::Publisher,
 };
 
@@ -73,7 +76,11 @@ impl Reconciler {
     pub async fn reconcile_once(&self) -> Result<Reconciled, OutboxError> {
         let Some(epoch) = self.lease.held_epoch() else { return Ok(Reconciled::default()) };
         let mut repairs = self.repairs.lock().await;
-        let Some(position) = self.scanner.load_position().await? else { return Ok(Reconciled::default()) };
+        repairs.record_takeovers(self.publisher.sink.takeovers());
+        let settled_after = repairs.settled_after(&self.settings);
+        let Some(position) = self.scanner.load_position(settled_after).await? else {
+            return Ok(Reconciled::default());
+        };
 
         let found = self.scanner.scan(&position, repairs.recent_cursor).await?;
         repairs.recent_cursor = found.recent_cursor;
@@ -84,11 +91,18 @@ impl Reconciler {
         Ok(Reconciled { seen: found.seen, missing: found.missing(), repaired })
     }
 
+    /// Whether another server has taken the broker's place within the last minute, so that lost events are looked for.
+    pub async fn is_hurried(&self) -> bool {
+        let mut repairs = self.repairs.lock().await;
+        repairs.record_takeovers(self.publisher.sink.takeovers());
+        repairs.is_hurried()
+    }
+
     /// Publishes events again, oldest first, until the broker does not confirm one.
     async fn republish(&self, epoch: i64, ids: &[i64], repairs: &mut RepairLog) -> Result<u64, OutboxError> {
         let mut repaired = 0;
         for ids in ids.chunks(self.settings.batch.max(1)) {
-            let events = position::read_by_ids(&self.pool, ids).await?;
+            let events = log::read_by_ids(&self.pool, ids).await?;
             let names: Vec<_> = events.iter().map(EventName::from).collect();
             let result = tokio::select! {
                 biased;
@@ -132,9 +146,9 @@ struct EventName {
     version: i64,
 }
 
-impl From<&OutboxRow> for EventName {
-    fn from(event: &OutboxRow) -> Self {
-        let OutboxRow { id, envelope, .. } = event;
+impl From<&LoggedEvent> for EventName {
+    fn from(event: &LoggedEvent) -> Self {
+        let LoggedEvent { id, envelope, .. } = event;
         Self { id: *id, event: envelope.id, order: envelope.key, version: envelope.sequence }
     }
 }

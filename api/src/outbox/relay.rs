@@ -1,4 +1,4 @@
-//! One step of the relay: publishes a batch of the log.
+//! One step of the relay: gives positions to new events, and publishes the next batch behind the last published position.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,8 +6,9 @@ use shared::{broker::EventSink, platform::db::DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    Lease, OutboxError, RelayStatus, metrics,
-    position::{LogPosition, OutboxRow},
+    Lease, OutboxError, PartitionSettings, RelayStatus,
+    log::{self, LoggedEvent, Page},
+    metrics,
     publish::{PublishResult, Publisher},
 };
 
@@ -18,11 +19,13 @@ pub struct RelaySettings {
     pub batch: usize,
     /// How long the lease lasts without renewal: a killed relay is replaced soon after this time.
     pub lease: Duration,
+    /// Which days of the log are kept.
+    pub partitions: PartitionSettings,
 }
 
 impl Default for RelaySettings {
     fn default() -> Self {
-        Self { batch: 500, lease: Duration::from_secs(5) }
+        Self { batch: 500, lease: Duration::from_secs(5), partitions: PartitionSettings::default() }
     }
 }
 
@@ -57,18 +60,22 @@ pub struct Relay {
     pub(super) lease: Arc<Lease>,
     status: RelayStatus,
     batch: usize,
+    pub(super) partitions: PartitionSettings,
     /// Held for a whole step, so that steps never overlap. `None` until the lease is held.
     progress: Mutex<Option<Progress>>,
 }
 
-/// The progress of one holder of the lease.
+/// What one holder of the lease has read and not published.
 #[derive(Debug)]
 struct Progress {
-    position: LogPosition,
+    /// The epoch of the lease.
+    epoch: i64,
+    /// The server that the events below were read from; see [`Page::timeline`].
+    timeline: i64,
     /// Events that the broker has not confirmed yet; they are published first.
-    unconfirmed: Vec<OutboxRow>,
+    unconfirmed: Vec<LoggedEvent>,
     /// The page after the last published one, read while that was being published.
-    ahead: Option<Vec<OutboxRow>>,
+    ahead: Option<Page>,
 }
 
 impl Relay {
@@ -82,6 +89,7 @@ impl Relay {
             publisher: Publisher { sink, pool: pool.clone() },
             pool,
             batch: settings.batch.max(1),
+            partitions: settings.partitions,
             progress: Mutex::new(None),
         }
     }
@@ -121,8 +129,8 @@ impl Relay {
                 Ok(RelayStep::Standby)
             }
             Err(error) => {
-                if let Some(Progress { position, .. }) = progress.take() {
-                    self.lease.forget(position.epoch);
+                if let Some(Progress { epoch, .. }) = progress.take() {
+                    self.lease.forget(epoch);
                 }
                 Err(error)
             }
@@ -139,11 +147,8 @@ impl Relay {
             },
         };
         let progress = match progress {
-            Some(progress) if progress.position.epoch == epoch => progress,
-            _ => {
-                let position = LogPosition::load(&self.pool, &self.lease, epoch).await?;
-                progress.insert(Progress { position, unconfirmed: Vec::new(), ahead: None })
-            }
+            Some(progress) if progress.epoch == epoch => progress,
+            _ => progress.insert(Progress { epoch, timeline: 0, unconfirmed: Vec::new(), ahead: None }),
         };
 
         let batch = if progress.unconfirmed.is_empty() {
@@ -151,18 +156,14 @@ impl Relay {
         } else {
             std::mem::take(&mut progress.unconfirmed)
         };
-        let Some(last) = batch.last().map(|event| event.id) else { return Ok(RelayStep::Idle) };
+        let Some(last) = batch.last().map(|event| event.position) else { return Ok(RelayStep::Idle) };
 
         // Only a full page can have another one after it, which is read while this one is being published.
         let reads_ahead = batch.len() == self.batch && progress.ahead.is_none();
         let started = Instant::now();
-        let ages: Vec<_> = batch.iter().map(|event| (event.id, event.age_seconds())).collect();
+        let ages: Vec<_> = batch.iter().map(|event| (event.position, event.age_seconds())).collect();
         let (published, ahead) = tokio::join!(self.publish(epoch, batch), async {
-            if reads_ahead {
-                progress.position.read_page(&self.pool, Some(last), self.page_size()).await.map(Some)
-            } else {
-                Ok(None)
-            }
+            if reads_ahead { self.read_page(epoch, Some(last)).await.map(Some) } else { Ok(None) }
         });
         let published = published?;
         if let Some(ahead) = ahead? {
@@ -171,25 +172,38 @@ impl Relay {
         self.record_result(progress, published, &ages, started).await
     }
 
-    /// The page to publish now; empty if there are no events. Only an empty page after a full one shows the end of a window;
-    /// then the next window is opened.
-    async fn next_page(&self, progress: &mut Progress) -> Result<Vec<OutboxRow>, OutboxError> {
-        if let Some(ahead) = progress.ahead.take()
-            && !ahead.is_empty()
-        {
-            return Ok(ahead);
-        }
-        let page = progress.position.read_page(&self.pool, None, self.page_size()).await?;
-        if page.is_empty() && progress.position.in_window() {
-            progress.position.close_window();
-            progress.position.save(&self.pool, &self.lease).await?;
-            return progress.position.read_page(&self.pool, None, self.page_size()).await;
-        }
-        Ok(page)
+    /// The page to publish now; empty if there are no events.
+    async fn next_page(&self, progress: &mut Progress) -> Result<Vec<LoggedEvent>, OutboxError> {
+        let page = match progress.ahead.take() {
+            Some(page) if !page.events.is_empty() => page,
+            _ => {
+                self.sequence(progress.epoch).await?;
+                self.read_page(progress.epoch, None).await?
+            }
+        };
+        progress.timeline = page.timeline;
+        Ok(page.events)
+    }
+
+    async fn read_page(&self, epoch: i64, after: Option<i64>) -> Result<Page, OutboxError> {
+        log::read_page(&self.pool, &self.lease, epoch, after, self.page_size()).await
+    }
+
+    /// Gives positions to new events, if this replica holds the lease; returns how many these were. A step does so by itself. While
+    /// a broker does not answer, steps take long, and those who read the log must not wait for it.
+    pub async fn sequence_once(&self) -> Result<i64, OutboxError> {
+        let Some(epoch) = self.lease.held_epoch() else { return Ok(0) };
+        self.sequence(epoch).await
+    }
+
+    async fn sequence(&self, epoch: i64) -> Result<i64, OutboxError> {
+        let sequenced = log::sequence(&self.pool, &self.lease, epoch).await?;
+        self.status.record_sequenced(sequenced);
+        Ok(sequenced)
     }
 
     /// Publishes a batch, unless the lease expires first.
-    async fn publish(&self, epoch: i64, batch: Vec<OutboxRow>) -> Result<PublishResult, OutboxError> {
+    async fn publish(&self, epoch: i64, batch: Vec<LoggedEvent>) -> Result<PublishResult, OutboxError> {
         tokio::select! {
             biased;
             () = self.lease.wait_until_lost(epoch) => Err(OutboxError::LeaseLost),
@@ -197,8 +211,8 @@ impl Relay {
         }
     }
 
-    /// Moves the position after the confirmed events, and no further. `ages` has the id of each event of the batch and how
-    /// many seconds old it was when it was published.
+    /// Moves the published position after the confirmed events, and no further. `ages` has the position of each event of the batch
+    /// and how many seconds old it was when it was published.
     async fn record_result(
         &self,
         progress: &mut Progress,
@@ -208,19 +222,19 @@ impl Relay {
     ) -> Result<RelayStep, OutboxError> {
         let PublishResult { confirmed, rejected, unconfirmed, first_error } = result;
         let took = started.elapsed();
-        let waiting: Vec<_> = unconfirmed.iter().map(|event| event.id).collect();
+        let waiting: Vec<_> = unconfirmed.iter().map(|event| event.position).collect();
         metrics::record_lag(
             self.publisher.sink.system(),
             ages.iter()
-                .filter(|(id, _)| waiting.binary_search(id).is_err())
+                .filter(|(position, _)| waiting.binary_search(position).is_err())
                 .map(|(_, age)| age + took.as_secs_f64()),
         );
 
-        let step = if let Some(first) = waiting.first() {
-            progress.position.advance_to(first - 1);
+        let last = ages.last().map_or(0, |(position, _)| *position);
+        let (published, step) = if let Some(first) = waiting.first() {
             let error = first_error.map(|error| error.to_string()).unwrap_or_default();
             tracing::warn!(
-                relay.epoch = progress.position.epoch,
+                relay.epoch = progress.epoch,
                 batch.events = ages.len(),
                 batch.unconfirmed = waiting.len(),
                 error,
@@ -228,19 +242,14 @@ impl Relay {
             );
             self.status.set_last_error(Some(format!("the broker does not confirm events: {error}")));
             progress.unconfirmed = unconfirmed;
-            RelayStep::Unconfirmed { events: waiting.len() }
+            (first - 1, RelayStep::Unconfirmed { events: waiting.len() })
         } else {
-            progress.position.advance_to(ages.last().map_or(0, |(id, _)| *id));
-            let more = progress.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty());
-            if !more {
-                progress.ahead = None;
-                progress.position.close_window();
-            }
-            RelayStep::Published { confirmed, rejected, more }
+            let more = progress.ahead.as_ref().is_some_and(|ahead| !ahead.events.is_empty());
+            (last, RelayStep::Published { confirmed, rejected, more })
         };
-        progress.position.save(&self.pool, &self.lease).await?;
+        log::save_published(&self.pool, &self.lease, progress.epoch, published, progress.timeline).await?;
         tracing::debug!(
-            relay.epoch = progress.position.epoch,
+            relay.epoch = progress.epoch,
             batch.events = ages.len(),
             batch.confirmed = confirmed,
             batch.rejected = rejected,

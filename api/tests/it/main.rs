@@ -36,6 +36,7 @@ mod outbox_flushed;
 mod outbox_lease;
 mod outbox_order;
 mod outbox_partitions;
+mod outbox_positions;
 mod outbox_promoted;
 mod outbox_reconcile;
 mod outbox_relay;

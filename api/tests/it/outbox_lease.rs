@@ -34,7 +34,7 @@ fn start(log: &Log) -> Running {
 fn start_with(log: &Log, settings: RelaySettings) -> Running {
     let running = Running { broker: Broker::new(), wake: Wake::default(), shutdown: Shutdown::new() };
     let sink = Arc::clone(&running.broker) as Arc<dyn EventSink>;
-    Relay::start_with(settings, &log.pool, sink, running.wake.clone(), &running.shutdown);
+    Relay::start(settings, &log.pool, sink, running.wake.clone(), &running.shutdown);
     running
 }
 
@@ -162,7 +162,7 @@ async fn a_relay_stops_although_the_broker_never_answers() {
 async fn a_paused_old_owner_can_publish_late_but_cannot_move_the_position() {
     let log = Log::new().await;
     let (old_broker, broker) = (Broker::new(), Broker::new());
-    let settings = RelaySettings { batch: 2, lease: Duration::from_hours(1) };
+    let settings = RelaySettings { batch: 2, lease: Duration::from_hours(1), ..RelaySettings::default() };
     let old = Arc::new(log.relay_with(&old_broker, settings));
     log.append_many(1..=4).await;
 
@@ -193,7 +193,10 @@ async fn a_lease_that_expires_ends_the_batch_in_progress() {
     let log = Log::new().await;
     let (stuck, broker) = (Broker::new(), Broker::new());
     stuck.block();
-    let relay = log.relay_with(&stuck, RelaySettings { batch: 10, lease: Duration::from_millis(300) });
+    let relay = log.relay_with(
+        &stuck,
+        RelaySettings { batch: 10, lease: Duration::from_millis(300), ..RelaySettings::default() },
+    );
     log.append(1, 1).await;
     assert_eq!(relay.relay_once().await.expect("a step"), RelayStep::Standby, "nobody renewed the lease");
     let successor = log.relay(&broker);
@@ -262,7 +265,7 @@ async fn a_relay_that_panics_is_restarted() {
     let log = Log::new().await;
     let (broker, shutdown) = (Broker::new(), Shutdown::new());
     let sink = Arc::new(Fragile(Arc::clone(&broker), AtomicBool::new(false)));
-    Relay::start(&log.pool, sink, Wake::default(), &shutdown);
+    Relay::start(RelaySettings::default(), &log.pool, sink, Wake::default(), &shutdown);
     log.append(1, 1).await;
     eventually("the event is published after all", async || broker.take() == [(1, 1)]).await;
     shutdown.begin();

@@ -71,7 +71,10 @@ async fn ordering_by_transaction_gives_version_2_before_1_and_the_relay_does_not
 async fn late_and_new_events_of_one_window_are_merged_in_the_order_of_their_versions() {
     let log = Log::new().await;
     let broker = Broker::new();
-    let relay = log.relay_with(&broker, RelaySettings { batch: 2, lease: Duration::from_hours(1) });
+    let relay = log.relay_with(
+        &broker,
+        RelaySettings { batch: 2, lease: Duration::from_hours(1), ..RelaySettings::default() },
+    );
     let mut writer = log.connection().await;
 
     let mut open = writer.begin().await.expect("a transaction");
@@ -132,8 +135,13 @@ async fn a_rolled_back_transaction_publishes_no_event_and_blocks_none() {
     assert_eq!(broker.take(), [(2, 1), (3, 1)]);
 }
 
+/// Twenty orders, for [`write_versions`].
+pub(crate) async fn create_heads(log: &Log) {
+    log.run("CREATE TABLE heads AS SELECT o AS order_id, 0::bigint AS version FROM generate_series(1::bigint, 20) o").await;
+}
+
 /// Bumps random orders under their row lock, some commits late, some rolled back, until told to stop.
-async fn write(mut connection: PgConnection, stop: Arc<AtomicBool>) {
+pub(crate) async fn write_versions(mut connection: PgConnection, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         let mut transaction = connection.begin().await.expect("a transaction");
         let order = rand::random_range(1..=20);
@@ -162,16 +170,19 @@ async fn write(mut connection: PgConnection, stop: Arc<AtomicBool>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_twelve_racing_writers_every_event_is_published_once_and_in_the_order_of_versions() {
     let log = Log::new().await;
-    log.run("CREATE TABLE heads AS SELECT o AS order_id, 0::bigint AS version FROM generate_series(1::bigint, 20) o").await;
+    create_heads(&log).await;
     let broker = Broker::new();
     let enough = Arc::new(AtomicBool::new(false));
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..12 {
-        writers.spawn(write(log.connection().await, Arc::clone(&enough)));
+        writers.spawn(write_versions(log.connection().await, Arc::clone(&enough)));
     }
 
     // Small pages, so that windows of several pages are common.
-    let relay = log.relay_with(&broker, RelaySettings { batch: 7, lease: Duration::from_hours(1) });
+    let relay = log.relay_with(
+        &broker,
+        RelaySettings { batch: 7, lease: Duration::from_hours(1), ..RelaySettings::default() },
+    );
     let writing = tokio::time::Instant::now() + Duration::from_secs(3);
     let mut full_pages = 0;
     while tokio::time::Instant::now() < writing {

@@ -197,6 +197,27 @@ async fn events_that_are_young_or_not_published_are_left_alone() {
 }
 
 #[tokio::test]
+async fn after_a_takeover_of_the_brokers_server_lost_events_are_published_again_within_seconds() {
+    let world = World::new().await;
+    let reconciler = world.reconciler(ReconcilerSettings { after: Duration::from_mins(1), ..SETTINGS });
+    world.publish(1..=10).await;
+    world.record([10]).await;
+    world.log.run("UPDATE outbox SET recorded_at = recorded_at - interval '10 s'").await;
+    assert_eq!(repair(&reconciler).await, 0, "too young");
+    world.broker.take_over();
+    assert!(reconciler.is_hurried().await);
+    assert_eq!(repair(&reconciler).await, 9);
+    assert_eq!(repair(&reconciler).await, 0, "left alone for a while");
+
+    // The next one may lack these, too.
+    world.broker.take_over();
+    assert_eq!(repair(&reconciler).await, 9);
+    world.publish(11..=20).await;
+    world.record([20]).await;
+    assert_eq!(repair(&reconciler).await, 0, "those may be on their way");
+}
+
+#[tokio::test]
 async fn a_dead_letter_is_left_to_its_operator() {
     let world = World::new().await;
     world.publish(1..=10).await;

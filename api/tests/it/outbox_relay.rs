@@ -35,7 +35,7 @@ async fn an_event_is_sent_as_it_was_written() {
 async fn an_unconfirmed_event_stays_in_the_log_and_is_published_before_all_later_ones() {
     let log = Log::new().await;
     let broker = Broker::new();
-    let settings = RelaySettings { batch: 3, lease: Duration::from_hours(1) };
+    let settings = RelaySettings { batch: 3, lease: Duration::from_hours(1), ..RelaySettings::default() };
     let relay = log.relay_with(&broker, settings);
     for version in 1..=6 {
         log.append(1, version).await;
@@ -118,7 +118,7 @@ async fn a_rejected_event_is_a_dead_letter_and_the_relay_continues() {
 async fn a_window_of_many_pages_is_continued_after_the_page_at_which_another_relay_stopped() {
     let log = Log::new().await;
     let broker = Broker::new();
-    let settings = RelaySettings { batch: 10, lease: Duration::from_hours(1) };
+    let settings = RelaySettings { batch: 10, lease: Duration::from_hours(1), ..RelaySettings::default() };
     log.append_many(1..=45).await;
 
     let first = log.relay_with(&broker, settings);
@@ -137,7 +137,10 @@ async fn a_window_of_many_pages_is_continued_after_the_page_at_which_another_rel
 async fn a_full_last_page_ends_its_window() {
     let log = Log::new().await;
     let broker = Broker::new();
-    let relay = log.relay_with(&broker, RelaySettings { batch: 10, lease: Duration::from_hours(1) });
+    let relay = log.relay_with(
+        &broker,
+        RelaySettings { batch: 10, lease: Duration::from_hours(1), ..RelaySettings::default() },
+    );
     log.append_many(1..=20).await;
     assert_eq!(publish_all(&relay).await, 20);
     assert_eq!(log.relay_row("window_end").await, "", "no window is left open");

@@ -14,7 +14,7 @@ fn orders(broker: &Broker) -> Vec<i64> {
 async fn on_another_cluster_all_retained_events_are_published_again_and_then_new_ones() {
     let log = Log::new().await;
     let broker = Broker::new();
-    let settings = RelaySettings { batch: 10, lease: Duration::from_hours(1) };
+    let settings = RelaySettings { batch: 10, lease: Duration::from_hours(1), ..RelaySettings::default() };
     let before = log.relay_with(&broker, settings);
     log.append_many(1..=25).await;
     assert_eq!(publish_all(&before).await, 25);

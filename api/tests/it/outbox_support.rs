@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -116,6 +119,7 @@ pub(crate) struct Broker {
     answer: Mutex<Answer>,
     open: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
+    takeovers: AtomicU64,
 }
 
 impl Broker {
@@ -125,6 +129,7 @@ impl Broker {
             answer: Mutex::new(Box::new(|_| PublishOutcome::Confirmed)),
             open: watch::Sender::new(true),
             waiting: watch::Sender::new(0),
+            takeovers: AtomicU64::new(0),
         })
     }
 
@@ -145,6 +150,11 @@ impl Broker {
 
     pub(crate) fn unblock(&self) {
         self.open.send_replace(true);
+    }
+
+    /// Another server takes its place, which may lack the last events.
+    pub(crate) fn take_over(&self) {
+        self.takeovers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Resolves when a batch waits for a blocked broker.
@@ -194,6 +204,10 @@ impl EventSink for Broker {
                 outcome
             })
             .collect()
+    }
+
+    fn takeovers(&self) -> u64 {
+        self.takeovers.load(Ordering::Relaxed)
     }
 
     async fn check(&self) -> Result<(), BrokerError> {

@@ -71,3 +71,20 @@ async fn an_id_that_the_sequence_of_a_promoted_server_gives_out_again_is_never_a
     assert_eq!(placed.expect(StatusCode::CREATED).json["customer_id"], 1);
     app.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_primary_that_lives_on_is_not_read_from_as_a_replica() {
+    let replaced = testbed::private_postgres().await;
+    let standby = replaced.standby().await;
+    eventually("the standby has it all", async || follows(&replaced, &standby).await).await;
+    standby.promote().await;
+    let options = Options::default().set("DATABASE_READ_URL", replaced.url());
+    let it = FailingApp::start(options, standby.url()).await;
+    it.warm_up().await;
+    eventually("the report says so", async || {
+        let report = it.app.get("/health").await.json;
+        let detail = report["services"]["database_read"]["detail"].as_str().unwrap_or_default().to_owned();
+        if detail.contains("was replaced") { Ok(()) } else { Err(report) }
+    })
+    .await;
+}

@@ -78,7 +78,7 @@ impl Backlog {
     /// Has all of it published from the beginning, and returns their number and the time that it took, from the first look
     /// that saw any to the last.
     async fn publish(&self, bench: &Bench) -> anyhow::Result<(u64, Duration)> {
-        sqlx::raw_sql("DELETE FROM relay; INSERT INTO relay SELECT * FROM relay_before")
+        sqlx::raw_sql("DELETE FROM relay; TRUNCATE log_pages; INSERT INTO relay SELECT * FROM relay_before")
             .execute(&self.db)
             .await?;
         bench.servers.flush().await?;

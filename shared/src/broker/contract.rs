@@ -56,7 +56,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 fn event(key: i64, sequence: i64) -> Envelope {
     let id = Uuid::now_v7();
     let body = format!(r#"{{"id":"{id}","sequence":{sequence}}}"#);
-    Envelope { id, event_type: "OrderCreated".to_owned(), key, sequence, body }
+    Envelope { id, event_type: "OrderCreated".to_owned(), key, sequence, position: None, body }
 }
 
 fn events(count: i64) -> Vec<Envelope> {

@@ -76,6 +76,10 @@ impl EventSink for MeteredSink {
         self.count_outcomes(self.0.republish(batch)).await
     }
 
+    fn takeovers(&self) -> u64 {
+        self.0.takeovers()
+    }
+
     async fn check(&self) -> Result<(), BrokerError> {
         self.0.check().await
     }
@@ -143,6 +147,7 @@ mod tests {
             event_type: "OrderCreated".to_owned(),
             key: 1,
             sequence: 1,
+            position: None,
             body,
         };
         let batch = [event("1".into()), event("x".repeat(MAX_EVENT_BYTES + 1)), event("2".into())];

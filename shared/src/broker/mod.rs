@@ -42,6 +42,12 @@ pub trait EventSink: Send + Sync + fmt::Debug {
         self.publish(batch).await
     }
 
+    /// How often another server has taken the place of the one that had confirmed events, which may lack the last of them. Only
+    /// grows.
+    fn takeovers(&self) -> u64 {
+        0
+    }
+
     /// Checks whether the broker takes events now.
     async fn check(&self) -> Result<(), BrokerError>;
 

@@ -158,6 +158,11 @@ impl Redis {
         Self { slot: Some(slot), ..self.clone() }
     }
 
+    /// The id of the era of the server that calls went to last, if that is known. Asks nothing.
+    pub(crate) async fn last_era(&self) -> Option<String> {
+        timeout(self.deadline, self.link(None)).await.ok()?.ok()?.last_era()
+    }
+
     /// Runs one command. It is sent again, once, if its connection turns out to be broken.
     pub async fn run_command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
         self.call(self.deadline, Attempts::Two, |_| command).await

@@ -111,6 +111,7 @@ impl OutboxRow {
                 event_type: self.event_type,
                 key: self.order_id,
                 sequence: self.version,
+                position: None,
                 body: self.payload,
             },
         }

@@ -95,6 +95,7 @@ async fn an_unreadable_body_is_stored_unchanged_as_a_dead_letter_and_its_neighbo
         event_type: "OrderCreated".to_owned(),
         key: 1,
         sequence: 1,
+        position: None,
         body: body.to_owned(),
     };
     let newer = event(3, 1).to_envelope().body.replace(r#""schemaversion":1"#, r#""schemaversion":2"#);

@@ -15,6 +15,8 @@ pub const RIGHTS: &[Right] = &[
     ("session_generations", &["SELECT", "INSERT", "UPDATE"]),
     ("order_history", &["SELECT"]),
     ("outbox", &["SELECT", "INSERT"]),
+    ("log_pages", &["SELECT", "INSERT"]),
+    ("log_eras", &["SELECT", "INSERT"]),
     ("relay", &["SELECT", "UPDATE"]),
     ("dead_letters", &["SELECT", "INSERT", "UPDATE"]),
 ];

@@ -13,6 +13,11 @@ const MAX_PAUSE: Duration = Duration::from_hours(1);
 /// How many events are remembered, some 10 MB. While the log is full, no further events are published again.
 const MAX_EVENTS: usize = 200_000;
 
+/// For this long after a takeover of the broker's server the reconciler looks for lost events,
+const HURRIED_FOR: Duration = Duration::from_mins(1);
+/// and from this age on an event should be in the history: workers have reconnected by then, and duplicates do no harm.
+const HURRIED_AFTER: Duration = Duration::from_secs(5);
+
 /// The repairs that the reconciler remembers from round to round.
 #[derive(Debug)]
 pub(super) struct RepairLog {
@@ -23,6 +28,9 @@ pub(super) struct RepairLog {
     probe_pause: Duration,
     /// Where the rescan of recent events continues.
     pub(super) recent_cursor: i64,
+    /// How many takeovers of the broker's server were seen.
+    takeovers: u64,
+    hurried_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -40,7 +48,28 @@ impl RepairLog {
             probe_due: Instant::now(),
             probe_pause: first_pause,
             recent_cursor: 0,
+            takeovers: 0,
+            hurried_until: None,
         }
+    }
+
+    /// Records how many takeovers there were. After a new one nothing that was published again counts.
+    pub(super) fn record_takeovers(&mut self, takeovers: u64) {
+        if takeovers != self.takeovers {
+            self.takeovers = takeovers;
+            self.repaired.clear();
+            (self.probe_due, self.probe_pause) = (Instant::now(), self.first_pause);
+            self.hurried_until = Some(Instant::now() + HURRIED_FOR);
+        }
+    }
+
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// From which age on an event should be in the history.
+    pub(super) fn settled_after(&self, settings: &ReconcilerSettings) -> Duration {
+        if self.is_hurried() { settings.after.min(HURRIED_AFTER) } else { settings.after }
     }
 
     /// Chooses the events to publish again now, in ascending order.

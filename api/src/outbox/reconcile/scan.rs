@@ -1,5 +1,7 @@
 //! Finds the events that the history lacks, and how far consumers have come.
 
+use std::time::Duration;
+
 use shared::platform::db::{DbConnection, DbPool};
 use time::OffsetDateTime;
 
@@ -70,9 +72,12 @@ impl Scanner {
         Self { pool, settings }
     }
 
-    /// Reads where the scans continue. `None` while all events are being published again anyway.
-    pub(super) async fn load_position(&self) -> Result<Option<ScanPosition>, OutboxError> {
-        let after = self.settings.after.as_secs_f64();
+    /// Reads where the scans continue; events of the age `settled_after` should be in the history. `None` while all events are being published again anyway.
+    pub(super) async fn load_position(
+        &self,
+        settled_after: Duration,
+    ) -> Result<Option<ScanPosition>, OutboxError> {
+        let after = settled_after.as_secs_f64();
         let work = |mut db: DbConnection| async move {
             sqlx::query!(
                 r#"SELECT reconciled, swept, restored, published::text AS "published!",

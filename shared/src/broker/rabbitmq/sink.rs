@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lapin::BasicProperties;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 use tokio::sync::Mutex;
 
 use super::{
@@ -20,6 +23,8 @@ use crate::{
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
 /// How long a batch may take to be confirmed before the connection counts as dead.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+/// The header with an event's position.
+const POSITION: &str = "position";
 /// The delivery mode "persistent" of AMQP.
 const PERSISTENT: u8 = 2;
 
@@ -60,6 +65,7 @@ impl RabbitMqSink {
                 .with_content_type("application/cloudevents+json".into())
                 .with_type(event.event_type.as_str().into())
                 .with_message_id(event.id.as_hyphenated().to_string().into())
+                .with_headers(headers(event))
                 .with_timestamp(seconds),
         });
         let messages = messages.collect();
@@ -73,6 +79,15 @@ impl RabbitMqSink {
         }
         Ok(answers)
     }
+}
+
+/// The event's position in the log, for readers that want to notice a gap.
+fn headers(event: &Envelope) -> FieldTable {
+    let mut headers = FieldTable::default();
+    if let Some(position) = event.position {
+        headers.insert(POSITION.into(), AMQPValue::LongLongInt(position));
+    }
+    headers
 }
 
 /// Gives the session up unless its batch has succeeded.

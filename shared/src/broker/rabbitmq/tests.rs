@@ -8,7 +8,7 @@ use lapin::{
         BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
         QueuePurgeOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use secrecy::SecretString;
 use testbed::{PrivateRabbitMq, Proxy, Vhost, eventually, native::Server};
@@ -129,7 +129,24 @@ impl Bench for RabbitMqBench {
 
 fn event(event_type: &str, key: i64) -> Envelope {
     let body = format!(r#"{{"key":{key}}}"#);
-    Envelope { id: Uuid::now_v7(), event_type: event_type.to_owned(), key, sequence: 1, body }
+    Envelope { id: Uuid::now_v7(), event_type: event_type.to_owned(), key, sequence: 1, position: None, body }
+}
+
+#[tokio::test]
+async fn a_message_has_the_position_of_its_event_beside_the_unchanged_body() {
+    let bench = RabbitMqBench::start().await;
+    let sink = bench.rabbit_sink().await;
+    // Declares the queue.
+    bench.rabbit_source("a").await.close().await;
+    let event = Envelope { position: Some(i64::MAX), ..event("OrderCreated", 1) };
+    let outcomes = sink.publish(std::slice::from_ref(&event)).await;
+    assert!(matches!(outcomes[..], [PublishOutcome::Confirmed]), "{outcomes:?}");
+    let (_connection, channel) = bench.channel().await;
+    let got = channel.basic_get(bench.options().queue.as_str().into(), BasicGetOptions::default()).await;
+    let got = got.expect("an answer").expect("a message");
+    let headers = got.properties.headers().as_ref().expect("headers");
+    assert_eq!(headers.inner().get("position"), Some(&AMQPValue::LongLongInt(i64::MAX)));
+    assert_eq!(got.data, event.body.as_bytes());
 }
 
 async fn take(source: &RabbitMqSource, count: usize) -> Vec<Delivery> {

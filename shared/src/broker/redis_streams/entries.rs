@@ -8,8 +8,10 @@ use time::OffsetDateTime;
 
 use crate::broker::Delivery;
 
-/// The one field, with the whole event.
+/// The field with the whole event.
 pub(super) const BODY: &str = "body";
+/// The field with the event's position in the log, for readers that want to notice a gap.
+pub(super) const POSITION: &str = "position";
 
 /// One entry.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,5 +1,10 @@
 //! Publishing to the stream.
 
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
 use async_trait::async_trait;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
@@ -22,12 +27,20 @@ const DISK_TIMEOUT_MS: u32 = 3000;
 pub struct RedisStreamsSink {
     redis: Redis,
     stream: String,
+    /// The era of the server that was written to last; see [`Redis::last_era`].
+    last_era: Mutex<Option<String>>,
+    takeovers: AtomicU64,
 }
 
 impl RedisStreamsSink {
     /// Prepares a sink. A server that cannot be reached yet is no error: it is tried again with each batch.
     pub async fn connect(options: &RedisStreamsOptions) -> Result<Self, BrokerError> {
-        let sink = Self { redis: connection(options, "sink")?, stream: options.stream.clone() };
+        let sink = Self {
+            redis: connection(options, "sink")?,
+            stream: options.stream.clone(),
+            last_era: Mutex::default(),
+            takeovers: AtomicU64::new(0),
+        };
         crate::broker::ignore_unavailable(sink.check().await)?;
         Ok(sink)
     }
@@ -37,8 +50,11 @@ impl RedisStreamsSink {
         let mut pipe = Pipeline::with_capacity(chunk.len() + 1);
         pipe.ignore_errors();
         for event in chunk.iter().filter(|event| too_large(event).is_none()) {
-            let mut add = Cmd::with_capacity(5, 128 + event.body.len());
+            let mut add = Cmd::with_capacity(7, 160 + event.body.len());
             add.arg("XADD").arg(&self.stream).arg("*").arg(entries::BODY).arg(&event.body);
+            if let Some(position) = event.position {
+                add.arg(entries::POSITION).arg(position);
+            }
             pipe.add_command(add);
         }
         let answers = if pipe.is_empty() { Ok(Answers::default()) } else { self.send_pipeline(pipe).await };
@@ -54,6 +70,20 @@ impl RedisStreamsSink {
             }
         });
         (outcomes.collect(), connected)
+    }
+
+    /// Counts a takeover if the server is another one than before: replication is asynchronous, so that a promoted replica may
+    /// lack entries.
+    async fn note_server(&self) {
+        let Some(era) = self.redis.last_era().await else { return };
+        let mut last = self.last_era.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref() != Some(&era) && last.replace(era).is_some() {
+            self.takeovers.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                stream = self.stream,
+                "another server has the stream now: it may lack the last events"
+            );
+        }
     }
 
     async fn send_pipeline(&self, mut pipe: Pipeline) -> Result<Answers, RedisFailure> {
@@ -130,13 +160,19 @@ impl EventSink for RedisStreamsSink {
         outcomes.extend(batch[outcomes.len()..].iter().map(|_| {
             PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "the connection was lost before its turn"))
         }));
+        self.note_server().await;
         outcomes
+    }
+
+    fn takeovers(&self) -> u64 {
+        self.takeovers.load(Ordering::Relaxed)
     }
 
     async fn check(&self) -> Result<(), BrokerError> {
         // In a cluster the hash tag leads to the stream's slot.
         let key = format!("{stream}:probe:{{{stream}}}", stream = self.stream);
         self.redis.check_writable_at(key).await.map_err(|failure| broker_error(&failure))?;
+        self.note_server().await;
         let mut command = redis::cmd("TYPE");
         command.arg(&self.stream);
         match self.redis.run_command::<String>(&command).await {

@@ -118,9 +118,24 @@ fn events(count: i64) -> Vec<Envelope> {
             event_type: "OrderCreated".to_owned(),
             key,
             sequence: 1,
+            position: Some(key),
             body: format!(r#"{{"key":{key},"padding":"{}"}}"#, "p".repeat(1000)),
         })
         .collect()
+}
+
+#[tokio::test]
+async fn an_entry_has_the_position_of_its_event_beside_the_unchanged_body() {
+    let bench = RedisBench::start().await;
+    let mut event = events(1).remove(0);
+    event.position = Some(i64::MAX);
+    bench.sink().await.publish(std::slice::from_ref(&event)).await;
+    let mut redis = bench.db.connect().await;
+    let entries: redis::streams::StreamRangeReply = redis.xrange_all(STREAM).await.expect("XRANGE");
+    let fields = &entries.ids[0].map;
+    assert_eq!(fields.len(), 2, "{fields:?}");
+    let text = |name: &str| redis::from_redis_value::<String>(fields[name].clone()).expect(name);
+    assert_eq!((text("position"), text("body")), (i64::MAX.to_string(), event.body));
 }
 
 async fn length(redis: &mut MultiplexedConnection) -> usize {

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use super::BATCH;
 use crate::domain::event::Envelope;
 
+/// The attribute with an event's position in the log, for readers that want to notice a gap.
+pub(super) const POSITION: &str = "position";
+/// Its type.
+pub(super) const NUMBER: &str = "Number";
+
 /// Batches that must be sent one after the other. An event is named by its index.
 pub(super) type Lane = Vec<Vec<usize>>;
 
@@ -27,11 +32,17 @@ pub(super) fn plan_lanes(
     if fifo { batched.collect() } else { batched.flatten().map(|batch| vec![batch]).collect() }
 }
 
+/// How much of the limit of a batch an event takes: its body, and the name, type and value of its one attribute.
+pub(super) fn sent_bytes(event: &Envelope) -> usize {
+    let attribute = |position: i64| POSITION.len() + NUMBER.len() + position.to_string().len();
+    event.body.len() + event.position.map_or(0, attribute)
+}
+
 fn batches(events: &[(usize, &Envelope)], max_bytes: usize) -> Lane {
     let mut lane: Lane = Vec::new();
     let mut bytes = 0;
     for (index, event) in events {
-        let fits = bytes + event.body.len() <= max_bytes;
+        let fits = bytes + sent_bytes(event) <= max_bytes;
         match lane.last_mut() {
             Some(batch) if fits && batch.len() < BATCH => batch.push(*index),
             _ => {
@@ -39,7 +50,7 @@ fn batches(events: &[(usize, &Envelope)], max_bytes: usize) -> Lane {
                 lane.push(vec![*index]);
             }
         }
-        bytes += event.body.len();
+        bytes += sent_bytes(event);
     }
     lane
 }
@@ -56,6 +67,7 @@ mod tests {
             event_type: "OrderCreated".to_owned(),
             key: *key,
             sequence: 1,
+            position: None,
             body: "x".repeat(bytes),
         };
         keys.iter().map(event).collect()

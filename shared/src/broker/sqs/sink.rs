@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashSet};
 use async_trait::async_trait;
 use aws_sdk_sqs::{
     error::ProvideErrorMetadata as _,
-    types::{BatchResultErrorEntry, QueueAttributeName, SendMessageBatchRequestEntry},
+    types::{BatchResultErrorEntry, MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry},
 };
 use futures_util::StreamExt as _;
 use uuid::Uuid;
 
 use super::{
     SYSTEM, SqsOptions,
-    plan::{Lane, plan_lanes},
+    plan::{Lane, NUMBER, POSITION, plan_lanes, sent_bytes},
     queue::{CALL_TIMEOUT, Queue, broker_error, describe},
 };
 use crate::{
@@ -39,7 +39,7 @@ impl SqsSink {
 
     /// Why an event can never be sent to this queue.
     fn refusal(&self, event: &Envelope) -> Option<String> {
-        let bytes = event.body.len();
+        let bytes = sent_bytes(event);
         too_large(event).or_else(|| {
             (bytes > self.max_batch_bytes)
                 .then(|| format!("the event has {bytes} bytes, and the queue takes {}", self.max_batch_bytes))
@@ -151,6 +151,10 @@ impl SqsSink {
         let event = &publication.events[index];
         let mut entry =
             SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&event.body);
+        if let Some(position) = event.position {
+            let value = MessageAttributeValue::builder().data_type(NUMBER).string_value(position.to_string());
+            entry = entry.message_attributes(POSITION, value.build()?);
+        }
         if self.queue.is_fifo() {
             entry = entry
                 .message_group_id(event.key.to_string())

@@ -103,7 +103,27 @@ impl<const FIFO: bool> Bench for TestQueue<FIFO> {
 
 fn event(key: i64) -> Envelope {
     let body = format!(r#"{{"key":{key}}}"#);
-    Envelope { id: Uuid::now_v7(), event_type: "OrderCreated".to_owned(), key, sequence: 1, body }
+    Envelope {
+        id: Uuid::now_v7(),
+        event_type: "OrderCreated".to_owned(),
+        key,
+        sequence: 1,
+        position: None,
+        body,
+    }
+}
+
+#[tokio::test]
+async fn a_message_has_the_position_of_its_event_beside_the_unchanged_body() {
+    let bench = StandardBench::start().await;
+    let event = Envelope { position: Some(i64::MAX), ..event(1) };
+    assert_confirmed(&bench.sqs_sink().await.publish(std::slice::from_ref(&event)).await);
+    let received = bench.admin.receive_message().queue_url(&bench.url).message_attribute_names("All");
+    let received =
+        received.wait_time_seconds(5).send().await.expect("an answer").messages.expect("a message");
+    let attributes = received[0].message_attributes.as_ref().expect("attributes");
+    assert_eq!(attributes["position"].string_value.as_deref(), Some("9223372036854775807"));
+    assert_eq!(received[0].body.as_deref(), Some(event.body.as_str()));
 }
 
 async fn take(source: &SqsSource, count: usize) -> Vec<Delivery> {

@@ -13,6 +13,8 @@ pub struct Envelope {
     pub key: i64,
     /// Grows by one with each event of a key.
     pub sequence: i64,
+    /// Its position in the log. `None` for what does not come from there, such as a redriven dead letter.
+    pub position: Option<i64>,
     /// The whole event, as it is sent.
     pub body: String,
 }

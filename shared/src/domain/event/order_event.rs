@@ -98,6 +98,7 @@ impl Event {
             event_type: self.event_type.to_string(),
             key,
             sequence: self.data.version,
+            position: None,
             body: serde_json::to_string(&document).expect("an event can be written as JSON"),
         }
     }

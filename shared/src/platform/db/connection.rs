@@ -215,14 +215,6 @@ impl DbConnection {
         }
     }
 
-    /// What was learnt from this server at `moment` still holds if the connection was open then: the server has not been
-    /// restarted or replaced since, which could have taken back what was not confirmed by a commit, such as transaction ids. Returns
-    /// the present moment in that case, for the next time, and `None` otherwise.
-    pub fn is_open_since(&self, moment: Instant) -> Option<Instant> {
-        let opened = self.held.as_ref()?.open.as_ref()?.opened;
-        (opened <= moment).then(Instant::now)
-    }
-
     /// Does a piece of work within a limit, and returns the connection if it can be used again.
     pub(super) async fn lend<T, F>(
         mut self,

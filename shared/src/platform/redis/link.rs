@@ -242,6 +242,12 @@ impl Link {
         last.clone()
     }
 
+    /// The id of the era of the server that it was connected to last, if that is known.
+    pub(super) fn last_era(&self) -> Option<String> {
+        let last = self.last_era.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|era| era.id.clone())
+    }
+
     fn lock(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
