@@ -8,10 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use rand::Rng as _;
-use redis::{Cmd, RedisError, Script};
+use redis::{RedisError, Script};
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -207,36 +206,6 @@ impl Cache {
         self.call(Call::Write, self.at_order(id).run_script_in_era(remove)).await
     }
 
-    /// The entries of several orders in the order of `ids`, in one round trip.
-    pub async fn entries(&self, ids: &[OrderId]) -> Result<Vec<Option<CacheEntry>>, CacheError> {
-        self.entries_of_each_server(ids).await.into_iter().collect()
-    }
-
-    /// [`Cache::entries`], where one server that does not answer says nothing about the entries of the others.
-    async fn entries_of_each_server(&self, ids: &[OrderId]) -> Vec<Result<Option<CacheEntry>, CacheError>> {
-        if ids.is_empty() {
-            return Vec::new();
-        }
-        let groups = self.0.redis.group_by_slot(ids, |id| entry::slot_key(*id));
-        let groups_asked = groups.iter().map(|(redis, places)| async move {
-            let get = |era: Option<&Era>| {
-                let mut command = Cmd::with_capacity(1 + places.len(), 40 * (1 + places.len()));
-                command.arg("MGET");
-                for place in places {
-                    command.arg(entry::entry_key(era, ids[*place]));
-                }
-                command
-            };
-            let entries = self.call(Call::Read, redis.run_command_in_era::<Vec<Option<Bytes>>>(get)).await;
-            match entries {
-                Ok(entries) => entries.into_iter().map(|raw| Ok(raw.map(CacheEntry))).collect(),
-                Err(error) => places.iter().map(|_| Err(error.clone())).collect::<Vec<_>>(),
-            }
-        });
-        let answers = join_all(groups_asked).await;
-        merge(&groups, answers)
-    }
-
     /// Checks that entries can be corrected: Redis answers and takes the removal of a key.
     pub async fn ping(&self) -> Result<(), CacheError> {
         self.call(Call::Write, self.write_cheaply()).await
@@ -276,7 +245,7 @@ impl Cache {
         &self.0.redis
     }
 
-    fn at_order(&self, id: OrderId) -> Redis {
+    pub(super) fn at_order(&self, id: OrderId) -> Redis {
         self.0.redis.at_key(&entry::slot_key(id))
     }
 
@@ -341,12 +310,12 @@ fn can_create(era: Option<&Era>) -> bool {
 }
 
 /// The items at these places.
-fn pick<'a, T>(items: &'a [T], places: &[usize]) -> Vec<&'a T> {
+pub(super) fn pick<'a, T>(items: &'a [T], places: &[usize]) -> Vec<&'a T> {
     places.iter().map(|place| &items[*place]).collect()
 }
 
 /// The answers for all items, in their order, from those for each group.
-fn merge<T>(groups: &[(Redis, Vec<usize>)], answers: Vec<Vec<T>>) -> Vec<T> {
+pub(super) fn merge<T>(groups: &[(Redis, Vec<usize>)], answers: Vec<Vec<T>>) -> Vec<T> {
     let places = groups.iter().flat_map(|(_, places)| places.iter().copied());
     let mut all: Vec<(usize, T)> = places.zip(answers.into_iter().flatten()).collect();
     all.sort_unstable_by_key(|(place, _)| *place);

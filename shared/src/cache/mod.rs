@@ -9,6 +9,7 @@ mod client;
 mod entry;
 mod error;
 mod lookups;
+mod read;
 mod scan;
 
 pub use client::{Cache, FillToken};

@@ -139,6 +139,30 @@ impl Redis {
         groups.into_iter().map(|(slot, places)| (self.at_slot(slot), places)).collect()
     }
 
+    /// Splits items by the server that owns the slot of their keys, as far as that is known. Returns the places of each group's
+    /// items.
+    pub(crate) fn group_by_server<T>(
+        &self,
+        items: &[T],
+        key: impl Fn(&T) -> String,
+    ) -> Vec<(Self, Vec<usize>)> {
+        let Servers::Cluster(cluster) = &self.servers else {
+            return vec![(self.clone(), (0..items.len()).collect())];
+        };
+        let map = cluster.map();
+        let mut groups: HashMap<_, (u16, Vec<usize>)> = HashMap::new();
+        for (place, item) in items.iter().enumerate() {
+            let slot = slots::slot_of(&key(item));
+            groups.entry(map.owner(slot)).or_insert_with(|| (slot, Vec::new())).1.push(place);
+        }
+        groups.into_values().map(|(slot, places)| (self.at_slot(slot), places)).collect()
+    }
+
+    /// Whether keys have slots, each of which one of several servers owns.
+    pub(crate) const fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
+    }
+
     /// A handle on each primary, with a text for keys on it: a hash tag in a cluster, and nothing otherwise.
     pub(crate) async fn each_primary(&self) -> Result<Vec<(Self, String)>, RedisFailure> {
         let Servers::Cluster(cluster) = &self.servers else { return Ok(vec![(self.clone(), String::new())]) };
@@ -186,6 +210,14 @@ impl Redis {
         &self,
         pipeline: impl Fn(Option<&Era>) -> Pipeline + Sync,
     ) -> Result<T, RedisFailure> {
+        self.call(self.deadline, Attempts::Two, pipeline).await
+    }
+
+    /// Runs a pipeline that ignores errors and is made for the era of the server that it is sent to. Follows no slot that has moved.
+    pub(crate) async fn run_pipeline_each_in_era(
+        &self,
+        pipeline: impl Fn(Option<&Era>) -> Pipeline + Sync,
+    ) -> Result<Vec<Value>, RedisFailure> {
         self.call(self.deadline, Attempts::Two, pipeline).await
     }
 

@@ -208,7 +208,7 @@ impl Cluster {
         seed.set_addr(address)
     }
 
-    fn map(&self) -> Arc<SlotMap> {
+    pub(super) fn map(&self) -> Arc<SlotMap> {
         Arc::clone(&self.lock().map)
     }
 
