@@ -30,6 +30,7 @@ COPY .cargo .cargo
 COPY api/Cargo.toml api/
 COPY bench/Cargo.toml bench/
 COPY e2e/Cargo.toml e2e/
+COPY models/Cargo.toml models/
 COPY shared/Cargo.toml shared/
 COPY testbed/Cargo.toml testbed/
 COPY worker/Cargo.toml worker/

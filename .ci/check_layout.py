@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CRATES = ("api", "worker", "shared", "bench", "testbed", "xtask", "e2e")
+CRATES = ("api", "worker", "shared", "bench", "testbed", "xtask", "e2e", "models")
 BELOW_HTTP = ("orders", "auth", "limits", "db", "outbox")
 MAX_LINES = 400
 

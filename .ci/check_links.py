@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md"), *ROOT.glob("docs/**/*.md")]
-FOLDERS = "api|shared|worker|bench|testbed|xtask|e2e|fuzz|docs|deploy|migrations|localstack|observability|\\.ci|\\.config|\\.github"
+FOLDERS = "api|shared|worker|bench|testbed|xtask|e2e|models|fuzz|docs|deploy|migrations|localstack|observability|\\.ci|\\.config|\\.github"
 
 
 def anchors(document: Path) -> set[str]:

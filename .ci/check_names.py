@@ -1,5 +1,5 @@
 """Every setting, metric and label that is named outside the code is one of the code's; every setting is listed, once, and every
-metric is explained in docs/RUNBOOK.md."""
+metric is explained in docs/RUNBOOK.md. Every test and every property that docs/GUARANTEES.md names exists, and every property is named."""
 
 import json
 import re
@@ -118,7 +118,35 @@ def metrics() -> list[str]:
     return faults
 
 
+def guarantees() -> list[str]:
+    """Tests and properties that docs/GUARANTEES.md names and that do not exist, or the other way round."""
+    document = (ROOT / "docs/GUARANTEES.md").read_text()
+    rows = [line for line in document.splitlines() if line.startswith("| ")]
+    named_tests = {name for row in rows for name in re.findall(r"`(\w+_\w+)`", row)}
+    named_properties = {name for row in rows for name in re.findall(r"\"([^\"]+)\"", row)}
+    tests = {
+        name
+        for crate in ("shared", "api", "worker", "testbed", "xtask", "e2e", "models", "bench")
+        for file in sorted((ROOT / crate).rglob("*.rs"))
+        for name in re.findall(r"\bfn (\w+)", file.read_text())
+    }
+    properties = {
+        name
+        for file in sorted((ROOT / "models/src").rglob("properties.rs"))
+        for name in re.findall(r": &str =\s*\"([^\"]+)\"", file.read_text())
+    }
+    events = " ".join((ROOT / "docs/EVENTS.md").read_text().replace("**", "").split())
+    promised = document.split("\n## ")[1].splitlines()
+    sentences = [line.split("|")[1].strip() for line in promised if line.startswith("| ")][1:]
+    return (
+        [f"docs/GUARANTEES.md: no test is called {name}" for name in sorted(named_tests - tests)]
+        + [f"docs/GUARANTEES.md: no model has the property \"{name}\"" for name in sorted(named_properties - properties)]
+        + [f"docs/GUARANTEES.md: the property \"{name}\" is missing" for name in sorted(properties - named_properties)]
+        + [f"docs/GUARANTEES.md: docs/EVENTS.md does not say \"{text}\"" for text in sentences if text not in events]
+    )
+
+
 rules_of_dashboards()
-faults = settings() + metrics() + runbook()
+faults = settings() + metrics() + runbook() + guarantees()
 print("\n".join(faults), file=sys.stderr, end="\n" if faults else "")
 sys.exit(1 if faults else 0)

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 }
 
 /// The members of the workspace.
-const PACKAGES: [&str; 7] = ["api", "worker", "shared", "e2e", "testbed", "xtask", "bench"];
+const PACKAGES: [&str; 8] = ["api", "worker", "shared", "e2e", "models", "testbed", "xtask", "bench"];
 /// Those with a program of their own.
 const PROGRAMS: [&str; 4] = ["api", "worker", "xtask", "bench"];
 /// Those whose tests start the API and the worker as processes.

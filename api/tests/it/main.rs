@@ -34,6 +34,7 @@ mod orders_update;
 mod outbox_backlog;
 mod outbox_flushed;
 mod outbox_lease;
+mod outbox_model;
 mod outbox_order;
 mod outbox_partitions;
 mod outbox_positions;

@@ -32,11 +32,7 @@ const REMOVE_IF_UNCHANGED: &str =
 /// How long a reader that found no entry can take to fill it.
 const FILL_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long after a server's start or promotion was noticed nobody but readers creates entries. That an entry is missing says nothing
-/// then: a newer version may have been written to the server before. It is longer than an event counts as fresh.
-const SETTLING: Duration = Duration::from_mins(2);
-
-/// How long after a promotion was noticed readers do not fill entries either. Until each replica of the API has reached the new
+/// How long after a promotion was noticed readers fill no entries. Until each replica of the API has reached the new
 /// server, one can have changed an order without being able to write it there, and another one would fill in what it read just before.
 const REACHED_BY_ALL: Duration = Duration::from_secs(10);
 
@@ -116,10 +112,10 @@ impl Cache {
         let pick = |places: &[usize]| places.iter().map(|place| writes[*place]).collect::<Vec<_>>();
         let mut written = vec![false; writes.len()];
         if !firsts.is_empty() {
-            let (created, is_settled) = self.create(redis, &pick(&firsts)).await?;
+            let (created, may_create) = self.create(redis, &pick(&firsts)).await?;
             for (place, created) in firsts.into_iter().zip(created) {
                 written[place] = created;
-                if !created && is_settled {
+                if !created && may_create {
                     others.push(place);
                 }
             }
@@ -136,11 +132,11 @@ impl Cache {
 
     /// Writes first versions that have no entry yet. Nothing is older than a first version, so there is nothing to
     /// compare, and no reader can be about to fill in an older one. It costs Redis half of what the other script does. Also returns
-    /// whether the server's era is old enough to create entries; if not, a first version has nothing to replace either.
+    /// whether entries can be created there; if not, a first version has nothing to replace either.
     async fn create(&self, redis: &Redis, writes: &[&CacheWrite]) -> Result<(Vec<bool>, bool), CacheError> {
-        let is_settled = AtomicBool::new(true);
+        let may_create = AtomicBool::new(true);
         let script = |era: Option<&Era>| {
-            is_settled.store(can_create(era), Ordering::Relaxed);
+            may_create.store(can_create(era), Ordering::Relaxed);
             let mut invocation = self.0.create.prepare_invoke();
             invocation.arg(if can_create(era) { "1" } else { "0" });
             for write in writes {
@@ -150,7 +146,7 @@ impl Cache {
             invocation
         };
         let created = self.call(Call::Write, redis.run_script_in_era::<Vec<bool>>(script)).await?;
-        Ok((created, is_settled.into_inner()))
+        Ok((created, may_create.into_inner()))
     }
 
     /// Announces that these orders, which [`Cache::get`] missed, are about to be read from the database.
@@ -304,9 +300,12 @@ fn can_fill(era: Option<&Era>) -> bool {
     era.is_none_or(|era| !era.met_in_use || era.met.elapsed() >= REACHED_BY_ALL)
 }
 
-/// Whether writers other than readers create entries on a server in this era.
+/// Whether others than readers create entries. On servers that replace each other they do not: that an entry is missing does not say
+/// that no newer version was answered, since that one may have been written to the server before. (A wait after each promotion is
+/// no remedy if each process counts it for itself: one that has just started would change an order without leaving an entry, and
+/// another one would create the version before.)
 fn can_create(era: Option<&Era>) -> bool {
-    era.is_none_or(|era| era.met.elapsed() >= SETTLING)
+    era.is_none()
 }
 
 /// The items at these places.
@@ -320,4 +319,18 @@ pub(super) fn merge<T>(groups: &[(Redis, Vec<usize>)], answers: Vec<Vec<T>>) -> 
     let mut all: Vec<(usize, T)> = places.zip(answers.into_iter().flatten()).collect();
     all.sort_unstable_by_key(|(place, _)| *place);
     all.into_iter().map(|(_, answer)| answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_long_an_era_is_known_only_readers_create_entries() {
+        let now = tokio::time::Instant::now();
+        let met = now.checked_sub(Duration::from_mins(10)).unwrap_or(now);
+        let era = Era { id: "0123abcd".to_owned(), met, met_in_use: false };
+        assert!(can_fill(Some(&era)) && !can_create(Some(&era)));
+        assert!(can_fill(None) && can_create(None));
+    }
 }
