@@ -10,6 +10,7 @@ mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod filter;
 pub mod get;
 pub mod history;
 pub mod idempotency;
