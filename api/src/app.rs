@@ -26,6 +26,7 @@ use crate::{
             monitor::{HealthDependencies, HealthMonitor},
             operators::Operators,
         },
+        orders::bulk_limits::BulkLimits,
         router::router,
         server,
     },
@@ -102,7 +103,7 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
     let wake = Wake::default();
     let cache = Cache::new(&config.redis_url, config.cache_ttl, CACHE_DEADLINE).context("REDIS_URL")?;
     let read_db = ReadDb::start(&db, config.database_read_url.as_ref(), connections, shutdown)?;
-    let orders = Orders::start(&db, read_db, cache, &clock, &wake, shutdown);
+    let orders = Orders::start(&db, read_db, cache, &clock, &wake, config.http.bulk.exports.total, shutdown);
     let partitions =
         PartitionSettings { retention: config.event_retention_days, ..PartitionSettings::default() };
     let relay_settings = RelaySettings { partitions, ..RelaySettings::default() };
@@ -119,6 +120,8 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
         rate_limiter: Arc::new(RateLimiter::new(config.http.rate_limits, redis.clone(), clock.clone())),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
         health: Arc::new(HealthMonitor::new(dependencies, clock.clone(), shutdown.clone())),
+        bulk: BulkLimits::new(config.http.bulk),
+        shutdown: shutdown.clone(),
         orders,
         wake,
         config,

@@ -16,7 +16,7 @@ use shared::{
 
 use crate::{
     auth::AuthConfig,
-    http::{extract::BodyLimits, layer::Origins, server::ServerLimits},
+    http::{extract::BodyLimits, layer::Origins, orders::bulk_limits::BulkConfig, server::ServerLimits},
     limits::RateLimits,
 };
 
@@ -65,6 +65,8 @@ pub struct HttpConfig {
     pub server: ServerLimits,
     /// Limits of request bodies.
     pub bodies: BodyLimits,
+    /// How many exports, imports and batches run at a time.
+    pub bulk: BulkConfig,
     /// Pages that can call from a browser.
     pub origins: Origins,
     /// How many requests a customer or an address can send.
@@ -80,6 +82,7 @@ impl HttpConfig {
             request_timeout: REQUEST_TIMEOUT,
             server: ServerLimits::behind(trusted_proxies),
             bodies: BodyLimits::default(),
+            bulk: BulkConfig::default(),
             origins: Origins::from_env(env)?,
             rate_limits: RateLimits::from_env(env)?,
         })

@@ -5,11 +5,15 @@ use std::{ops::Deref, sync::Arc};
 use shared::{
     broker::EventSink,
     domain::clock::Clock,
-    platform::{db::DbPool, redis::Redis},
+    platform::{db::DbPool, redis::Redis, shutdown::Shutdown},
 };
 
 use crate::{
-    auth::Auth, config::ApiConfig, http::health::monitor::HealthMonitor, limits::RateLimiter, orders::Orders,
+    auth::Auth,
+    config::ApiConfig,
+    http::{health::monitor::HealthMonitor, orders::bulk_limits::BulkLimits},
+    limits::RateLimiter,
+    orders::Orders,
     outbox::Wake,
 };
 
@@ -39,6 +43,10 @@ pub struct StateParts {
     pub wake: Wake,
     /// Measures health.
     pub health: Arc<HealthMonitor>,
+    /// Counts exports, imports and batches.
+    pub bulk: BulkLimits,
+    /// Ends streams, and tracks the tasks that feed them.
+    pub shutdown: Shutdown,
 }
 
 impl AppState {

@@ -24,6 +24,10 @@ pub enum Case {
     Lag,
     /// Publishing a backlog of a million events, against one of ten thousand
     Backlog,
+    /// Exporting a million orders as NDJSON, against COPY
+    Export,
+    /// Importing orders from a file, against single requests over 64 connections
+    Import,
     /// Resident memory of both programs under the create load
     Memory,
     /// From the start of the processes to their being ready
@@ -75,6 +79,8 @@ impl ValueEnum for Choice {
             Self::One(Case::Consume),
             Self::One(Case::Lag),
             Self::One(Case::Backlog),
+            Self::One(Case::Export),
+            Self::One(Case::Import),
             Self::One(Case::Memory),
             Self::One(Case::Start),
             Self::All,

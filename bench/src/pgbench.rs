@@ -81,6 +81,22 @@ impl Pgbench {
         Ok(Run { rate, latency: self.latency()? })
     }
 
+    /// Runs a `COPY … TO STDOUT` by psql, which stands beside pgbench, and drops what it writes.
+    pub async fn copy(&self, database: &str, sql: &str) -> anyhow::Result<()> {
+        let output = Command::new(self.binary.with_file_name("psql"))
+            .args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--command", sql])
+            .arg(database)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .context("cannot start psql")?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "psql failed: {}", errors.trim());
+        Ok(())
+    }
+
     /// From the logs, one line for each transaction: client, number, latency in microseconds, and so on.
     fn latency(&self) -> anyhow::Result<Latencies> {
         let mut histogram = latencies();

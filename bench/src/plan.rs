@@ -24,6 +24,8 @@ pub struct Plan {
     pub settling: Duration,
     /// The large backlog and the small one.
     pub backlog: (i64, i64),
+    /// Orders of a file that is imported.
+    pub imported: i64,
     /// How long the lag is watched.
     pub lag: Duration,
     /// How often the programs are started.
@@ -43,6 +45,7 @@ impl Plan {
             events: 200_000,
             settling: Duration::from_secs(125),
             backlog: (1_000_000, 10_000),
+            imported: 100_000,
             lag: Duration::from_secs(20),
             starts: 11,
         }
@@ -60,6 +63,7 @@ impl Plan {
             events: 2_000,
             settling: Duration::ZERO,
             backlog: (10_000, 2_000),
+            imported: 2_000,
             lag: Duration::from_secs(2),
             starts: 3,
         }

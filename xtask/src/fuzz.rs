@@ -15,7 +15,7 @@ use crate::system::{self, Role, System};
 use crate::{cargo, requirements};
 
 /// What is fuzzed: one file each in `fuzz/fuzz_targets`.
-const TARGETS: [&str; 6] = ["bodies", "queries", "headers", "tokens", "events", CACHE];
+const TARGETS: [&str; 7] = ["bodies", "files", "queries", "headers", "tokens", "events", CACHE];
 /// The one that writes to Redis.
 const CACHE: &str = "cache";
 /// Without the sanitizers, which need a nightly compiler and look for what this workspace, without unsafe code, cannot

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 const SCHEMA: &str = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json";
+const NDJSON: &str = "application/x-ndjson";
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// What requests take from the collection's variables, with what these hold at first. Those without a value are filled
@@ -24,8 +25,11 @@ const FOLDERS: [(&str, &[&str]); 3] = [
         "orders",
         &[
             "create_order",
+            "create_orders",
+            "import_orders",
             "get_order",
             "list_orders",
+            "export_orders",
             "patch_order",
             "put_order",
             "order_history",
@@ -102,6 +106,8 @@ impl Operation<'_> {
         });
         if let Some(body) = self.body() {
             request["body"] = json!({"mode": "raw", "raw": body, "options": {"raw": {"language": "json"}}});
+        } else if let Some(file) = self.file().and_then(|content| content["example"].as_str()) {
+            request["body"] = json!({"mode": "raw", "raw": file, "options": {"raw": {"language": "text"}}});
         }
         // An empty requirement: no token is needed.
         if self.definition["security"] == json!([{}]) {
@@ -143,8 +149,18 @@ impl Operation<'_> {
             Some("Idempotency-Key") => entry(parameter, "{{$guid}}", false),
             _ => entry(parameter, parameter["example"].as_str().unwrap_or("\"1\""), true),
         });
-        let json = self.schema().map(|_| json!({"key": "Content-Type", "value": "application/json"}));
-        json.into_iter().chain(own).collect()
+        let content_type = match (self.schema(), self.file()) {
+            (Some(_), _) => Some("application/json"),
+            (None, Some(_)) => Some(NDJSON),
+            (None, None) => None,
+        };
+        let content_type = content_type.map(|value| json!({"key": "Content-Type", "value": value}));
+        content_type.into_iter().chain(own).collect()
+    }
+
+    /// The body of an operation that takes a file.
+    fn file(&self) -> Option<&Value> {
+        self.definition["requestBody"]["content"].get(NDJSON)
     }
 
     fn parameters(&self, place: &str) -> impl Iterator<Item = &Value> {

@@ -6,12 +6,12 @@ use shared::domain::{
     event::Envelope,
     order::{Order, OrderId},
 };
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use super::{
     columns::{EventColumns, LineColumns, OrderColumns},
     decode::impossible,
-    idempotency::{ClaimColumns, IdempotencyClaim, StoredResponse},
+    idempotency::{ClaimColumns, IdempotencyClaim, StoredResponse, store_responses},
 };
 
 /// One order to write.
@@ -80,4 +80,23 @@ pub async fn insert_orders(
     .into_iter()
     .map(|id| id.and_then(|id| OrderId::try_from(id).ok()).ok_or_else(|| impossible("orders.id")))
     .collect()
+}
+
+/// Writes orders together with the one response to their request, or nothing if the key of the request is taken. Returns whether
+/// they were written.
+pub async fn insert_orders_together(
+    db: &mut PgConnection,
+    created: &[CreatedOrder<'_>],
+    claim: Option<(&IdempotencyClaim, &StoredResponse)>,
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = db.begin().await?;
+    if let Some(claim) = claim
+        && store_responses(&mut transaction, &[claim]).await?.is_empty()
+    {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
+    insert_orders(&mut transaction, created).await?;
+    transaction.commit().await?;
+    Ok(true)
 }

@@ -205,6 +205,11 @@ impl ApiError {
         self
     }
 
+    /// The errors of fields.
+    pub fn field_errors(&self) -> &[FieldError] {
+        &self.0.errors
+    }
+
     /// The stable code.
     pub fn code(&self) -> Code {
         self.0.code

@@ -44,6 +44,9 @@ fn documented_routes(test_login: bool, local_accounts: bool) -> OpenApiRouter<Ap
         .routes(routes!(auth::logout::logout))
         .routes(routes!(auth::logout_all::logout_all))
         .routes(routes!(orders::create::create, orders::list::list))
+        .routes(routes!(orders::batch::batch))
+        .routes(routes!(orders::import::import))
+        .routes(routes!(orders::export::export))
         .routes(routes!(orders::get::get, orders::update::put, orders::update::patch, orders::delete::delete))
         .routes(routes!(orders::history::history));
     if local_accounts {

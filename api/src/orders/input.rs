@@ -3,6 +3,8 @@
 //! `crate::http::orders::body` reads them from bodies. Their JSON makes two requests with one `Idempotency-Key` the same, so the
 //! order of the fields stays, and a new optional field is left out of it if it is not given.
 
+use std::str::FromStr;
+
 use serde::{Serialize, Serializer};
 use shared::domain::{
     order::{CustomerId, LineId, Money, OrderLine, OrderStatus, ProductId},
@@ -34,6 +36,45 @@ pub struct NewOrder {
     /// What is ordered.
     #[schema(min_items = 1, max_items = 50)]
     pub lines: Vec<LineInput>,
+}
+
+/// Orders to place with one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CreateOrders, example = json!({"orders": [
+    {"order_date": "2025-01-20", "lines": [{"product_id": 1001, "quantity": 2, "unit_price": "25.50"}]},
+    {"order_date": "2025-01-21", "lines": [{"product_id": 1002, "quantity": 1, "unit_price": "15.00"}]}],
+    "on_error": "abort"}))]
+pub struct NewOrders {
+    /// The orders.
+    #[schema(min_items = 1, max_items = 100)]
+    pub orders: Vec<NewOrder>,
+    /// What becomes of the others if one cannot be placed.
+    #[schema(required = false, default = "abort")]
+    pub on_error: OnError,
+}
+
+/// What becomes of the other orders of a request if one cannot be placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// None is placed.
+    #[default]
+    Abort,
+    /// They are placed.
+    Skip,
+}
+
+impl FromStr for OnError {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "abort" => Ok(Self::Abort),
+            "skip" => Ok(Self::Skip),
+            _ => Err("must be skip or abort"),
+        }
+    }
 }
 
 /// What to change. Fields that are left out stay as they are.
@@ -68,6 +109,11 @@ pub struct LineInput {
 }
 
 impl LineInput {
+    /// Price times quantity.
+    pub fn total(&self) -> Money {
+        self.unit_price.times(self.quantity)
+    }
+
     /// The line with its id.
     pub fn with_id(self, id: LineId) -> OrderLine {
         let Self { product_id, quantity, unit_price } = self;

@@ -4,11 +4,13 @@
 
 mod cache_entry;
 mod error;
+pub(crate) mod export;
 mod idempotency_expiry;
 mod ids;
 pub mod input;
 mod load;
 pub mod outcomes;
+mod place;
 pub mod preconditions;
 mod read_db;
 mod reader;
@@ -31,8 +33,8 @@ pub use self::{
     read_db::{ReadDb, ReplicaHealth},
 };
 use self::{
-    ids::IdSource, outcomes::WriteOutcomes, reader::OrderReader, write_through::StaleEntries,
-    writer::OrderWriter,
+    export::ExportReader, ids::IdSource, outcomes::WriteOutcomes, reader::OrderReader,
+    write_through::StaleEntries, writer::OrderWriter,
 };
 use crate::outbox::Wake;
 
@@ -42,19 +44,21 @@ pub struct Orders {
     pub(crate) writer: OrderWriter,
     pub(crate) ids: Arc<IdSource>,
     pub(crate) read_db: Arc<ReadDb>,
+    pub(crate) export_reader: Arc<ExportReader>,
     stale: Arc<StaleEntries>,
 }
 
 impl Orders {
     /// Starts reader and writer, the repair of the cache and the expiry of stored responses.
     ///
-    /// No server needs to be up: connections are made when they are first used.
+    /// No server needs to be up: connections are made when they are first used. `max_exports` can read at a time.
     pub fn start(
         db: &DbPool,
         read_db: ReadDb,
         cache: Cache,
         clock: &Clock,
         wake: &Wake,
+        max_exports: u32,
         shutdown: &Shutdown,
     ) -> Self {
         let stale = Arc::new(StaleEntries::new(cache.clone()));
@@ -63,6 +67,7 @@ impl Orders {
         shutdown.spawn(idempotency_expiry::keep_expiring(db.clone(), shutdown.clone()));
         Self {
             read_db: Arc::new(read_db),
+            export_reader: Arc::new(ExportReader::new(db, max_exports)),
             reader: OrderReader::start(db.clone(), cache, Arc::clone(&stale), shutdown),
             writer: OrderWriter::start(
                 db,

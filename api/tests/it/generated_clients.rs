@@ -81,12 +81,13 @@ async fn a_generated_typescript_client_compiles_and_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_generated_python_client_works() {
     let workshop = Workshop::open("python").await;
-    workshop.copy(&["orders.py"]);
+    workshop.copy(&["orders.py", "openapi-python-client.yml"]);
     let generate = [
         "generate",
         "--path=openapi.json",
         "--output-path=orders_client",
         "--meta=none",
+        "--config=openapi-python-client.yml",
         "--fail-on-warning",
     ];
     workshop.run(workshop.programs.join("openapi-python-client"), &generate).await;

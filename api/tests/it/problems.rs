@@ -63,6 +63,7 @@ async fn every_route_without_parameters_refuses_parameters() {
         (Method::PATCH, &one),
         (Method::DELETE, &one),
         (Method::POST, "/api/v1/orders"),
+        (Method::POST, "/api/v1/orders/batch"),
         (Method::POST, "/api/v1/auth/login-test"),
         (Method::POST, "/api/v1/auth/refresh"),
     ] {

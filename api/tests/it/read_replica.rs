@@ -99,6 +99,17 @@ async fn while_the_replica_is_down_or_silent_lists_and_histories_are_read_from_t
 }
 
 #[tokio::test]
+async fn an_export_is_read_from_the_primary_so_that_it_is_as_new_as_its_cursor() {
+    let it = Replicated::start().await;
+    it.set_replica_behind(-3600.0).await;
+    it.until_read_from_replica().await;
+    let export = it.session.get("/api/v1/orders/export").await.expect(StatusCode::OK);
+    let text = String::from_utf8(export.bytes).expect("UTF-8");
+    assert!(text.ends_with("{\"complete\":true,\"rows\":1}\n"), "{text}");
+    it.app.drain().await;
+}
+
+#[tokio::test]
 async fn without_a_replica_health_does_not_report_one() {
     let app = TestApp::start().await;
     assert!(app.get("/health").await.json["services"].get("database_read").is_none());

@@ -35,11 +35,12 @@ async fn schemathesis_finds_nothing() {
         .arg(folder.join("schemathesis.toml"))
         .arg("run")
         .arg(app.url("/openapi.json"))
-        .args(["--checks", "all", "--no-color", "--max-examples"])
+        .args(["--no-color", "--max-examples"])
         .arg(testbed::setting("SCHEMATHESIS_EXAMPLES").unwrap_or_else(|| EXAMPLES.to_owned()))
         // It keeps notes in the folder it is started in.
         .current_dir(&environment)
         .env("API_TOKEN", &admin.access)
+        .env("SCHEMATHESIS_HOOKS", folder.join("hooks.py"))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()

@@ -3,8 +3,10 @@
 mod backlog;
 mod consume;
 mod create;
+mod export;
 mod get;
 mod ha;
+mod import;
 mod lag;
 mod list;
 mod memory;
@@ -29,6 +31,8 @@ impl Case {
             Self::Consume => consume::measure(bench).await,
             Self::Lag => lag::measure(bench).await,
             Self::Backlog => backlog::measure(bench).await,
+            Self::Export => export::measure(bench).await,
+            Self::Import => import::measure(bench).await,
             Self::Memory => memory::measure(bench).await,
             Self::Start => start::measure(bench).await,
             Self::GetSentinel => ha::measure_get(bench, Failover::Sentinel, self.about()).await,
@@ -48,6 +52,8 @@ impl Case {
             Self::Consume => consume::ABOUT,
             Self::Lag => lag::ABOUT,
             Self::Backlog => backlog::ABOUT,
+            Self::Export => export::ABOUT,
+            Self::Import => import::ABOUT,
             Self::Memory => memory::ABOUT,
             Self::Start => start::ABOUT,
             Self::GetSentinel => ha::GET_SENTINEL,

@@ -22,6 +22,11 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// The largest body of the auth routes, which strangers can call: 4 KiB.
 pub const AUTH_BODY_BYTES: usize = 4 * 1024;
 const AUTH_ROUTES: &str = "/api/v1/auth/";
+/// The largest body of a batch: 1 MiB, twice what a hundred of the largest orders take without spaces.
+pub const BATCH_BODY_BYTES: usize = 1024 * 1024;
+const BATCH_ROUTE: &str = "/api/v1/orders/batch";
+/// Its body is a stream, of which only a row at a time is kept.
+const IMPORT_ROUTE: &str = "/api/v1/orders/import";
 
 /// The first 8 KiB of each body are not taken from the budget, so that ordinary orders are accepted while large bodies use
 /// up the budget.
@@ -40,12 +45,7 @@ impl<S: Sync> FromRequest<S> for JsonBody {
         if !is_json(request.headers()) {
             return Err(ApiError::new(Code::UnsupportedMediaType, "the body must be application/json"));
         }
-        if !is_uncompressed(request.headers()) {
-            let detail = "the body must be sent as it is, without a Content-Encoding";
-            let accepted = HeaderValue::from_static("identity");
-            return Err(ApiError::new(Code::UnsupportedMediaType, detail)
-                .with_header(header::ACCEPT_ENCODING, accepted));
-        }
+        require_uncompressed(request.headers())?;
         Query::reject_all(request.uri().query())?;
         let reader = request.extensions().get::<BodyReader>().cloned();
         let reader = reader.ok_or_else(|| ApiError::internal("the route is not inside `RequestLayer`"))?;
@@ -98,7 +98,12 @@ impl BodyReader {
 
     /// The same reader with the limit of a route.
     pub(crate) fn for_route(&self, route: &str) -> Self {
-        let max_bytes = if route.starts_with(AUTH_ROUTES) { AUTH_BODY_BYTES } else { MAX_BODY_BYTES };
+        let max_bytes = match route {
+            BATCH_ROUTE => BATCH_BODY_BYTES,
+            IMPORT_ROUTE => usize::MAX,
+            route if route.starts_with(AUTH_ROUTES) => AUTH_BODY_BYTES,
+            _ => MAX_BODY_BYTES,
+        };
         Self { max_bytes, ..self.clone() }
     }
 
@@ -170,6 +175,16 @@ impl BodyReader {
     }
 }
 
+/// Fails with 415 if the body is compressed.
+pub(crate) fn require_uncompressed(headers: &HeaderMap) -> Result<(), ApiError> {
+    if is_uncompressed(headers) {
+        return Ok(());
+    }
+    let detail = "the body must be sent as it is, without a Content-Encoding";
+    let accepted = HeaderValue::from_static("identity");
+    Err(ApiError::new(Code::UnsupportedMediaType, detail).with_header(header::ACCEPT_ENCODING, accepted))
+}
+
 /// Adds `Connection: close`, because the rest of the body is not read.
 fn closing(error: ApiError) -> ApiError {
     error.with_header(header::CONNECTION, HeaderValue::from_static("close"))
@@ -185,11 +200,13 @@ fn with_optional_permit(bytes: Bytes, permit: Option<OwnedSemaphorePermit>) -> B
 
 /// Whether the type is `application/json`, with any parameters: `charset=utf-8` is common, but has no meaning.
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
-        return false;
-    };
-    let essence = value.split_once(';').map_or(value, |(essence, _)| essence);
-    essence.trim().eq_ignore_ascii_case("application/json")
+    essence(headers).is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+}
+
+/// The media type of a body without its parameters.
+pub(crate) fn essence(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split_once(';').map_or(value, |(essence, _)| essence).trim())
 }
 
 /// Whether the body is not compressed: a small compressed body can hold a huge one.

@@ -28,8 +28,8 @@ mod object;
 mod query;
 mod value;
 
-pub(crate) use body::BodyReader;
-pub use body::{AUTH_BODY_BYTES, BodyLimits, JsonBody, MAX_BODY_BYTES};
+pub use body::{AUTH_BODY_BYTES, BATCH_BODY_BYTES, BodyLimits, JsonBody, MAX_BODY_BYTES};
+pub(crate) use body::{BodyReader, essence, require_uncompressed};
 pub use field_errors::{FieldErrors, field_code};
 pub use object::Object;
 pub use query::Query;

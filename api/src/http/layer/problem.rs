@@ -9,17 +9,22 @@ use axum::{
 };
 
 use super::Context;
-use crate::http::error::{ApiError, Code};
+use crate::http::error::{ApiError, Code, Problem};
 
 /// The media type of problem documents.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The problem document of an error in response to one request.
 pub fn document(error: &ApiError, instance: &str, request_id: &str) -> Vec<u8> {
+    serde_json::to_vec(&complete(error, instance, request_id)).unwrap_or_default()
+}
+
+/// The problem of an error in response to one request.
+pub fn complete(error: &ApiError, instance: &str, request_id: &str) -> Problem {
     let mut problem = error.problem();
     instance.clone_into(&mut problem.instance);
     request_id.clone_into(&mut problem.request_id);
-    serde_json::to_vec(&problem).unwrap_or_default()
+    problem
 }
 
 /// Writes the body of a failed response, and returns the error for the log.

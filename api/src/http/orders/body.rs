@@ -3,10 +3,12 @@
 use std::ops::RangeInclusive;
 
 use shared::domain::{
-    order::{MAX_LINES, MAX_QUANTITY, Money, MoneyError, OrderStatus, ProductId},
+    order::{
+        LineId, MAX_LINES, MAX_QUANTITY, MAX_VERSION, Money, MoneyError, OrderId, OrderStatus, ProductId,
+    },
     timestamp,
 };
-use time::Date;
+use time::{Date, OffsetDateTime};
 
 use crate::{
     auth::{Caller, Role},
@@ -14,16 +16,62 @@ use crate::{
         error::{ApiError, Code, FieldError},
         extract::{FieldErrors, Object, Value, field_code},
     },
-    orders::input::{LineInput, NewOrder, OrderUpdate},
+    orders::input::{LineInput, NewOrder, OnError, OrderUpdate},
 };
 
 /// Prices of one piece.
 const PRICES: RangeInclusive<Money> = Money::ZERO..=Money::MAX_UNIT_PRICE;
 
+/// Orders of one request.
+pub(super) const MAX_ORDERS: usize = 100;
+
+/// Where an order is read from, which decides on the fields that it can have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// A request: the fields that a client sets.
+    Request,
+    /// A file: also those that an export has beside them.
+    File,
+}
+
 /// Reads the body of a creation. `latest` is the last date that an order can have.
 pub(super) fn parse_new_order(body: &[u8], caller: Caller, latest: Date) -> Result<NewOrder, ApiError> {
+    parse_order(Object::parse(body)?, Source::Request, caller, latest)
+}
+
+/// Reads an order of a file: the same fields, and also those that an export has beside them, so that an export can be imported.
+/// They must be well-formed, and the total that of the lines; the new order gets its own.
+pub(super) fn parse_imported_order(row: &[u8], caller: Caller, latest: Date) -> Result<NewOrder, ApiError> {
+    parse_order(Object::parse(row)?, Source::File, caller, latest)
+}
+
+/// Reads the body of a request that creates several orders: what to do on errors, and each order or its errors.
+pub(super) fn parse_new_orders(
+    body: &[u8],
+    caller: Caller,
+    latest: Date,
+) -> Result<(OnError, Vec<Result<NewOrder, ApiError>>), ApiError> {
     let mut errors = FieldErrors::new();
     let mut fields = Object::parse(body)?;
+    let on_error = fields.optional("on_error", Value::parsed, &mut errors).map(Option::unwrap_or_default);
+    let parse_item = |value: Value<'_>| {
+        let item = Object::from_value(&value).map_err(|error| ApiError::validation(vec![error]))?;
+        parse_order(item, Source::Request, caller, latest)
+    };
+    let orders = fields.required_value("orders", &mut errors);
+    let orders =
+        orders.and_then(|value| value.array(1..=MAX_ORDERS, &mut errors, |value, _| Some(parse_item(value))));
+    fields.reject_unknown(&mut errors);
+    errors.into_result(|| Some((on_error?, orders?)))
+}
+
+fn parse_order(
+    mut fields: Object<'_>,
+    source: Source,
+    caller: Caller,
+    latest: Date,
+) -> Result<NewOrder, ApiError> {
+    let mut errors = FieldErrors::new();
     let customer_id = match caller.role {
         Role::Admin => fields.required("customer_id", Value::id, &mut errors),
         Role::Customer => fields
@@ -33,7 +81,10 @@ pub(super) fn parse_new_order(body: &[u8], caller: Caller, latest: Date) -> Resu
     let order_date = fields.required("order_date", |value| parse_order_date(value, latest), &mut errors);
     let status = fields.optional("status", parse_first_status, &mut errors);
     let lines = fields.required_value("lines", &mut errors);
-    let lines = lines.and_then(|value| parse_lines(&value, &mut errors));
+    let lines = lines.and_then(|value| parse_lines(&value, source, &mut errors));
+    if source == Source::File {
+        check_exported_fields(&mut fields, lines.as_deref(), &mut errors);
+    }
     fields.reject_unknown(&mut errors);
     let new = errors.into_result(|| {
         Some(NewOrder {
@@ -50,6 +101,30 @@ pub(super) fn parse_new_order(body: &[u8], caller: Caller, latest: Date) -> Resu
     }
 }
 
+/// Reads the fields of an exported order that a client cannot set.
+fn check_exported_fields(fields: &mut Object<'_>, lines: Option<&[LineInput]>, errors: &mut FieldErrors) {
+    fields.optional("id", Value::id::<OrderId>, errors);
+    fields.optional("version", |value| value.integer(1..=MAX_VERSION), errors);
+    fields.optional("created_at", parse_time, errors);
+    fields.optional("updated_at", parse_time, errors);
+    let check_total = |value: &Value<'_>| {
+        let total = parse_money(&value.decimal()?).map_err(|(code, detail)| value.error(code, detail))?;
+        let sum = lines.map(|lines| lines.iter().map(LineInput::total).sum::<Money>());
+        match sum {
+            Some(sum) if sum != total => {
+                Err(value.error(field_code::INVALID_VALUE, format!("the lines make {sum}")))
+            }
+            _ => Ok(()),
+        }
+    };
+    fields.optional("total_amount", check_total, errors);
+}
+
+fn parse_time(value: &Value<'_>) -> Result<OffsetDateTime, FieldError> {
+    timestamp::parse_rfc3339(&value.string()?)
+        .ok_or_else(|| value.error(field_code::INVALID_VALUE, "must be a time, as 2025-01-20T10:00:00Z"))
+}
+
 /// Reads the body of an update. `latest` is the last date that an order can have.
 pub(super) fn parse_update(body: &[u8], latest: Date) -> Result<OrderUpdate, ApiError> {
     let mut errors = FieldErrors::new();
@@ -57,7 +132,7 @@ pub(super) fn parse_update(body: &[u8], latest: Date) -> Result<OrderUpdate, Api
     let status = fields.optional("status", Value::parsed, &mut errors);
     let order_date = fields.optional("order_date", |value| parse_order_date(value, latest), &mut errors);
     let lines = match fields.value("lines") {
-        Some(value) => parse_lines(&value, &mut errors).map(Some),
+        Some(value) => parse_lines(&value, Source::Request, &mut errors).map(Some),
         None => Some(None),
     };
     fields.reject_unknown(&mut errors);
@@ -81,12 +156,15 @@ fn parse_order_date(value: &Value<'_>, latest: Date) -> Result<Date, FieldError>
     Ok(date)
 }
 
-fn parse_lines(value: &Value<'_>, errors: &mut FieldErrors) -> Option<Vec<LineInput>> {
-    value.array(1..=MAX_LINES, errors, |value, errors| parse_line(&value, errors))
+fn parse_lines(value: &Value<'_>, source: Source, errors: &mut FieldErrors) -> Option<Vec<LineInput>> {
+    value.array(1..=MAX_LINES, errors, |value, errors| parse_line(&value, source, errors))
 }
 
-fn parse_line(value: &Value<'_>, errors: &mut FieldErrors) -> Option<LineInput> {
+fn parse_line(value: &Value<'_>, source: Source, errors: &mut FieldErrors) -> Option<LineInput> {
     let mut fields = errors.check(Object::from_value(value))?;
+    if source == Source::File {
+        fields.optional("id", Value::id::<LineId>, errors);
+    }
     let product_id = fields.required("product_id", Value::id::<ProductId>, errors);
     let quantity = fields.required("quantity", |value| value.integer(1..=MAX_QUANTITY.into()), errors);
     let unit_price = fields.required("unit_price", parse_unit_price, errors);

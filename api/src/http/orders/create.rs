@@ -8,10 +8,7 @@ use axum::{
     http::{HeaderMap, Uri},
 };
 use shared::{
-    domain::{
-        event::{Event, Happened},
-        order::Order,
-    },
+    domain::{event::Happened, order::Order},
     platform::telemetry::current_traceparent,
 };
 
@@ -27,7 +24,7 @@ use crate::{
         extract::JsonBody,
         layer::Context,
     },
-    orders::{input::NewOrder, response::OrderResponse, rules, writer::CreateJob},
+    orders::{input::NewOrder, response::OrderResponse},
     state::AppState,
 };
 
@@ -64,20 +61,12 @@ pub async fn create(
 ) -> Result<OrderResponse, ApiError> {
     let new = parse_new_order(&body, caller, state.clock.latest_today())?;
     let claim = idempotency::read_claim(&headers, caller, "POST", ROUTE, uri.path(), &new)?;
-    let (id, line_ids) = state.orders.ids.take_for_order(new.lines.len()).await?;
-    let order = rules::create_order(new, id, line_ids, state.clock.now());
-
     let happened = Happened {
-        time: order.created_at,
+        time: state.clock.now(),
         performed_by: caller.customer_id,
         traceparent: current_traceparent(),
     };
-    let event = Event::created(order, happened);
-    let response = OrderResponse::created(&event.data.order);
-    let envelope = event.to_envelope();
-    let order = event.data.order.into_value();
-    let job = |reply| CreateJob { order, event: envelope, response, claim, reply };
-    let response = state.orders.writer.create(job).await?;
+    let response = state.orders.place(new, claim, happened).await?;
     // If the response is replayed, this is the order of the first request.
     if let Some(created) = response.created_order() {
         context.set_order(created);

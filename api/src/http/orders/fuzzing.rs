@@ -2,7 +2,9 @@
 
 use time::Date;
 
-use super::{body, list::ListQuery, page_cursor::encode_cursor};
+use axum::body::Body;
+
+use super::{body, import::rows::RowReader, list::ListQuery, page_cursor::encode_cursor};
 use crate::{
     auth::Caller,
     db::{ListPosition, OrderFilter, PageStart},
@@ -23,6 +25,24 @@ pub fn update(body: &[u8], latest: Date) -> Result<String, ApiError> {
 pub fn list(query: Option<&str>, caller: Caller) -> Result<(OrderFilter, PageStart, i64), ApiError> {
     let query = ListQuery::parse(query, caller)?;
     Ok((query.filter(), query.start(), query.size))
+}
+
+/// The rows of a file that is imported: each order as it is understood, in JSON, or why it is none.
+pub async fn import(
+    file: Body,
+    is_csv: bool,
+    caller: Caller,
+    latest: Date,
+) -> Result<Vec<Result<String, ApiError>>, ApiError> {
+    let mut reader = if is_csv { RowReader::csv(file).await? } else { RowReader::ndjson(file) };
+    let mut rows = Vec::new();
+    while let Some(row) = reader.next().await? {
+        rows.push(row.and_then(|row| {
+            let new = body::parse_imported_order(&row, caller, latest)?;
+            serde_json::to_string(&new).map_err(ApiError::internal)
+        }));
+    }
+    Ok(rows)
 }
 
 /// A position as the text that a client gets.

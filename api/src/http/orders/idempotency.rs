@@ -31,19 +31,53 @@ pub fn read_claim(
     body: &impl Serialize,
 ) -> Result<Option<IdempotencyClaim>, ApiError> {
     let Some(key) = parse_key(headers)? else { return Ok(None) };
+    Ok(Some(IdempotencyClaim {
+        caller: caller.customer_id,
+        key,
+        request_hash: hash_request([method, route, path], body)?,
+        context_hash: hash_context(headers, caller),
+    }))
+}
+
+/// The keys of a request's rows: row *n* has the key of the request, `#` and *n*.
+pub(super) struct RowKeys {
+    key: Option<String>,
+    caller: Caller,
+    route: &'static str,
+    context_hash: [u8; 32],
+}
+
+impl RowKeys {
+    /// Reads the key of the request, if it carries one; 400 if the key is malformed. Rows are sent by `POST` to `route`.
+    pub(super) fn read(headers: &HeaderMap, caller: Caller, route: &'static str) -> Result<Self, ApiError> {
+        Ok(Self { key: parse_key(headers)?, caller, route, context_hash: hash_context(headers, caller) })
+    }
+
+    /// The claim of a row. `body` is what was understood of it.
+    pub(super) fn claim(
+        &self,
+        row: u64,
+        body: &impl Serialize,
+    ) -> Result<Option<IdempotencyClaim>, ApiError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        Ok(Some(IdempotencyClaim {
+            caller: self.caller.customer_id,
+            key: format!("{key}#{row}"),
+            request_hash: hash_request(["POST", self.route, self.route], body)?,
+            context_hash: self.context_hash,
+        }))
+    }
+}
+
+fn hash_request(parts: [&str; 3], body: &impl Serialize) -> Result<[u8; 32], ApiError> {
     let mut hash = Sha256::new();
-    for part in [method, route, path] {
+    for part in parts {
         // None of the parts can hold a line break.
         hash.update(part.as_bytes());
         hash.update(b"\n");
     }
     hash.update(serde_json::to_vec(body).map_err(ApiError::internal)?);
-    Ok(Some(IdempotencyClaim {
-        caller: caller.customer_id,
-        key,
-        request_hash: hash.finalize().into(),
-        context_hash: hash_context(headers, caller),
-    }))
+    Ok(hash.finalize().into())
 }
 
 /// The hash of role and preconditions. They decide the response too: another `If-Match` may change what was refused, and an

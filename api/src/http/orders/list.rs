@@ -5,25 +5,24 @@ use axum::{
     extract::{RawQuery, State},
 };
 use serde::Serialize;
-use shared::domain::order::{CustomerId, Money, Order, OrderStatus, ProductId};
-use time::Date;
+use shared::domain::order::Order;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    body::{parse_date, parse_money},
+    filter::FilterQuery,
     page_cursor::{decode_cursor, encode_cursor},
 };
 use crate::{
-    auth::{Caller, Role},
+    auth::Caller,
     db::{self, ListPosition, MAX_TOTAL, OrderFilter, OrderPage, PageStart},
     http::{
-        error::{ApiError, Code, FieldError, Problem},
+        error::{ApiError, FieldError, Problem},
         extract::{FieldErrors, Query, field_code},
     },
     state::AppState,
 };
 
-/// Which orders, and which page of them.
+/// Which page of the list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
@@ -36,27 +35,8 @@ pub struct ListQuery {
     /// Where to continue: the `next_cursor` of a response. Filters are given again with each request.
     #[param(value_type = Option<String>, nullable = false, pattern = "^[A-Za-z0-9_-]{23}$")]
     cursor: Option<ListPosition>,
-    /// Only orders with this status.
-    #[param(nullable = false)]
-    status: Option<OrderStatus>,
-    /// Only orders of this product.
-    #[param(nullable = false)]
-    product_id: Option<ProductId>,
-    /// The first order date.
-    #[param(value_type = Option<String>, format = Date, nullable = false)]
-    order_date_from: Option<Date>,
-    /// The last order date.
-    #[param(value_type = Option<String>, format = Date, nullable = false)]
-    order_date_to: Option<Date>,
-    /// The lowest total, with at most two decimals.
-    #[param(value_type = Option<String>, pattern = r"^[0-9]{1,12}(\.[0-9]{1,2})?$", nullable = false)]
-    min_total: Option<Money>,
-    /// The highest total, with at most two decimals.
-    #[param(value_type = Option<String>, pattern = r"^[0-9]{1,12}(\.[0-9]{1,2})?$", nullable = false)]
-    max_total: Option<Money>,
-    /// Only orders of this customer; for administrators.
-    #[param(nullable = false)]
-    customer_id: Option<CustomerId>,
+    #[param(ignore)]
+    filter: FilterQuery,
 }
 
 /// A page of the list, newest first.
@@ -101,40 +81,10 @@ impl ListQuery {
                 format!("reaches {MAX_TOTAL} orders deep; continue with `cursor`, from a `next_cursor`");
             errors.push(FieldError::new("?page", field_code::OUT_OF_RANGE, detail));
         }
-        let mut list = Self {
-            page,
-            size,
-            cursor,
-            customer_id: query
-                .integer("customer_id", 1..=i64::MAX, &mut errors)
-                .and_then(|id| id.try_into().ok()),
-            status: query.parsed("status", &mut errors),
-            product_id: query
-                .integer("product_id", 1..=i64::MAX, &mut errors)
-                .and_then(|id| id.try_into().ok()),
-            order_date_from: query.optional("order_date_from", parse_date, &mut errors),
-            order_date_to: query.optional("order_date_to", parse_date, &mut errors),
-            min_total: query.optional("min_total", parse_money, &mut errors),
-            max_total: query.optional("max_total", parse_money, &mut errors),
-        };
-        let dates = (list.order_date_from, list.order_date_to);
-        check_range("order_date_from", "order_date_to", dates, &mut errors);
-        check_range("min_total", "max_total", (list.min_total, list.max_total), &mut errors);
+        let filter = FilterQuery::read(&mut query, &mut errors);
         query.reject_unknown(&mut errors);
         errors.into_result(|| Some(()))?;
-        list.restrict_to(caller)?;
-        Ok(list)
-    }
-
-    /// A customer sees only its own orders.
-    fn restrict_to(&mut self, caller: Caller) -> Result<(), ApiError> {
-        if caller.role == Role::Customer {
-            let own = caller.customer_id;
-            if self.customer_id.replace(own).is_some_and(|named| named != own) {
-                return Err(ApiError::new(Code::Forbidden, "a customer may only list its own orders"));
-            }
-        }
-        Ok(())
+        Ok(Self { page, size, cursor, filter: filter.restricted_to(caller)? })
     }
 
     /// Where in the list the page begins.
@@ -145,29 +95,9 @@ impl ListQuery {
         }
     }
 
-    /// The conditions. Every parameter is named, so that a new one does not compile until it is decided what it does.
+    /// The conditions.
     pub(super) fn filter(&self) -> OrderFilter {
-        let Self {
-            customer_id,
-            status,
-            product_id,
-            order_date_from,
-            order_date_to,
-            min_total,
-            max_total,
-            page: _,
-            size: _,
-            cursor: _,
-        } = *self;
-        OrderFilter {
-            customer: customer_id,
-            status,
-            product: product_id,
-            date_from: order_date_from,
-            date_to: order_date_to,
-            min_total,
-            max_total,
-        }
+        self.filter.conditions()
     }
 
     fn into_list(self, page: OrderPage) -> OrderList {
@@ -186,19 +116,6 @@ fn parse_cursor(text: &str) -> Result<ListPosition, (&'static str, String)> {
         .ok_or_else(|| (field_code::INVALID_VALUE, "must be the next_cursor of an answer".to_owned()))
 }
 
-/// A range that is the wrong way round is a mistake, not an empty range.
-fn check_range<T: PartialOrd>(
-    from: &str,
-    to: &str,
-    (low, high): (Option<T>, Option<T>),
-    errors: &mut FieldErrors,
-) {
-    if low.zip(high).is_some_and(|(low, high)| low > high) {
-        let detail = format!("must not be less than {from}");
-        errors.push(FieldError::new(format!("?{to}"), field_code::OUT_OF_RANGE, detail));
-    }
-}
-
 /// List orders
 ///
 /// Newest first; customers see their own, administrators all. By page, or by cursor, which costs the same at any depth,
@@ -208,7 +125,7 @@ fn check_range<T: PartialOrd>(
     path = "/api/v1/orders",
     tag = "orders",
     operation_id = "list_orders",
-    params(ListQuery),
+    params(ListQuery, FilterQuery),
     responses(
         (status = 200, description = "The page", body = OrderList),
         (status = 403, description = "A customer asks for the orders of another", body = Problem, content_type = "application/problem+json"),

@@ -6,6 +6,7 @@ mod activity;
 mod limits;
 mod open_files;
 mod request_body;
+mod response_body;
 mod response_budget;
 mod slots;
 mod stream;
@@ -35,6 +36,7 @@ pub(crate) use self::response_budget::ResponseBudget;
 use self::{
     activity::Activity,
     request_body::RequestBody,
+    response_body::ResponseBody,
     slots::{ConnectionSlot, ConnectionSlots},
     stream::ClientStream,
 };
@@ -195,7 +197,10 @@ async fn handle_request(
     });
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(budget);
-    let response = router.call(request).await;
-    activity.end_request();
-    response
+    let response = router.call(request).await?;
+    if response.body().size_hint().exact().is_some() {
+        activity.end_request();
+        return Ok(response);
+    }
+    Ok(response.map(|body| Body::new(ResponseBody::new(body, &activity))))
 }

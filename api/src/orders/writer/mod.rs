@@ -2,6 +2,7 @@
 //!
 //! What a change does to an order is decided by `super::rules`, what is written by `crate::db`.
 
+mod all_or_nothing;
 mod change_job;
 mod changes;
 mod context;
@@ -24,10 +25,12 @@ use shared::{
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
+    all_or_nothing::CreateAllJob,
     change_job::{ChangeJob, OrderChange},
     creates::CreateJob,
 };
 use self::{
+    all_or_nothing::{AllOrNothing, MAX_TRANSACTIONS},
     changes::ChangeHandler,
     context::{MAX_LOCK_WAITS, WriterContext},
     creates::CreateHandler,
@@ -52,6 +55,7 @@ const CHANGES: BatchConfig = BatchConfig { workers: 1, queue_size: 1024, batch_s
 pub(crate) struct OrderWriter {
     creates: Batcher<CreateJob>,
     changes: Batcher<ChangeJob>,
+    all_or_nothing: Arc<AllOrNothing>,
     outcomes: Arc<WriteOutcomes>,
 }
 
@@ -66,10 +70,12 @@ impl OrderWriter {
     ) -> Self {
         let changes_db = write_pool(db, CHANGES.workers + MAX_LOCK_WAITS);
         let context = Arc::new(WriterContext::new(changes_db, clock, wake, stale, shutdown.clone()));
+        let together = AllOrNothing::new(write_pool(db, MAX_TRANSACTIONS), Arc::clone(&ids), &context);
         let creates = CreateHandler::new(write_pool(db, CREATES.workers), ids, &context);
         Self {
             creates: Batcher::start(CREATES, creates, shutdown),
             changes: Batcher::start(CHANGES, ChangeHandler::new(context), shutdown),
+            all_or_nothing: Arc::new(together),
             outcomes: Arc::default(),
         }
     }
@@ -90,6 +96,16 @@ impl OrderWriter {
         self.submit(&self.changes, job).await
     }
 
+    /// Writes new orders together or not at all, and waits for the response.
+    pub(crate) async fn create_all(
+        &self,
+        job: impl FnOnce(Reply) -> CreateAllJob,
+    ) -> Result<OrderResponse, OrderError> {
+        let (reply, response) = oneshot::channel();
+        self.all_or_nothing.start(job(reply));
+        self.wait_for(response).await
+    }
+
     async fn submit<J: Send + 'static>(
         &self,
         queue: &Batcher<J>,
@@ -97,6 +113,13 @@ impl OrderWriter {
     ) -> Result<OrderResponse, OrderError> {
         let (reply, response) = oneshot::channel();
         queue.submit(job(reply)).map_err(refuse_overload)?;
+        self.wait_for(response).await
+    }
+
+    async fn wait_for(
+        &self,
+        response: oneshot::Receiver<Result<OrderResponse, OrderError>>,
+    ) -> Result<OrderResponse, OrderError> {
         let response = response.await.unwrap_or(Err(OrderError::BatchLost));
         self.outcomes.record(&response);
         response

@@ -19,6 +19,9 @@ macro_rules! id {
         pub struct $name(i64);
 
         impl $name {
+            /// The highest.
+            pub const MAX: Self = Self(i64::MAX);
+
             /// The number itself, as columns and messages carry it.
             pub const fn get(self) -> i64 {
                 self.0

@@ -1,0 +1,65 @@
+//! Reading all orders of a filter for an export: page by page, each page a statement of its own.
+
+use std::time::Duration;
+
+use shared::{
+    domain::order::{Order, OrderId},
+    platform::db::{DbError, DbPool, PoolSettings},
+};
+use time::macros::datetime;
+
+use crate::db::{self, ListPosition, OrderFilter, PageStart};
+
+/// Orders of a page. A page of the largest orders takes 2 MiB.
+const PAGE_SIZE: i64 = 500;
+/// How long a page can take: with a filter that matches nothing, the index is read to its end, some millions of orders a
+/// second.
+const PAGE_LIMIT: Duration = Duration::from_secs(30);
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Reads orders for exports.
+///
+/// It reads from the primary: a replica may be behind the position in the log that an export begins with.
+///
+/// Pages go from the newest order to the oldest, because the list's indexes do. An order keeps its position for good (the time of
+/// its creation and its id), so one that is created or changed meanwhile neither hides another nor shows it twice. One that is
+/// created meanwhile may be missing, but its event comes after that position in the log.
+pub(crate) struct ExportReader(DbPool);
+
+/// A page of an export, and where the next one begins.
+pub(crate) struct ExportPage {
+    pub(crate) orders: Vec<Order>,
+    /// `None` if nothing follows.
+    pub(crate) next: Option<ListPosition>,
+}
+
+impl ExportReader {
+    /// `db` is the primary.
+    pub(super) fn new(db: &DbPool, max_connections: u32) -> Self {
+        let settings = PoolSettings::new("api-export", max_connections).with_limits(PAGE_LIMIT, LOCK_LIMIT);
+        Self(db.sibling(settings))
+    }
+
+    /// Before the newest order.
+    pub(crate) fn start() -> ListPosition {
+        ListPosition { created_at: datetime!(9999-12-31 23:59:59.999_999 UTC), id: OrderId::MAX }
+    }
+
+    /// Reads the page after a position.
+    pub(crate) async fn load_page(
+        &self,
+        filter: &OrderFilter,
+        after: ListPosition,
+    ) -> Result<ExportPage, DbError> {
+        let start = PageStart::After(after);
+        let page = self
+            .0
+            .read_with_retry(
+                |mut db| async move { db::load_order_page(&mut db, filter, start, PAGE_SIZE).await },
+            )
+            .await?;
+        let last = page.orders.last().filter(|_| page.has_next);
+        let next = last.map(|order| ListPosition { created_at: order.created_at, id: order.id });
+        Ok(ExportPage { orders: page.orders, next })
+    }
+}

@@ -1,0 +1,65 @@
+//! Placing orders: one, or several that are written all together.
+
+use bytes::Bytes;
+use shared::domain::{
+    encoded::Encoded,
+    event::{Event, Happened},
+    order::Order,
+};
+
+use super::{
+    Orders,
+    error::OrderError,
+    input::NewOrder,
+    response::OrderResponse,
+    rules,
+    writer::{CreateAllJob, CreateJob},
+};
+use crate::db::{IdempotencyClaim, StoredResponse};
+
+impl Orders {
+    /// Places an order in a commit that it shares with others, and returns the response.
+    pub(crate) async fn place(
+        &self,
+        new: NewOrder,
+        claim: Option<IdempotencyClaim>,
+        happened: Happened,
+    ) -> Result<OrderResponse, OrderError> {
+        let event = self.prepare(new, happened).await?;
+        let response = OrderResponse::created(&event.data.order);
+        let envelope = event.to_envelope();
+        let order = event.data.order.into_value();
+        self.writer.create(|reply| CreateJob { order, event: envelope, response, claim, reply }).await
+    }
+
+    /// Places all these orders in one transaction, or none of them. `render` makes the body of the response, with status 200, of
+    /// the orders' JSON.
+    pub(crate) async fn place_all(
+        &self,
+        new: Vec<NewOrder>,
+        claim: Option<IdempotencyClaim>,
+        happened: Happened,
+        render: impl FnOnce(&[Encoded<Order>]) -> Bytes,
+    ) -> Result<OrderResponse, OrderError> {
+        let (mut orders, mut events) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
+        for new in new {
+            let event = self.prepare(new, happened.clone()).await?;
+            events.push(event.to_envelope());
+            orders.push(event.data.order);
+        }
+        let response = OrderResponse::first(StoredResponse {
+            status: 200,
+            headers: vec![("content-type".into(), "application/json".to_owned())],
+            body: render(&orders),
+        });
+        let orders: Vec<Order> = orders.into_iter().map(Encoded::into_value).collect();
+        self.writer.create_all(|reply| CreateAllJob { orders, events, response, claim, reply }).await
+    }
+
+    /// The creation of an order that has its ids.
+    async fn prepare(&self, new: NewOrder, happened: Happened) -> Result<Event, OrderError> {
+        let (id, line_ids) = self.ids.take_for_order(new.lines.len()).await?;
+        let order = rules::create_order(new, id, line_ids, happened.time);
+        Ok(Event::created(order, happened))
+    }
+}

@@ -1,0 +1,140 @@
+//! Several new orders that are written all together or not at all, in a transaction of their own.
+
+use std::sync::Arc;
+
+use shared::{
+    domain::{
+        event::Envelope,
+        order::{CustomerId, Order, OrderId},
+    },
+    platform::db::{DbError, DbPool, WriteError},
+};
+
+use super::{
+    super::{error::OrderError, ids::IdSource, load::load_orders, response::OrderResponse},
+    context::WriterContext,
+    job::{Reply, WriteJob, fail_jobs},
+};
+use crate::db::{self, CreatedOrder, IdempotencyClaim};
+
+/// Such transactions at a time.
+pub(super) const MAX_TRANSACTIONS: usize = 2;
+/// How often a key that becomes free meanwhile is tried.
+const ATTEMPTS: usize = 3;
+
+/// Orders to create together, with everything that is written and answered ready.
+pub(crate) struct CreateAllJob {
+    pub(crate) orders: Vec<Order>,
+    /// The events of the orders, in the same order.
+    pub(crate) events: Vec<Envelope>,
+    pub(crate) response: OrderResponse,
+    pub(crate) claim: Option<IdempotencyClaim>,
+    pub(crate) reply: Reply,
+}
+
+impl WriteJob for CreateAllJob {
+    fn claim(&self) -> Option<&IdempotencyClaim> {
+        self.claim.as_ref()
+    }
+
+    /// None: the cache holds nothing of a new order that could be older than the response.
+    fn changed_order(&self) -> Option<OrderId> {
+        None
+    }
+
+    /// The request names the owners, so an equal request comes from a caller who can place their orders.
+    fn may_access(&self, _owner: CustomerId) -> bool {
+        true
+    }
+
+    fn into_reply(self) -> Reply {
+        self.reply
+    }
+}
+
+/// Writes them.
+pub(super) struct AllOrNothing {
+    db: DbPool,
+    ids: Arc<IdSource>,
+    context: Arc<WriterContext>,
+}
+
+enum Written {
+    All,
+    /// Nothing was written, because the key is taken.
+    KeyTaken,
+}
+
+impl AllOrNothing {
+    /// `db` has a connection for each transaction.
+    pub(super) fn new(db: DbPool, ids: Arc<IdSource>, context: &Arc<WriterContext>) -> Self {
+        Self { db, ids, context: Arc::clone(context) }
+    }
+
+    /// Writes the orders of a job and answers it, in a task that neither its client nor a shutdown ends.
+    pub(super) fn start(self: &Arc<Self>, job: CreateAllJob) {
+        let writer = Arc::clone(self);
+        self.context.shutdown.spawn(async move { writer.write_and_respond(job).await });
+    }
+
+    async fn write_and_respond(&self, mut job: CreateAllJob) {
+        for _ in 0..ATTEMPTS {
+            match self.write(&job).await {
+                Ok(Written::All) => return self.respond_written(job),
+                Ok(Written::KeyTaken) => {}
+                Err(WriteError { error, in_doubt }) if error.violates("orders_pkey") => {
+                    return self.respond_to_taken_id(job, error, in_doubt).await;
+                }
+                Err(WriteError { error, .. }) => return fail_jobs([job], error),
+            }
+            match self.context.replay(vec![job]).await.pop() {
+                // The key is free again by now.
+                Some(again) => job = again,
+                None => return,
+            }
+        }
+        job.respond(Err(OrderError::KeyInProgress));
+    }
+
+    async fn write(&self, job: &CreateAllJob) -> Result<Written, WriteError> {
+        let orders = job.orders.iter().zip(&job.events);
+        let created: Vec<CreatedOrder<'_>> =
+            orders.map(|(order, event)| CreatedOrder { order, event, claim: None }).collect();
+        let (created, claim) = (&created, job.claim.as_ref().map(|claim| (claim, &job.response.stored)));
+        let (all, _) = self
+            .db
+            .write_with_retry(false, |mut db| async move {
+                db::insert_orders_together(&mut db, created, claim).await
+            })
+            .await?;
+        Ok(if all { Written::All } else { Written::KeyTaken })
+    }
+
+    fn respond_written(&self, job: CreateAllJob) {
+        self.context.wake.notify();
+        let response = job.response.clone();
+        job.respond(Ok(response));
+    }
+
+    /// Answers a job one of whose ids is in use already: by this job, if an attempt whose outcome was unknown has written it, or
+    /// by another order, because a standby was promoted that had not received how far the sequence was.
+    async fn respond_to_taken_id(&self, job: CreateAllJob, error: DbError, in_doubt: bool) {
+        let Some(first) = job.orders.first() else { return fail_jobs([job], error) };
+        let is_written = match load_orders(&self.db, &[first.id]).await {
+            Ok(found) => {
+                in_doubt
+                    && found.get(&first.id).is_some_and(|found| {
+                        (found.created_at, found.customer_id) == (first.created_at, first.customer_id)
+                    })
+            }
+            Err(unread) => return fail_jobs([job], DbError::Lost(unread.into_cause())),
+        };
+        if is_written {
+            self.respond_written(job);
+        } else {
+            // A repeated request gets other ids.
+            self.ids.discard().await;
+            fail_jobs([job], DbError::Unavailable(error.into_cause()));
+        }
+    }
+}
