@@ -21,6 +21,7 @@ use crate::{
     auth::Auth,
     broker::LazySink,
     config::ApiConfig,
+    feed::{Feed, FeedConfig},
     http::{
         health::{
             monitor::{HealthDependencies, HealthMonitor},
@@ -106,6 +107,9 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
     let partitions =
         PartitionSettings { retention: config.event_retention_days, ..PartitionSettings::default() };
     let relay_settings = RelaySettings { partitions, ..RelaySettings::default() };
+    let relay = Relay::start(relay_settings, &db, Arc::clone(&sink), wake.clone(), shutdown);
+    let feed_config = FeedConfig { auth: &config.auth, settings: config.feed, sequenced: relay.sequenced() };
+    let feed = Feed::start(&db, redis.clone(), feed_config, shutdown);
     let dependencies = HealthDependencies {
         db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
         read_db: orders.read_db(),
@@ -113,13 +117,15 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
         // Also says if cached orders cannot be used, because it is not certain that the server still is the primary.
         redis: redis.clone().guarded(),
         sink: Arc::clone(&sink),
-        relay: Relay::start(relay_settings, &db, Arc::clone(&sink), wake.clone(), shutdown),
+        relay,
     };
     Ok(AppState::new(StateParts {
         rate_limiter: Arc::new(RateLimiter::new(config.http.rate_limits, redis.clone(), clock.clone())),
         auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
         health: Arc::new(HealthMonitor::new(dependencies, clock.clone(), shutdown.clone())),
         orders,
+        feed,
+        shutdown: shutdown.clone(),
         wake,
         config,
         clock,

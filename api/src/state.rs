@@ -5,12 +5,12 @@ use std::{ops::Deref, sync::Arc};
 use shared::{
     broker::EventSink,
     domain::clock::Clock,
-    platform::{db::DbPool, redis::Redis},
+    platform::{db::DbPool, redis::Redis, shutdown::Shutdown},
 };
 
 use crate::{
-    auth::Auth, config::ApiConfig, http::health::monitor::HealthMonitor, limits::RateLimiter, orders::Orders,
-    outbox::Wake,
+    auth::Auth, config::ApiConfig, feed::Feed, http::health::monitor::HealthMonitor, limits::RateLimiter,
+    orders::Orders, outbox::Wake,
 };
 
 /// The state of the API. Clones share one state.
@@ -35,6 +35,10 @@ pub struct StateParts {
     pub auth: Auth,
     /// The order cache, its breaker, and the writer that groups commits.
     pub orders: Orders,
+    /// The event feed.
+    pub feed: Feed,
+    /// Ends the responses that wait or go on when the process shuts down.
+    pub shutdown: Shutdown,
     /// Notifies this process's relay of a commit.
     pub wake: Wake,
     /// Measures health.

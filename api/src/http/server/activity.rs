@@ -14,6 +14,8 @@ pub(super) struct Activity {
     /// Milliseconds since `epoch`, times 4, plus the [`ConnectionState`].
     state: AtomicU64,
     is_in_request: AtomicBool,
+    /// Whether a response goes on until something ends it.
+    is_streaming: AtomicBool,
     is_blocked: AtomicBool,
     has_unread_body: AtomicBool,
     /// Whether it has waited for bytes of its client since the last request.
@@ -40,6 +42,7 @@ impl Activity {
             epoch,
             state: AtomicU64::new(ConnectionState::Handling as u64),
             is_in_request: AtomicBool::new(false),
+            is_streaming: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             has_unread_body: AtomicBool::new(false),
             has_waited: AtomicBool::new(true),
@@ -91,6 +94,11 @@ impl Activity {
         self.is_in_request.store(false, Relaxed);
     }
 
+    /// A response begins, or ends, that goes on until something ends it. Between its pieces the connection is not idle.
+    pub(super) fn set_streaming(&self, is_streaming: bool) {
+        self.is_streaming.store(is_streaming, Relaxed);
+    }
+
     /// The client does not read what is sent.
     pub(super) fn block(&self) {
         self.is_blocked.store(true, Relaxed);
@@ -99,7 +107,9 @@ impl Activity {
 
     /// The kernel has accepted everything. Returns whether it had not accepted everything before.
     pub(super) fn unblock(&self) -> bool {
-        if !self.is_in_request.load(Relaxed) {
+        if self.is_streaming.load(Relaxed) {
+            self.set_state(ConnectionState::Handling);
+        } else if !self.is_in_request.load(Relaxed) {
             self.set_state(ConnectionState::Idle);
         }
         self.is_blocked.load(Relaxed) && self.is_blocked.swap(false, Relaxed)
@@ -162,6 +172,21 @@ mod tests {
         assert!(activity.take_turn().now_or_never().is_none());
         activity.wait_for_bytes();
         assert!(activity.take_turn().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_connection_is_not_idle_between_the_pieces_of_a_stream() {
+        let activity = Activity::new(Instant::now());
+        activity.begin_request();
+        activity.set_streaming(true);
+        activity.end_request();
+        activity.block();
+        assert!(activity.waiting_rank().is_some());
+        assert!(activity.unblock());
+        assert_eq!(activity.waiting_rank(), None);
+        activity.set_streaming(false);
+        activity.unblock();
+        assert!(activity.waiting_rank().is_some_and(|(in_request, _)| !in_request));
     }
 
     #[test]

@@ -179,9 +179,42 @@ impl ConnectionSlot {
         &self.connection.activity
     }
 
-    /// Resolves when the slot is needed for another connection.
+    /// The connection, as the handlers of its requests see it.
+    pub(super) fn handle(&self) -> ConnectionHandle {
+        ConnectionHandle(Arc::clone(&self.connection))
+    }
+
+    /// Resolves when the slot is needed for another connection, or the connection must be closed for another reason.
     pub(super) async fn close_requested(&self) {
         self.connection.close.notified().await;
+    }
+}
+
+/// The connection of a request, for a response that goes on until something ends it. It is in the extensions of each request.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionHandle(Arc<OpenConnection>);
+
+impl ConnectionHandle {
+    /// Marks the connection as one whose response goes on, until what it returns is dropped: it is not closed to make room, unless
+    /// its client does not read.
+    pub(crate) fn begin_stream(&self) -> StreamingConnection {
+        self.0.activity.set_streaming(true);
+        StreamingConnection(self.clone())
+    }
+
+    /// Closes the connection, without waiting for its client.
+    pub(crate) fn close(&self) {
+        self.0.close.notify_one();
+    }
+}
+
+/// A connection whose response goes on.
+#[derive(Debug)]
+pub(crate) struct StreamingConnection(ConnectionHandle);
+
+impl Drop for StreamingConnection {
+    fn drop(&mut self) {
+        self.0.0.activity.set_streaming(false);
     }
 }
 
