@@ -24,6 +24,10 @@ pub enum Case {
     Lag,
     /// Publishing a backlog of a million events, against one of ten thousand
     Backlog,
+    /// Reading a million events from the feed, against `COPY` to psql
+    Feed,
+    /// From the commit of an order to its customer, over 200 streams of the feed
+    FeedLag,
     /// Resident memory of both programs under the create load
     Memory,
     /// From the start of the processes to their being ready
@@ -75,6 +79,8 @@ impl ValueEnum for Choice {
             Self::One(Case::Consume),
             Self::One(Case::Lag),
             Self::One(Case::Backlog),
+            Self::One(Case::Feed),
+            Self::One(Case::FeedLag),
             Self::One(Case::Memory),
             Self::One(Case::Start),
             Self::All,

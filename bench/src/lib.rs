@@ -19,6 +19,7 @@ pub mod report;
 pub mod scale;
 pub mod servers;
 pub mod stats;
+pub mod stream;
 pub mod stress;
 pub mod system;
 pub mod tokens;

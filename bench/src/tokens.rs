@@ -27,11 +27,20 @@ struct Claims {
 
 /// An access token of this customer.
 pub fn access(customer_id: i64) -> anyhow::Result<String> {
+    sign(customer_id, "customer")
+}
+
+/// An access token of this administrator.
+pub fn admin(customer_id: i64) -> anyhow::Result<String> {
+    sign(customer_id, "admin")
+}
+
+fn sign(customer_id: i64, role: &'static str) -> anyhow::Result<String> {
     let now = Clock::System.now();
     let claims = Claims {
         sub: customer_id.to_string(),
         customer_id,
-        role: "customer",
+        role,
         kind: "access",
         iat: now.unix_timestamp(),
         exp: (now + VALID).unix_timestamp(),

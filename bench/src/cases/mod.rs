@@ -3,6 +3,8 @@
 mod backlog;
 mod consume;
 mod create;
+mod feed;
+mod feed_lag;
 mod get;
 mod ha;
 mod lag;
@@ -29,6 +31,8 @@ impl Case {
             Self::Consume => consume::measure(bench).await,
             Self::Lag => lag::measure(bench).await,
             Self::Backlog => backlog::measure(bench).await,
+            Self::Feed => feed::measure(bench).await,
+            Self::FeedLag => feed_lag::measure(bench).await,
             Self::Memory => memory::measure(bench).await,
             Self::Start => start::measure(bench).await,
             Self::GetSentinel => ha::measure_get(bench, Failover::Sentinel, self.about()).await,
@@ -48,6 +52,8 @@ impl Case {
             Self::Consume => consume::ABOUT,
             Self::Lag => lag::ABOUT,
             Self::Backlog => backlog::ABOUT,
+            Self::Feed => feed::ABOUT,
+            Self::FeedLag => feed_lag::ABOUT,
             Self::Memory => memory::ABOUT,
             Self::Start => start::ABOUT,
             Self::GetSentinel => ha::GET_SENTINEL,
@@ -60,7 +66,7 @@ impl Case {
     /// How many steps of the progress bar it takes.
     pub fn steps(self, rounds: usize) -> usize {
         match self {
-            Self::Lag | Self::Memory | Self::Start => 2,
+            Self::Lag | Self::FeedLag | Self::Memory | Self::Start => 2,
             _ => 2 + 2 * rounds,
         }
     }
