@@ -21,6 +21,7 @@ use crate::{
     auth::Auth,
     broker::LazySink,
     config::ApiConfig,
+    feed::{Feed, FeedConfig},
     http::{
         health::{
             monitor::{HealthDependencies, HealthMonitor},
@@ -107,6 +108,9 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
     let partitions =
         PartitionSettings { retention: config.event_retention_days, ..PartitionSettings::default() };
     let relay_settings = RelaySettings { partitions, ..RelaySettings::default() };
+    let relay = Relay::start(relay_settings, &db, Arc::clone(&sink), wake.clone(), shutdown);
+    let feed_config = FeedConfig { auth: &config.auth, settings: config.feed, sequenced: relay.sequenced() };
+    let feed = Feed::start(&db, redis.clone(), feed_config, shutdown);
     let dependencies = HealthDependencies {
         db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
         read_db: orders.read_db(),
@@ -114,7 +118,7 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
         // Also says if cached orders cannot be used, because it is not certain that the server still is the primary.
         redis: redis.clone().guarded(),
         sink: Arc::clone(&sink),
-        relay: Relay::start(relay_settings, &db, Arc::clone(&sink), wake.clone(), shutdown),
+        relay,
     };
     Ok(AppState::new(StateParts {
         rate_limiter: Arc::new(RateLimiter::new(config.http.rate_limits, redis.clone(), clock.clone())),
@@ -123,6 +127,7 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
         bulk: BulkLimits::new(config.http.bulk),
         shutdown: shutdown.clone(),
         orders,
+        feed,
         wake,
         config,
         clock,

@@ -16,6 +16,7 @@ use shared::{
 
 use crate::{
     auth::AuthConfig,
+    feed::FeedSettings,
     http::{extract::BodyLimits, layer::Origins, orders::bulk_limits::BulkConfig, server::ServerLimits},
     limits::RateLimits,
 };
@@ -52,6 +53,8 @@ pub struct ApiConfig {
     pub auth: AuthConfig,
     /// Requests and connections.
     pub http: HttpConfig,
+    /// The event feed.
+    pub feed: FeedSettings,
 }
 
 /// Settings of requests and connections.
@@ -118,6 +121,7 @@ impl ApiConfig {
             telemetry: TelemetryConfig::from_env(env)?.named("orders-api"),
             auth: AuthConfig::from_env(env, debug)?,
             http: HttpConfig::from_env(env)?,
+            feed: FeedSettings::default(),
         })
     }
 }

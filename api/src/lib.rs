@@ -5,6 +5,7 @@ pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod db;
+pub mod feed;
 pub mod http;
 pub mod limits;
 pub mod migrate;

@@ -11,6 +11,7 @@ use shared::{
 use crate::{
     auth::Auth,
     config::ApiConfig,
+    feed::Feed,
     http::{health::monitor::HealthMonitor, orders::bulk_limits::BulkLimits},
     limits::RateLimiter,
     orders::Orders,
@@ -39,13 +40,15 @@ pub struct StateParts {
     pub auth: Auth,
     /// The order cache, its breaker, and the writer that groups commits.
     pub orders: Orders,
+    /// The event feed.
+    pub feed: Feed,
     /// Notifies this process's relay of a commit.
     pub wake: Wake,
     /// Measures health.
     pub health: Arc<HealthMonitor>,
     /// Counts exports, imports and batches.
     pub bulk: BulkLimits,
-    /// Ends streams, and tracks the tasks that feed them.
+    /// Ends the responses that wait or go on, and tracks the tasks that feed them.
     pub shutdown: Shutdown,
 }
 

@@ -28,6 +28,10 @@ pub enum Case {
     Export,
     /// Importing orders from a file, against single requests over 64 connections
     Import,
+    /// Reading a million events from the feed, against `COPY` to psql
+    Feed,
+    /// From the commit of an order to its customer, over 200 streams of the feed
+    FeedLag,
     /// Resident memory of both programs under the create load
     Memory,
     /// From the start of the processes to their being ready
@@ -81,6 +85,8 @@ impl ValueEnum for Choice {
             Self::One(Case::Backlog),
             Self::One(Case::Export),
             Self::One(Case::Import),
+            Self::One(Case::Feed),
+            Self::One(Case::FeedLag),
             Self::One(Case::Memory),
             Self::One(Case::Start),
             Self::All,

@@ -9,6 +9,7 @@ pub mod cases;
 pub mod cli;
 pub mod cpu;
 pub mod dataset;
+pub mod feed_client;
 pub mod load;
 pub mod pgbench;
 pub mod plan;

@@ -19,9 +19,6 @@ pub struct Plan {
     pub cached: i64,
     /// Events to consume.
     pub events: i64,
-    /// How long a worker on Redis servers that replace each other runs before it is measured: in its first two minutes it creates
-    /// no entries of the cache.
-    pub settling: Duration,
     /// The large backlog and the small one.
     pub backlog: (i64, i64),
     /// Orders of a file that is imported.
@@ -43,7 +40,6 @@ impl Plan {
             orders: 1_000_000,
             cached: 10_000,
             events: 200_000,
-            settling: Duration::from_secs(125),
             backlog: (1_000_000, 10_000),
             imported: 100_000,
             lag: Duration::from_secs(20),
@@ -61,7 +57,6 @@ impl Plan {
             orders: 20_000,
             cached: 500,
             events: 2_000,
-            settling: Duration::ZERO,
             backlog: (10_000, 2_000),
             imported: 2_000,
             lag: Duration::from_secs(2),

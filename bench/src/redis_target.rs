@@ -24,9 +24,9 @@ impl RedisTarget<'_> {
         }
     }
 
-    /// Whether an event creates an entry of the cache only after [`settling`](crate::plan::Plan::settling).
-    pub fn settles(&self) -> bool {
-        matches!(self, Self::Group(_))
+    /// Whether events create entries of the cache. On servers that replace each other only readers do.
+    pub fn creates_entries(&self) -> bool {
+        matches!(self, Self::Single(_))
     }
 
     /// A connection to the server that holds the stream.

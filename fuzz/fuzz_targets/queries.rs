@@ -1,4 +1,5 @@
-//! The query of the list, with its cursor: a query that is accepted means the same when it is written out again.
+//! The query of the list, with its cursor: a query that is accepted means the same when it is written out again. And the query
+//! of the event feed.
 
 #![no_main]
 
@@ -7,6 +8,7 @@ use api::{
     db::{MAX_TOTAL, OrderFilter, PageStart, count_query, page_query},
     http::{
         error::Code,
+        events,
         orders::{fuzzing, page_cursor::decode_cursor},
     },
 };
@@ -24,6 +26,7 @@ fuzz_target!(|data: &[u8]| {
     // As it comes in, or decoded more freely than any URI is.
     let uri: Option<Uri> = format!("/api/v1/orders?{text}").parse().ok();
     let query = uri.as_ref().map_or(Some(text), Uri::query);
+    check_feed(query, choice & 2 == 0);
     let caller = caller(choice);
     match fuzzing::list(query, caller) {
         Ok((filter, start, size)) => {
@@ -46,6 +49,32 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+fn check_feed(query: Option<&str>, for_stream: bool) {
+    match events::fuzzing::events(query, for_stream) {
+        Ok((types, order, limit, wait)) => {
+            assert!((1..=1000).contains(&limit) && wait <= 30);
+            let mut written = String::new();
+            if !for_stream {
+                written = format!("limit={limit}&wait={wait}");
+            }
+            if !types.is_empty() {
+                let types: Vec<&str> = types.iter().map(|kind| kind.as_str()).collect();
+                written.push_str(&format!("&types={}", types.join(",")));
+            }
+            if let Some(order) = order {
+                written.push_str(&format!("&order_id={order}"));
+            }
+            let again = events::fuzzing::events(Some(&written), for_stream).expect("what was written out is understood");
+            assert_eq!(again, (types, order, limit, wait), "{written}");
+        }
+        Err(error) => {
+            for (pointer, _) in check_problem(&error, &[Code::ValidationFailed]) {
+                assert!(pointer.starts_with('?'), "{pointer:?}");
+            }
+        }
+    }
+}
 
 fn check_places(sql: &str) {
     let places = sql.matches('$').count();

@@ -57,6 +57,10 @@ pub const PGBENCH: Package = Package {
     least: 15,
     ..tool("pgbench", "pgbench", "postgresql", "postgresql@17")
 };
+/// The reference of the feed.
+pub const PSQL: Package = Package { title: "psql", binary: "psql", apt: "postgresql-client", ..PGBENCH };
+/// The proxy behind which tests put the API.
+pub const NGINX: Package = Package { folders: &["/usr/sbin"], ..tool("nginx", "nginx", "nginx", "nginx") };
 /// What the examples of the documentation use.
 pub const CURL: Package = tool("curl", "curl", "curl", "curl");
 /// What libFuzzer is written in.

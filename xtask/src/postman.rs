@@ -19,7 +19,7 @@ const VARIABLES: [(&str, &str); 7] = [
 ];
 
 /// The folders, and the requests in them in an order in which all succeed. What is not named here comes last.
-const FOLDERS: [(&str, &[&str]); 3] = [
+const FOLDERS: [(&str, &[&str]); 4] = [
     ("auth", &["register", "login", "login_test", "refresh", "logout", "logout_all"]),
     (
         "orders",
@@ -36,6 +36,7 @@ const FOLDERS: [(&str, &[&str]); 3] = [
             "delete_order",
         ],
     ),
+    ("events", &["read_events", "create_event_ticket"]),
     ("health", &[]),
 ];
 

@@ -41,6 +41,13 @@ pub(crate) struct VerifiedClaims {
     pub(crate) nbf: Option<i64>,
 }
 
+/// The claim that is read of every verified token, ours or a provider's, which may write fractions.
+#[derive(Deserialize)]
+pub(crate) struct TokenExpiry {
+    /// Seconds since the Unix epoch.
+    pub(crate) exp: f64,
+}
+
 /// The claim that is read of refresh tokens only.
 #[derive(Deserialize)]
 pub(crate) struct TokenId {

@@ -19,7 +19,7 @@ mod tokens;
 mod unverified_token;
 
 use shared::{domain::order::CustomerId, platform::redis::Redis};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 pub use caller::{Caller, Role};
 pub use config::{AuthConfig, PUBLISHED_SECRET, ProviderConfig};
@@ -29,6 +29,7 @@ pub use sessions::MAX_SESSION_AGE;
 pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME, RefreshToken};
 
 use accounts::{CustomerStatus, LOCAL_IDS};
+use claims::TokenExpiry;
 use passwords::PasswordQueues;
 use provider::IdentityProvider;
 use sessions::{SessionOrigin, SessionRules, SessionTokens};
@@ -68,6 +69,14 @@ impl Auth {
             Some(provider) if token.header.alg != tokens::ALGORITHM => provider.verify(&token, now).await,
             _ => Ok(self.keys.verify_access(&token, now)?),
         }
+    }
+
+    /// Returns when an access token expires that was verified before.
+    pub fn expiry_of_verified(&self, token: &str) -> Result<OffsetDateTime, TokenError> {
+        let TokenExpiry { exp } = UnverifiedToken::parse(token)?.claims()?;
+        OffsetDateTime::UNIX_EPOCH
+            .checked_add(Duration::checked_seconds_f64(exp).ok_or(TokenError::Malformed)?)
+            .ok_or(TokenError::Malformed)
     }
 
     /// Whether the account of this customer can be used. Beside an identity provider this needs an id that the provider

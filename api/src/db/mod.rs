@@ -1,4 +1,4 @@
-//! The SQL of orders: functions that take a connection and return what happened.
+//! The SQL of orders and of their log: functions that take a connection and return what happened.
 //!
 //! What an order can do is decided in `crate::orders`; connections and repeated attempts are `shared::platform::db`.
 
@@ -11,6 +11,7 @@ mod history;
 mod idempotency;
 mod ids;
 mod list;
+mod log;
 mod read;
 mod replication;
 mod trial_write;
@@ -28,6 +29,7 @@ pub use list::{
     ListPosition, MAX_SCANNED, MAX_TOTAL, OrderFilter, OrderPage, PageStart, count_query, load_order_page,
     page_query,
 };
+pub use log::{LogEra, LogRow, LogTip, load_log_eras, load_log_page};
 pub use read::load_orders;
 pub use replication::{ReplicationState, load_replication_state};
 pub use trial_write::try_to_write;

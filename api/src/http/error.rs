@@ -48,6 +48,8 @@ pub enum Code {
     IdempotencyInProgress,
     /// Another account has this address.
     EmailTaken,
+    /// What follows the cursor is not retained.
+    CursorExpired,
     /// `If-Match` is stale.
     VersionMismatch,
     /// The body is over the limit.
@@ -91,6 +93,7 @@ impl Code {
                 (StatusCode::CONFLICT, "idempotency_in_progress", "Request still in progress")
             }
             Self::EmailTaken => (StatusCode::CONFLICT, "email_taken", "Email address taken"),
+            Self::CursorExpired => (StatusCode::GONE, "cursor_expired", "Cursor expired"),
             Self::VersionMismatch => {
                 (StatusCode::PRECONDITION_FAILED, "version_mismatch", "Version mismatch")
             }

@@ -5,6 +5,7 @@
 pub mod auth;
 mod bytes_with_permit;
 pub mod error;
+pub mod events;
 pub mod extract;
 pub mod health;
 pub mod layer;

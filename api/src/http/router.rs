@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     http::{
-        auth,
+        auth, events,
         health::routes as health,
         layer::{RequestLayer, RequestSettings},
         openapi, orders,
@@ -48,7 +48,9 @@ fn documented_routes(test_login: bool, local_accounts: bool) -> OpenApiRouter<Ap
         .routes(routes!(orders::import::import))
         .routes(routes!(orders::export::export))
         .routes(routes!(orders::get::get, orders::update::put, orders::update::patch, orders::delete::delete))
-        .routes(routes!(orders::history::history));
+        .routes(routes!(orders::history::history))
+        .routes(routes!(events::read::read))
+        .routes(routes!(events::ticket::ticket));
     if local_accounts {
         routes = routes.routes(routes!(auth::register::register)).routes(routes!(auth::login::login));
     }
@@ -61,6 +63,7 @@ pub fn request_layer(state: &AppState) -> RequestLayer {
     RequestLayer::new(RequestSettings {
         trusted_proxies: http.trusted_proxies,
         timeout: http.request_timeout,
+        waiting_routes: &[(events::ROUTE, events::MAX_WAIT)],
         bodies: http.bodies,
         origins: http.origins.clone(),
         rate_limiter: Arc::clone(&state.rate_limiter),

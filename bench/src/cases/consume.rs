@@ -78,24 +78,12 @@ pub(super) async fn consume_events(
     db.execute("TRUNCATE order_history").await?;
     target.flush().await?;
     let environment = Environment { redis_url: target.url().to_owned(), ..bench.environment(database) };
-    let start_worker = async || programs::worker(&environment, bench.servers.folder()).await;
     let mut redis = target.connect_to_stream().await?;
     let all = u64::try_from(bench.plan.events)?;
-    let (mut worker, mut costs);
-    if target.settles() {
-        worker = start_worker().await?;
-        tokio::time::sleep(bench.plan.settling).await;
-        worker.pause();
-        publish(bench, target, first).await?;
-        costs = bench.servers.costs("the worker", &worker);
-        costs.begin();
-        worker.resume();
-    } else {
-        publish(bench, target, first).await?;
-        worker = start_worker().await?;
-        costs = bench.servers.costs("the worker", &worker);
-        costs.begin();
-    }
+    publish(bench, target, first).await?;
+    let mut worker = programs::worker(&environment, bench.servers.folder()).await?;
+    let mut costs = bench.servers.costs("the worker", &worker);
+    costs.begin();
     let mut first = None;
     let rate = loop {
         let (done, now) = (acknowledged(&mut redis, all).await?, Instant::now());
@@ -138,7 +126,7 @@ async fn acknowledged(redis: &mut MultiplexedConnection, all: u64) -> anyhow::Re
 async fn verify(bench: &Bench, db: &PgPool, target: &RedisTarget<'_>) -> anyhow::Result<()> {
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM order_history").fetch_one(db).await?;
     ensure!(rows == bench.plan.events, "{rows} history rows of {} events", bench.plan.events);
-    if target.settles() && bench.plan.settling.is_zero() {
+    if !target.creates_entries() {
         return Ok(());
     }
     let keys = target.keys().await?;

@@ -4,6 +4,8 @@ mod backlog;
 mod consume;
 mod create;
 mod export;
+mod feed;
+mod feed_lag;
 mod get;
 mod ha;
 mod import;
@@ -33,6 +35,8 @@ impl Case {
             Self::Backlog => backlog::measure(bench).await,
             Self::Export => export::measure(bench).await,
             Self::Import => import::measure(bench).await,
+            Self::Feed => feed::measure(bench).await,
+            Self::FeedLag => feed_lag::measure(bench).await,
             Self::Memory => memory::measure(bench).await,
             Self::Start => start::measure(bench).await,
             Self::GetSentinel => ha::measure_get(bench, Failover::Sentinel, self.about()).await,
@@ -54,6 +58,8 @@ impl Case {
             Self::Backlog => backlog::ABOUT,
             Self::Export => export::ABOUT,
             Self::Import => import::ABOUT,
+            Self::Feed => feed::ABOUT,
+            Self::FeedLag => feed_lag::ABOUT,
             Self::Memory => memory::ABOUT,
             Self::Start => start::ABOUT,
             Self::GetSentinel => ha::GET_SENTINEL,
@@ -66,7 +72,7 @@ impl Case {
     /// How many steps of the progress bar it takes.
     pub fn steps(self, rounds: usize) -> usize {
         match self {
-            Self::Lag | Self::Memory | Self::Start => 2,
+            Self::Lag | Self::FeedLag | Self::Memory | Self::Start => 2,
             _ => 2 + 2 * rounds,
         }
     }

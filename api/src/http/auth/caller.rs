@@ -19,22 +19,32 @@ impl FromRequestParts<AppState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let token = bearer_token(&parts.headers)?;
         let caller = state.auth.verify_access(token, state.clock.now()).await?;
-        let context = parts.extensions.get::<Arc<Context>>();
-        if let Some(context) = context {
-            context.set_caller(caller);
-        }
-        if let Some(check) = state.rate_limiter.count_customer(caller.customer_id).await {
-            if let Some(context) = context {
-                context.add_limit(check);
-            }
-            check.require_allowed()?;
-        }
+        admit_caller(caller, parts, state).await?;
         Ok(caller)
     }
 }
 
+/// Records the caller of a request, and counts the request against the customer's limit.
+pub(in crate::http) async fn admit_caller(
+    caller: Caller,
+    parts: &Parts,
+    state: &AppState,
+) -> Result<(), ApiError> {
+    let context = parts.extensions.get::<Arc<Context>>();
+    if let Some(context) = context {
+        context.set_caller(caller);
+    }
+    if let Some(check) = state.rate_limiter.count_customer(caller.customer_id).await {
+        if let Some(context) = context {
+            context.add_limit(check);
+        }
+        check.require_allowed()?;
+    }
+    Ok(())
+}
+
 /// The token of the one `Authorization` header (RFC 6750, section 2.1).
-pub(super) fn bearer_token(headers: &HeaderMap) -> Result<&str, TokenError> {
+pub(in crate::http) fn bearer_token(headers: &HeaderMap) -> Result<&str, TokenError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(TokenError::Missing);

@@ -15,3 +15,5 @@ pub mod logout_all;
 pub mod refresh;
 pub mod register;
 mod token_pair;
+
+pub(super) use caller::{admit_caller, bearer_token};

@@ -55,6 +55,8 @@ pub struct RequestSettings {
     pub trusted_proxies: usize,
     /// A request that takes longer fails with 504.
     pub timeout: Duration,
+    /// Routes whose requests can wait for something to happen, and for how long.
+    pub waiting_routes: &'static [(&'static str, Duration)],
     /// Limits of request bodies.
     pub bodies: BodyLimits,
     /// Pages that can call from a browser.
@@ -63,6 +65,13 @@ pub struct RequestSettings {
     pub rate_limiter: Arc<RateLimiter>,
     /// Routes whose requests are not counted.
     pub uncounted_routes: &'static [&'static str],
+}
+
+impl RequestSettings {
+    fn timeout_of(&self, route: &str) -> Duration {
+        let waiting = self.waiting_routes.iter().find(|(waiting, _)| *waiting == route);
+        self.timeout + waiting.map_or(Duration::ZERO, |(_, wait)| *wait)
+    }
 }
 
 /// Puts [`RequestService`] around routes.
@@ -147,7 +156,7 @@ where
     } else {
         request.extensions_mut().insert(bodies);
         let budget = request.extensions().get::<ResponseBudget>().cloned();
-        let response = within_trace(context.trace, handle(inner, request, settings.timeout))
+        let response = within_trace(context.trace, handle(inner, request, settings.timeout_of(route)))
             .instrument(span.clone())
             .await;
         match budget {

@@ -12,8 +12,9 @@ pub fn document() -> Value {
     let reference = |kind: &str, name: &str| json!({"$ref": format!("#/components/{kind}/{name}")});
     let in_channel: Map<String, Value> =
         names.iter().map(|name| ((*name).to_owned(), reference("messages", name))).collect();
-    let sent: Vec<Value> =
-        names.iter().map(|name| json!({"$ref": format!("#/channels/orderEvents/messages/{name}")})).collect();
+    let sent_on = |channel: &str| -> Vec<Value> {
+        names.iter().map(|name| json!({"$ref": format!("#/channels/{channel}/messages/{name}")})).collect()
+    };
     let messages: Map<String, Value> =
         EventType::ALL.into_iter().map(|kind| (kind.as_str().to_owned(), message(kind))).collect();
     json!({
@@ -33,13 +34,26 @@ pub fn document() -> Value {
                 "description": "The Redis stream, RabbitMQ exchange or SQS queue that `EVENT_SYSTEM` chooses.",
                 "messages": in_channel,
             },
+            "eventFeed": {
+                "address": "/api/v1/events",
+                "title": "Event feed",
+                "description": "Server-sent events of the API, with `Accept: text/event-stream`: `id` is the cursor, `event` the \
+                    name of the message, `data` the event on one line. Each event comes once in a pass, in one order for all readers.",
+                "messages": in_channel,
+            },
         },
         "operations": {
             "announceOrderVersion": {
                 "action": "send",
                 "summary": "Announce a version of an order",
                 "channel": {"$ref": "#/channels/orderEvents"},
-                "messages": sent,
+                "messages": sent_on("orderEvents"),
+            },
+            "streamOrderVersion": {
+                "action": "send",
+                "summary": "Stream a version of an order to those who follow the feed",
+                "channel": {"$ref": "#/channels/eventFeed"},
+                "messages": sent_on("eventFeed"),
             },
         },
         "components": {"messages": messages, "schemas": schemas()},

@@ -29,6 +29,7 @@ use crate::http::error::{FieldError, Problem};
     components(schemas(Problem, FieldError)),
     tags(
         (name = "orders", description = "Orders, their changes and their history"),
+        (name = "events", description = "Every change of the orders, in one order for all readers"),
         (name = "auth", description = "Tokens and accounts"),
         (name = "health", description = "The state of the service"),
     ),

@@ -100,7 +100,7 @@ pub async fn export(
     let ExportQuery { format, filter } = ExportQuery::parse(query.as_deref(), caller)?;
     let permit = state.bulk.admit_export(caller)?;
     // Before the first page: what happens from now on is after this position.
-    let feed_cursor = run::feed_cursor_now(&state, caller).await?;
+    let feed_cursor = state.feed.newest_cursor(caller.into()).await?;
     let reader = state.orders.export_reader.clone();
     let first = reader.load_page(&filter, ExportReader::start()).await?;
     let export = Export { reader, filter, format, feed_cursor, customer_id: caller.customer_id };

@@ -32,7 +32,6 @@ use shared::platform::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service as _;
 
-pub(crate) use self::response_budget::ResponseBudget;
 use self::{
     activity::Activity,
     request_body::RequestBody,
@@ -41,10 +40,19 @@ use self::{
     stream::ClientStream,
 };
 pub use self::{limits::ServerLimits, open_files::fit_connections};
+pub(crate) use self::{response_budget::ResponseBudget, slots::ConnectionHandle};
 
 /// The client's end of a connection, in the extensions of each request.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// What each request of a connection carries.
+#[derive(Clone)]
+struct RequestExtensions {
+    peer: PeerAddress,
+    budget: ResponseBudget,
+    connection: ConnectionHandle,
+}
 
 /// The pause after a failed accept, which mostly means that file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -85,11 +93,12 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ServerLimits, 
             reset(&stream);
             continue;
         };
+        let connection = slot.handle();
         let stream = ClientStream::new(stream, Arc::clone(slot.activity()), limits.write_timeout);
         shutdown.spawn(serve_connection(
             stream,
             slot,
-            (PeerAddress(peer), budget.clone()),
+            RequestExtensions { peer: PeerAddress(peer), budget: budget.clone(), connection },
             router.clone(),
             http.clone(),
             shutdown.clone(),
@@ -115,7 +124,7 @@ fn reset(stream: &TcpStream) {
 async fn serve_connection(
     mut stream: ClientStream,
     slot: ConnectionSlot,
-    extensions: (PeerAddress, ResponseBudget),
+    extensions: RequestExtensions,
     router: Router,
     http: http1::Builder,
     shutdown: Shutdown,
@@ -185,7 +194,7 @@ where
 /// Handles one request, after the client has accepted the responses before it.
 async fn handle_request(
     request: Request<Incoming>,
-    (peer, budget): (PeerAddress, ResponseBudget),
+    extensions: RequestExtensions,
     mut router: Router,
     activity: Arc<Activity>,
 ) -> Result<Response, Infallible> {
@@ -195,8 +204,9 @@ async fn handle_request(
     let mut request = request.map(|body| {
         if body.is_end_stream() { Body::empty() } else { Body::new(RequestBody::new(body, &activity)) }
     });
-    request.extensions_mut().insert(peer);
-    request.extensions_mut().insert(budget);
+    request.extensions_mut().insert(extensions.peer);
+    request.extensions_mut().insert(extensions.budget);
+    request.extensions_mut().insert(extensions.connection);
     let response = router.call(request).await?;
     if response.body().size_hint().exact().is_some() {
         activity.end_request();

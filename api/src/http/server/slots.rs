@@ -179,9 +179,25 @@ impl ConnectionSlot {
         &self.connection.activity
     }
 
-    /// Resolves when the slot is needed for another connection.
+    /// The connection, as the handlers of its requests see it.
+    pub(super) fn handle(&self) -> ConnectionHandle {
+        ConnectionHandle(Arc::clone(&self.connection))
+    }
+
+    /// Resolves when the slot is needed for another connection, or the connection must be closed for another reason.
     pub(super) async fn close_requested(&self) {
         self.connection.close.notified().await;
+    }
+}
+
+/// The connection of a request, for a response that goes on until something ends it; in the extensions of each request.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionHandle(Arc<OpenConnection>);
+
+impl ConnectionHandle {
+    /// Closes the connection, without waiting for its client.
+    pub(crate) fn close(&self) {
+        self.0.close.notify_one();
     }
 }
 

@@ -12,11 +12,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::super::{bulk_limits::BulkPermit, csv};
 use crate::{
-    auth::Caller,
     db::OrderFilter,
-    http::error::ApiError,
     orders::export::{ExportPage, ExportReader},
-    state::AppState,
 };
 
 /// Pages that wait for the client.
@@ -64,19 +61,6 @@ enum Piece {
 enum State {
     Open { pieces: mpsc::Receiver<Piece>, shutdown: Shutdown, permit: BulkPermit },
     Ended,
-}
-
-/// The position of the log's end, for the caller to continue from in the event feed.
-///
-/// TO CONNECT: `feed::cursor_now` takes this function's place, which knows neither signatures nor scopes.
-pub(super) async fn feed_cursor_now(state: &AppState, _caller: Caller) -> Result<String, ApiError> {
-    let head: i64 = state
-        .db
-        .read_with_retry(|mut db| async move {
-            sqlx::query_scalar("SELECT head FROM relay").fetch_one(&mut *db).await
-        })
-        .await?;
-    Ok(format!("unsigned-{head}"))
 }
 
 impl Export {

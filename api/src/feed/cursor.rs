@@ -1,0 +1,191 @@
+//! Cursors: a position in the log, signed for one caller's feed.
+
+use aws_lc_rs::{constant_time, hmac};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret as _, SecretString};
+use shared::domain::order::CustomerId;
+
+use crate::auth::{AuthConfig, Caller, Role};
+
+/// The first byte, so that a later layout can be distinguished from this one.
+const LAYOUT: u8 = 1;
+/// The layout, the key of the era, and the position.
+const MESSAGE: usize = 1 + 4 + 8;
+/// 128 bits of the HMAC: a forger has one attempt a request.
+const SIGNATURE: usize = 16;
+/// What the signing key is derived for, so that it signs nothing else.
+const PURPOSE: &[u8] = b"orders: cursors of the event feed";
+/// The tenant of all customers.
+const TENANT: i32 = 1;
+
+/// Which events a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedScope {
+    /// Those of every order.
+    All,
+    /// Those of this customer's orders.
+    Customer(CustomerId),
+}
+
+impl From<Caller> for FeedScope {
+    fn from(caller: Caller) -> Self {
+        match caller.role {
+            Role::Admin => Self::All,
+            Role::Customer => Self::Customer(caller.customer_id),
+        }
+    }
+}
+
+/// A place in the log: after the event at this position of this era.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogPlace {
+    pub(super) era: i32,
+    pub(super) position: i64,
+}
+
+/// The keys that sign and verify cursors.
+pub struct CursorKeys {
+    /// Signs; the others only verify.
+    current: hmac::Key,
+    previous: Vec<hmac::Key>,
+}
+
+impl CursorKeys {
+    /// Derives the keys from the secrets of tokens, so that both are rotated together.
+    pub fn new(config: &AuthConfig) -> Self {
+        Self {
+            current: derive_key(&config.secret),
+            previous: config.previous_secrets.iter().map(derive_key).collect(),
+        }
+    }
+
+    /// Encodes a place as URL-safe text, for this scope only.
+    pub(super) fn sign(&self, place: LogPlace, scope: FeedScope) -> String {
+        let mut bytes = [0; MESSAGE + SIGNATURE];
+        let (message, signature) = bytes.split_at_mut(MESSAGE);
+        message[0] = LAYOUT;
+        message[1..5].copy_from_slice(&place.era.to_be_bytes());
+        message[5..].copy_from_slice(&place.position.to_be_bytes());
+        let tag = tag(&self.current, message, scope);
+        signature.copy_from_slice(&tag.as_ref()[..SIGNATURE]);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Decodes what [`Self::sign`] wrote for this scope, and nothing else.
+    pub(super) fn verify(&self, text: &str, scope: FeedScope) -> Option<LogPlace> {
+        let bytes: [u8; MESSAGE + SIGNATURE] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+        let (message, signature) = bytes.split_at(MESSAGE);
+        let is_signed_by = |key: &hmac::Key| {
+            let tag = tag(key, message, scope);
+            constant_time::verify_slices_are_equal(&tag.as_ref()[..SIGNATURE], signature).is_ok()
+        };
+        if message[0] != LAYOUT || !std::iter::once(&self.current).chain(&self.previous).any(is_signed_by) {
+            return None;
+        }
+        Some(LogPlace {
+            era: i32::from_be_bytes(message[1..5].try_into().ok()?),
+            position: i64::from_be_bytes(message[5..].try_into().ok()?),
+        })
+    }
+}
+
+impl std::fmt::Debug for CursorKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CursorKeys")
+    }
+}
+
+fn derive_key(secret: &SecretString) -> hmac::Key {
+    let master = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
+    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, PURPOSE).as_ref())
+}
+
+/// Signs the message together with what the cursor does not say: whose feed it is.
+fn tag(key: &hmac::Key, message: &[u8], scope: FeedScope) -> hmac::Tag {
+    // No customer has the id 0.
+    let customer = match scope {
+        FeedScope::All => 0,
+        FeedScope::Customer(id) => id.get(),
+    };
+    let mut signed = [0; MESSAGE + 4 + 8];
+    signed[..MESSAGE].copy_from_slice(message);
+    signed[MESSAGE..MESSAGE + 4].copy_from_slice(&TENANT.to_be_bytes());
+    signed[MESSAGE + 4..].copy_from_slice(&customer.to_be_bytes());
+    hmac::sign(key, &signed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config(secret: &str, previous: &[&str]) -> AuthConfig {
+        let secret_of = |text: &str| SecretString::from(text.to_owned());
+        AuthConfig {
+            secret: secret_of(secret),
+            previous_secrets: previous.iter().map(|text| secret_of(text)).collect(),
+            provider: None,
+            test_login: false,
+            local_accounts: true,
+        }
+    }
+
+    fn keys() -> CursorKeys {
+        CursorKeys::new(&config("a key of thirty-two bytes or more", &[]))
+    }
+
+    fn customer(id: i64) -> FeedScope {
+        FeedScope::Customer(id.try_into().unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_as_it_was_written(era in any::<i32>(), position in any::<i64>(), id in 1..=i64::MAX) {
+            let place = LogPlace { era, position };
+            for scope in [FeedScope::All, customer(id)] {
+                let text = keys().sign(place, scope);
+                prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
+                prop_assert_eq!(keys().verify(&text, scope), Some(place));
+            }
+        }
+
+        #[test]
+        fn any_changed_cursor_is_refused(position in any::<i64>(), at in 0..MESSAGE + SIGNATURE, change in 1_u8..) {
+            let text = keys().sign(LogPlace { era: 1, position }, FeedScope::All);
+            let mut bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
+            bytes[at] ^= change;
+            prop_assert_eq!(keys().verify(&URL_SAFE_NO_PAD.encode(bytes), FeedScope::All), None);
+        }
+
+        #[test]
+        fn any_text_is_refused(text in ".{0,60}") {
+            prop_assert_eq!(keys().verify(&text, FeedScope::All), None);
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_scope_is_refused() {
+        let place = LogPlace { era: 1, position: 7 };
+        let scopes = [FeedScope::All, customer(1), customer(2)];
+        for of in scopes {
+            let text = keys().sign(place, of);
+            for scope in scopes {
+                assert_eq!(keys().verify(&text, scope).is_some(), of == scope, "{of:?} as {scope:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_previous_secret_verifies_and_does_not_sign() {
+        let (old, new) = ("the older key, of 32 bytes or more", "the newer key, of 32 bytes or more");
+        let place = LogPlace { era: 1, position: 7 };
+        let before = CursorKeys::new(&config(old, &[]));
+        let rotated = CursorKeys::new(&config(new, &[old]));
+        let after = CursorKeys::new(&config(new, &[]));
+        let text = before.sign(place, FeedScope::All);
+        assert_eq!(rotated.verify(&text, FeedScope::All), Some(place));
+        assert_eq!(after.verify(&text, FeedScope::All), None);
+        assert_eq!(after.verify(&rotated.sign(place, FeedScope::All), FeedScope::All), Some(place));
+    }
+}

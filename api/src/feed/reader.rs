@@ -1,0 +1,231 @@
+//! A reader of the feed: from the database until it has caught up, then from memory.
+
+use std::sync::Arc;
+
+use shared::platform::db::{DbConnection, DbPool};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use super::{
+    cursor::{CursorKeys, FeedScope, LogPlace},
+    error::FeedError,
+    event::{EventFilter, FeedEvent},
+    settings::FeedSettings,
+    tail::{RecentEvents, Tail, TailWatch, era_of},
+};
+use crate::db::{self, LogRow};
+
+/// The bytes that a page from the database should have: it is held until the reader has sent it.
+const PAGE_BYTES: usize = 512 * 1024;
+/// How many events are looked at for missing ones at the beginning of the retained log.
+const BEGINNING: usize = 1000;
+/// The events of a page, before and after the size of this log's events is known.
+const FIRST_PAGE: usize = 400;
+const PAGE_EVENTS: std::ops::RangeInclusive<usize> = 16..=1000;
+
+/// Reads pages from the database for the readers that are behind, a few at a time.
+pub(super) struct CatchUp {
+    db: DbPool,
+    reading: Semaphore,
+    held: Arc<Semaphore>,
+}
+
+impl CatchUp {
+    pub(super) fn new(db: DbPool, settings: &FeedSettings) -> Self {
+        Self {
+            db,
+            reading: Semaphore::new(settings.catch_ups),
+            held: Arc::new(Semaphore::new(settings.held_pages)),
+        }
+    }
+}
+
+/// Reads the events of one scope and filter, in the order of the log.
+pub struct FeedReader {
+    tail: Arc<Tail>,
+    catch_up: Arc<CatchUp>,
+    keys: Arc<CursorKeys>,
+    /// Only of a reader that has waited: nobody reads the end of the log for one that does not.
+    watch: Option<TailWatch>,
+    place: LogPlace,
+    scope: FeedScope,
+    filter: EventFilter,
+    /// Begin after the last missing event of the first page: it begins where the retained log does.
+    skips_missing: bool,
+    page: usize,
+}
+
+/// What one step of a reader has found.
+#[derive(Debug)]
+pub struct FeedBatch {
+    /// The events that pass, oldest first.
+    pub events: Vec<Arc<FeedEvent>>,
+    /// Whether the reader has reached the end of the log.
+    pub is_at_tip: bool,
+    /// The share of the memory for pages from the database.
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+impl FeedBatch {
+    /// Gives back the memory of events that were dealt with.
+    pub fn clear(&mut self) {
+        *self = Self { events: Vec::new(), is_at_tip: self.is_at_tip, _held: None };
+    }
+}
+
+impl FeedReader {
+    pub(super) fn new(
+        (tail, catch_up, keys): (Arc<Tail>, Arc<CatchUp>, Arc<CursorKeys>),
+        place: LogPlace,
+        scope: FeedScope,
+        filter: EventFilter,
+        skips_missing: bool,
+    ) -> Self {
+        Self { tail, catch_up, keys, watch: None, place, scope, filter, skips_missing, page: FIRST_PAGE }
+    }
+
+    /// The position up to which the log has been read.
+    pub fn position(&self) -> i64 {
+        self.place.position
+    }
+
+    /// The cursor up to which the log has been read.
+    pub fn cursor(&self) -> String {
+        self.cursor_at(self.place.position)
+    }
+
+    /// The cursor after an event.
+    pub fn cursor_at(&self, position: i64) -> String {
+        self.keys.sign(LogPlace { position, ..self.place }, self.scope)
+    }
+
+    /// Reads on: some of the next events, at most `most`. No event passed if there are none, also if it is not at the end.
+    ///
+    /// If the caller stops waiting, nothing is lost.
+    pub async fn read(&mut self, most: usize) -> Result<FeedBatch, FeedError> {
+        self.watch.iter_mut().for_each(TailWatch::mark_seen);
+        let (filter, scope) = (&self.filter, self.scope);
+        let recent = self.tail.recent(&mut self.place, most, |event| filter.admits(scope, event))?;
+        if let Some(RecentEvents { events, is_at_tip }) = recent {
+            self.skips_missing = false;
+            return Ok(FeedBatch { events, is_at_tip, _held: None });
+        }
+        self.read_page(most).await
+    }
+
+    /// Waits until there can be something new after the end of the log that [`Self::read`] found.
+    pub async fn wait(&mut self) {
+        match &mut self.watch {
+            Some(watch) => watch.changed().await,
+            // What has come since the end was read is found at once.
+            None => self.watch = Some(self.tail.watch()),
+        }
+    }
+
+    async fn read_page(&mut self, most: usize) -> Result<FeedBatch, FeedError> {
+        // Neither is ever closed.
+        let closed = |_| FeedError::Replaced;
+        let catch_up = Arc::clone(&self.catch_up);
+        let held = Arc::clone(&catch_up.held).acquire_owned().await.map_err(closed)?;
+        let _reading = catch_up.reading.acquire().await.map_err(closed)?;
+        loop {
+            let size = if self.skips_missing {
+                BEGINNING
+            } else if self.filter.admits_all(self.scope) {
+                self.page.min(most)
+            } else {
+                self.page
+            };
+            let (after, limit) = (self.place.position, i32::try_from(size).unwrap_or(i32::MAX));
+            let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, after, limit).await };
+            let (tip, rows) = catch_up.db.read_with_retry(load).await?;
+            if era_of(&tip) != self.place.era || tip.head < after {
+                self.tail.refresh().await?;
+                self.place = self.tail.find(self.place)?;
+                continue;
+            }
+            let end = tip.head.min(after.saturating_add(i64::from(limit)));
+            match last_missing(after, end, &rows) {
+                Some(missing) if self.skips_missing => self.place.position = missing,
+                missing @ Some(_) => return Err(FeedError::Expired { missing }),
+                None => {
+                    self.skips_missing = false;
+                    self.fit_page(&rows);
+                    let read_at = Instant::now();
+                    let events = rows.into_iter().map(|row| Arc::new(FeedEvent::new(row, tip.now, read_at)));
+                    let events = self.select(events, most);
+                    let is_at_tip = self.place.position == tip.head;
+                    return Ok(FeedBatch { events, is_at_tip, _held: Some(held) });
+                }
+            }
+        }
+    }
+
+    /// Reads up to the `most`th event that passes.
+    fn select(
+        &mut self,
+        events: impl IntoIterator<Item = Arc<FeedEvent>>,
+        most: usize,
+    ) -> Vec<Arc<FeedEvent>> {
+        let mut selected = Vec::new();
+        for event in events {
+            if selected.len() == most {
+                break;
+            }
+            self.place.position = event.position;
+            if self.filter.admits(self.scope, &event) {
+                selected.push(event);
+            }
+        }
+        selected
+    }
+
+    /// Has the next page be as large as it should be, if its events are like those of this one.
+    fn fit_page(&mut self, rows: &[LogRow]) {
+        let bytes: usize = rows.iter().map(|row| row.payload.len()).sum();
+        if let Some(average) = bytes.checked_div(rows.len()) {
+            self.page = (PAGE_BYTES / average.max(1)).clamp(*PAGE_EVENTS.start(), *PAGE_EVENTS.end());
+        }
+    }
+}
+
+/// The last position after `after` and up to `end` that has no row.
+fn last_missing(after: i64, end: i64, rows: &[LogRow]) -> Option<i64> {
+    let mut expected = end;
+    for row in rows.iter().rev() {
+        if row.position != expected {
+            return Some(expected);
+        }
+        expected -= 1;
+    }
+    (expected > after).then_some(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn the_last_missing_position_is_found() {
+        let rows = |positions: &[i64]| -> Vec<LogRow> {
+            let row = |position: &i64| LogRow {
+                position: *position,
+                sequenced_at: OffsetDateTime::UNIX_EPOCH,
+                event_type: String::new(),
+                order_id: 1,
+                payload: String::new(),
+            };
+            positions.iter().map(row).collect()
+        };
+        assert_eq!(last_missing(4, 7, &rows(&[5, 6, 7])), None);
+        assert_eq!(last_missing(4, 4, &rows(&[])), None);
+        assert_eq!(last_missing(4, 7, &rows(&[6, 7])), Some(5));
+        assert_eq!(last_missing(4, 7, &rows(&[5, 7])), Some(6));
+        assert_eq!(last_missing(4, 7, &rows(&[5, 6])), Some(7));
+        assert_eq!(last_missing(4, 7, &rows(&[])), Some(7));
+    }
+}

@@ -1,0 +1,81 @@
+//! Tickets: what opens one stream of a browser, whose `EventSource` cannot send a token.
+//!
+//! They are kept in Redis, so that any replica takes them, and by their hash, so that who can read Redis cannot use them.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use shared::{
+    domain::order::CustomerId,
+    platform::redis::{Redis, RedisFailure},
+};
+use time::OffsetDateTime;
+
+use crate::auth::{Caller, Role};
+
+/// How long a ticket can be used after it was issued.
+pub const TICKET_LIFETIME: Duration = Duration::from_mins(1);
+
+/// What a ticket opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamTicket {
+    /// Who asked for it.
+    pub caller: Caller,
+    /// When the access token expires with which it was asked for.
+    pub expires_at: OffsetDateTime,
+}
+
+/// Why a ticket cannot be issued or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TicketError {
+    /// It was never issued, was used, or is too old.
+    #[error("the ticket was used before, or is older than 60 s: request another one")]
+    Invalid,
+    /// Redis, which holds the tickets, does not answer.
+    #[error(transparent)]
+    Redis(#[from] RedisFailure),
+    /// A ticket cannot be written or read.
+    #[error(transparent)]
+    Unreadable(#[from] serde_json::Error),
+}
+
+/// A ticket as Redis holds it.
+#[derive(Serialize, Deserialize)]
+struct StoredTicket {
+    customer_id: CustomerId,
+    role: Role,
+    /// Seconds since the Unix epoch.
+    expires: i64,
+}
+
+/// Stores a ticket and returns its text.
+pub(super) async fn issue(redis: &Redis, ticket: StreamTicket) -> Result<String, TicketError> {
+    let text = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let stored = serde_json::to_string(&StoredTicket {
+        customer_id: ticket.caller.customer_id,
+        role: ticket.caller.role,
+        expires: ticket.expires_at.unix_timestamp(),
+    })?;
+    let key = key(&text);
+    let mut set = redis::cmd("SET");
+    set.arg(&key).arg(stored).arg("EX").arg(TICKET_LIFETIME.as_secs());
+    redis.at_key(&key).run_command::<()>(&set).await?;
+    Ok(text)
+}
+
+/// Returns what a ticket opens. Only the first call with the ticket does.
+pub(super) async fn redeem(redis: &Redis, text: &str) -> Result<StreamTicket, TicketError> {
+    let key = key(text);
+    let stored: Option<String> = redis.at_key(&key).run_command(redis::cmd("GETDEL").arg(&key)).await?;
+    let stored: StoredTicket = serde_json::from_str(&stored.ok_or(TicketError::Invalid)?)?;
+    Ok(StreamTicket {
+        caller: Caller { customer_id: stored.customer_id, role: stored.role },
+        expires_at: OffsetDateTime::from_unix_timestamp(stored.expires).map_err(|_| TicketError::Invalid)?,
+    })
+}
+
+fn key(text: &str) -> String {
+    format!("ticket:{}", URL_SAFE_NO_PAD.encode(Sha256::digest(text)))
+}

@@ -1,0 +1,88 @@
+//! A page of events, after a long poll if there is none yet.
+
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
+use tokio::time::Instant;
+
+use crate::{
+    feed::{FeedError, FeedEvent, FeedReader, count_bytes},
+    state::AppState,
+};
+
+/// The events that one request looks at, so that a filter that lets little pass does not read the whole log.
+const MAX_SCANNED: i64 = 20_000;
+/// A page ends with the event that reaches this size.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Reads a page of at most `limit` events. If there is none yet, waits so long for the first.
+pub(super) async fn respond(
+    state: &AppState,
+    mut reader: FeedReader,
+    limit: usize,
+    wait: Duration,
+) -> Result<Response, FeedError> {
+    let deadline = Instant::now() + wait;
+    let mut page = PageText::new();
+    let begin = reader.position();
+    let has_more = loop {
+        let batch = reader.read(limit - page.events).await?;
+        for event in &batch.events {
+            page.push(&reader, event);
+        }
+        if page.events >= limit || page.text.len() >= MAX_BYTES {
+            break !batch.is_at_tip;
+        }
+        if !batch.is_at_tip {
+            if reader.position() - begin >= MAX_SCANNED {
+                break true;
+            }
+            continue;
+        }
+        if page.events > 0 || Instant::now() >= deadline || state.shutdown.has_begun() {
+            break false;
+        }
+        tokio::select! {
+            () = reader.wait() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = state.shutdown.begun() => {}
+        }
+    };
+    Ok(page.finish(&reader, has_more))
+}
+
+/// The JSON of an [`EventPage`](super::openapi::EventPage), into which each event is copied as it is.
+struct PageText {
+    text: Vec<u8>,
+    events: usize,
+    event_bytes: usize,
+}
+
+impl PageText {
+    fn new() -> Self {
+        Self { text: br#"{"events":["#.to_vec(), events: 0, event_bytes: 0 }
+    }
+
+    fn push(&mut self, reader: &FeedReader, event: &FeedEvent) {
+        if self.events > 0 {
+            self.text.push(b',');
+        }
+        self.text.extend_from_slice(br#"{"cursor":""#);
+        self.text.extend_from_slice(reader.cursor_at(event.position).as_bytes());
+        self.text.extend_from_slice(br#"","event":"#);
+        self.text.extend_from_slice(&event.body);
+        self.text.push(b'}');
+        self.events += 1;
+        self.event_bytes += event.body.len();
+    }
+
+    fn finish(mut self, reader: &FeedReader, has_more: bool) -> Response {
+        let rest = format!(r#"],"next":"{}","has_more":{has_more}}}"#, reader.cursor());
+        self.text.extend_from_slice(rest.as_bytes());
+        count_bytes(self.event_bytes);
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.text).into_response()
+    }
+}
