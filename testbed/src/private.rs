@@ -213,9 +213,24 @@ impl PrivateRedis {
     ///
     /// When it has no such field.
     pub async fn info(&self, field: &str) -> String {
-        let info: String = self.ask(&["INFO"]).await;
+        self.try_info(field).await.unwrap_or_else(|error| panic!("INFO: {error}"))
+    }
+
+    /// [`Self::info`] of a server that may end the connection.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer.
+    ///
+    /// # Panics
+    ///
+    /// When it has no such field.
+    pub async fn try_info(&self, field: &str) -> redis::RedisResult<String> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
         let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        value.unwrap_or_else(|| panic!("INFO has no {field}")).trim().to_owned()
+        Ok(value.unwrap_or_else(|| panic!("INFO has no {field}")).trim().to_owned())
     }
 
     /// Makes it a replica of `primary`, and waits until it has all of its data.
