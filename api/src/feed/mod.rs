@@ -3,9 +3,9 @@
 //! The relay gives each committed event a position (`log_sequence` of the migrations). A reader's [`Cursor`](CursorKeys) names a
 //! position, signed, so readers start and stop as they like, and all of them see the same events in the same order.
 //!
-//! One task a process reads the end of the log ([`tail`]), and only while somebody waits for it. It keeps the recent events in
-//! memory ([`ring`]), from which all readers that have caught up are served; a reader that is further behind reads pages from the
-//! database until it reaches them ([`reader`]).
+//! One task a process reads the end of the log (`tail`), and only while somebody waits for it. It keeps the recent events in
+//! memory (`ring`), from which all readers that have caught up are served; a reader that is further behind reads pages from the
+//! database until it reaches them (`reader`).
 
 mod cursor;
 mod error;

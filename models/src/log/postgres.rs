@@ -11,7 +11,7 @@
 
 use crate::set::SmallSet;
 
-/// A transaction id. That of the first transaction is [`FIRST_XID`].
+/// A transaction id. That of the first transaction is 2.
 pub type Xid = u8;
 /// An event's id in `outbox`, from 1.
 pub type EventId = u8;
