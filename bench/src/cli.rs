@@ -101,9 +101,9 @@ mod tests {
     fn cases_run_once_each_and_in_the_order_of_the_table() {
         let asked = [Choice::One(Case::Get), Choice::One(Case::Create), Choice::One(Case::Get)];
         assert_eq!(cases(&asked), [Case::Create, Case::Get]);
-        assert_eq!(cases(&[]).len(), 11);
+        assert_eq!(cases(&[]).len(), 13);
         assert_eq!(cases(&[Choice::Scale]), []);
         assert_eq!(cases(&[Choice::Ha]).len(), 4);
-        assert_eq!(cases(&[Choice::One(Case::Get), Choice::All]).len(), 11);
+        assert_eq!(cases(&[Choice::One(Case::Get), Choice::All]).len(), 13);
     }
 }

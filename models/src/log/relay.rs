@@ -1,8 +1,9 @@
 //! The relay's row, the statements that sequence, and the relays that publish.
 //!
-//! A relay is `api/src/outbox/relay.rs`. A statement is `log_sequence` of `migrations/0015_log_positions.sql`, in four steps: it is sent, it holds the lock on the relay's
-//! row, it has its snapshot, it commits the new positions together with the cursor. Any of them can be the last, and any time
-//! can pass between two of them. More than one statement can be under way, because a connection that is lost leaves one behind.
+//! A relay is `api/src/outbox/relay.rs`. A statement is `log_sequence` of `migrations/0015_log_positions.sql`, in four steps: it is
+//! sent, it holds the lock on the relay's row, it has its snapshot, it commits the new positions together with the cursor. Any
+//! of them can be the last, and any time can pass between two of them. More than one statement can be under way: a relay
+//! sequences also while it publishes, and a connection that is lost leaves a statement behind.
 //!
 //! Epochs are not numbered: all that is ever asked is whether one is the row's. A relay that takes the lease makes everything that
 //! was begun under an earlier epoch outdated. Time is left out: a lease may expire at any moment, which allows more than
