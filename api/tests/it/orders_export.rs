@@ -111,7 +111,7 @@ async fn events_after(app: &TestApp, session: &Session, cursor: &str) -> Vec<Val
         let page = session.get(&format!("/api/v1/events?after={after}&limit=1000")).await;
         let page = page.expect(StatusCode::OK).json;
         events.extend(page["events"].as_array().expect("events").iter().map(|item| item["event"].clone()));
-        after = page["next"].as_str().expect("a cursor").to_owned();
+        page["next"].as_str().expect("a cursor").clone_into(&mut after);
         has_more = page["has_more"] == true;
     }
     events
