@@ -106,6 +106,10 @@ impl FeedReader {
     /// If the caller stops waiting, nothing is lost.
     pub async fn read(&mut self, most: usize) -> Result<FeedBatch, FeedError> {
         self.watch.iter_mut().for_each(TailWatch::mark_seen);
+        if self.place.position > self.tail.head() {
+            // A page from the database was newer than what the tail has seen.
+            self.tail.refresh().await?;
+        }
         let (filter, scope) = (&self.filter, self.scope);
         let recent = self.tail.recent(&mut self.place, most, |event| filter.admits(scope, event))?;
         if let Some(RecentEvents { events, is_at_tip }) = recent {
