@@ -8,7 +8,8 @@ use crate::up::Events;
 
 /// For the tests. Servers are needed even if others are given by their addresses: some tests start their own.
 pub(crate) async fn install_for_tests(with_python: bool) -> anyhow::Result<()> {
-    let programs = [&POSTGRES, &PGBOUNCER, &REDIS, &RABBITMQ, &CURL, &NGINX, &PGBENCH, &WRK].map(Need::Program);
+    let programs =
+        [&POSTGRES, &PGBOUNCER, &REDIS, &RABBITMQ, &CURL, &NGINX, &PGBENCH, &WRK].map(Need::Program);
     let python = with_python.then_some(Need::Python);
     provide(&programs.into_iter().chain(python).collect::<Vec<_>>()).await
 }

@@ -215,7 +215,8 @@ async fn a_client_that_does_not_read_is_cut_off_and_resumes_without_a_gap() {
 #[tokio::test]
 async fn a_slow_client_that_is_catching_up_is_not_cut_off_and_reaches_what_comes_meanwhile() {
     const ORDERS: usize = 220;
-    let app = TestApp::with().tune(|config| config.feed.stalled_after = Duration::from_millis(1)).start().await;
+    let app =
+        TestApp::with().tune(|config| config.feed.stalled_after = Duration::from_millis(1)).start().await;
     app.append_large(1, 1..=200, 10_000).await;
     app.sequenced().await;
     let mut client = open_without_reading(&app, &app.login_admin(1).await).await;
