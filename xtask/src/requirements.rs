@@ -1,6 +1,6 @@
 //! Installs what commands need on this machine before anything is built, or lists everything that is missing.
 
-use testbed::install::{CURL, CXX, Need, PGBENCH, WRK, provide};
+use testbed::install::{CURL, CXX, NGINX, Need, PGBENCH, PSQL, WRK, provide};
 use testbed::native::{PGBOUNCER, POSTGRES, RABBITMQ, REDIS};
 
 use crate::bench::{BenchArgs, Choice, Place};
@@ -8,14 +8,15 @@ use crate::up::Events;
 
 /// For the tests. Servers are needed even if others are given by their addresses: some tests start their own.
 pub(crate) async fn install_for_tests(with_python: bool) -> anyhow::Result<()> {
-    let programs = [&POSTGRES, &PGBOUNCER, &REDIS, &RABBITMQ, &CURL, &PGBENCH, &WRK].map(Need::Program);
+    let programs =
+        [&POSTGRES, &PGBOUNCER, &REDIS, &RABBITMQ, &CURL, &NGINX, &PGBENCH, &WRK].map(Need::Program);
     let python = with_python.then_some(Need::Python);
     provide(&programs.into_iter().chain(python).collect::<Vec<_>>()).await
 }
 
 /// For the cases of the bench, and for its comparison of brokers.
 pub(crate) async fn install_for_bench(args: &BenchArgs) -> anyhow::Result<()> {
-    let mut needs = [&POSTGRES, &REDIS, &PGBENCH, &WRK].map(Need::Program).to_vec();
+    let mut needs = [&POSTGRES, &REDIS, &PGBENCH, &PSQL, &WRK].map(Need::Program).to_vec();
     if args.cases.contains(&Choice::Scale) {
         needs.extend([Need::Program(&RABBITMQ), Need::Python]);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shared::platform::db::{DbConnection, DbPool};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -15,14 +16,14 @@ use super::{
     settings::FeedSettings,
     tail::{RecentEvents, Tail, TailWatch, era_of},
 };
-use crate::db::{self, LogRow};
+use crate::db::{self, LogRow, LogTip};
 
 /// The bytes that a page from the database should have: it is held until the reader has sent it.
-const PAGE_BYTES: usize = 512 * 1024;
+const PAGE_BYTES: usize = 1024 * 1024;
 /// How many events are looked at for missing ones at the beginning of the retained log.
 const BEGINNING: usize = 1000;
 /// The events of a page, before and after the size of this log's events is known.
-const FIRST_PAGE: usize = 400;
+const FIRST_PAGE: usize = 500;
 const PAGE_EVENTS: std::ops::RangeInclusive<usize> = 16..=1000;
 
 /// Reads pages from the database for the readers that are behind, a few at a time.
@@ -40,6 +41,27 @@ impl CatchUp {
             held: Arc::new(Semaphore::new(settings.held_pages)),
         }
     }
+
+    /// Reads the events of the `limit` positions after `after`, when there is room for them.
+    async fn load_page(self: Arc<Self>, after: i64, limit: i32) -> Result<LoadedPage, FeedError> {
+        // Neither is ever closed.
+        let closed = |_| FeedError::Replaced;
+        let held = Arc::clone(&self.held).acquire_owned().await.map_err(closed)?;
+        let _reading = self.reading.acquire().await.map_err(closed)?;
+        let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, after, limit).await };
+        let (tip, rows) = self.db.read_with_retry(load).await?;
+        Ok(LoadedPage { after, limit, tip, rows, read_at: Instant::now(), held })
+    }
+}
+
+/// A page from the database.
+struct LoadedPage {
+    after: i64,
+    limit: i32,
+    tip: LogTip,
+    rows: Vec<LogRow>,
+    read_at: Instant,
+    held: OwnedSemaphorePermit,
 }
 
 /// Reads the events of one scope and filter, in the order of the log.
@@ -55,6 +77,15 @@ pub struct FeedReader {
     /// Begin after the last missing event of the first page: it begins where the retained log does.
     skips_missing: bool,
     page: usize,
+    /// Whether the next page is read while this one is being sent.
+    reads_ahead: bool,
+    ahead: Option<PageAhead>,
+}
+
+/// The page after a position, which is being read. It is not read on if this is dropped.
+struct PageAhead {
+    after: i64,
+    task: JoinSet<Result<LoadedPage, FeedError>>,
 }
 
 /// What one step of a reader has found.
@@ -83,7 +114,24 @@ impl FeedReader {
         filter: EventFilter,
         skips_missing: bool,
     ) -> Self {
-        Self { tail, catch_up, keys, watch: None, place, scope, filter, skips_missing, page: FIRST_PAGE }
+        Self {
+            tail,
+            catch_up,
+            keys,
+            watch: None,
+            place,
+            scope,
+            filter,
+            skips_missing,
+            page: FIRST_PAGE,
+            reads_ahead: false,
+            ahead: None,
+        }
+    }
+
+    /// From now on the next page is read while the one before it is being sent: for a stream, which needs it in any case.
+    pub fn read_ahead(&mut self) {
+        self.reads_ahead = true;
     }
 
     /// The position up to which the log has been read.
@@ -106,10 +154,15 @@ impl FeedReader {
     /// If the caller stops waiting, nothing is lost.
     pub async fn read(&mut self, most: usize) -> Result<FeedBatch, FeedError> {
         self.watch.iter_mut().for_each(TailWatch::mark_seen);
+        if self.place.position > self.tail.head() {
+            // A page from the database was newer than what the tail has seen.
+            self.tail.refresh().await?;
+        }
         let (filter, scope) = (&self.filter, self.scope);
         let recent = self.tail.recent(&mut self.place, most, |event| filter.admits(scope, event))?;
         if let Some(RecentEvents { events, is_at_tip }) = recent {
             self.skips_missing = false;
+            self.ahead = None;
             return Ok(FeedBatch { events, is_at_tip, _held: None });
         }
         self.read_page(most).await
@@ -125,22 +178,8 @@ impl FeedReader {
     }
 
     async fn read_page(&mut self, most: usize) -> Result<FeedBatch, FeedError> {
-        // Neither is ever closed.
-        let closed = |_| FeedError::Replaced;
-        let catch_up = Arc::clone(&self.catch_up);
-        let held = Arc::clone(&catch_up.held).acquire_owned().await.map_err(closed)?;
-        let _reading = catch_up.reading.acquire().await.map_err(closed)?;
         loop {
-            let size = if self.skips_missing {
-                BEGINNING
-            } else if self.filter.admits_all(self.scope) {
-                self.page.min(most)
-            } else {
-                self.page
-            };
-            let (after, limit) = (self.place.position, i32::try_from(size).unwrap_or(i32::MAX));
-            let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, after, limit).await };
-            let (tip, rows) = catch_up.db.read_with_retry(load).await?;
+            let LoadedPage { after, limit, tip, rows, read_at, held } = self.next_page(most).await?;
             if era_of(&tip) != self.place.era || tip.head < after {
                 self.tail.refresh().await?;
                 self.place = self.tail.find(self.place)?;
@@ -153,7 +192,9 @@ impl FeedReader {
                 None => {
                     self.skips_missing = false;
                     self.fit_page(&rows);
-                    let read_at = Instant::now();
+                    if self.reads_ahead && end < tip.head {
+                        self.begin_page(end);
+                    }
                     let events = rows.into_iter().map(|row| Arc::new(FeedEvent::new(row, tip.now, read_at)));
                     let events = self.select(events, most);
                     let is_at_tip = self.place.position == tip.head;
@@ -161,6 +202,33 @@ impl FeedReader {
                 }
             }
         }
+    }
+
+    /// The page after the reader's position: the one that was read ahead, or a new one.
+    async fn next_page(&mut self, most: usize) -> Result<LoadedPage, FeedError> {
+        let after = self.place.position;
+        if let Some(PageAhead { mut task, .. }) = self.ahead.take().filter(|ahead| ahead.after == after)
+            && let Some(Ok(page)) = task.join_next().await
+        {
+            return page;
+        }
+        let size = if self.skips_missing {
+            BEGINNING
+        } else if self.filter.admits_all(self.scope) {
+            self.page.min(most)
+        } else {
+            self.page
+        };
+        let limit = i32::try_from(size).unwrap_or(i32::MAX);
+        Arc::clone(&self.catch_up).load_page(after, limit).await
+    }
+
+    /// Begins to read the page after a position.
+    fn begin_page(&mut self, after: i64) {
+        let limit = i32::try_from(self.page).unwrap_or(i32::MAX);
+        let mut task = JoinSet::new();
+        task.spawn(Arc::clone(&self.catch_up).load_page(after, limit));
+        self.ahead = Some(PageAhead { after, task });
     }
 
     /// Reads up to the `most`th event that passes.

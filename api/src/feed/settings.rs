@@ -13,7 +13,7 @@ pub struct FeedSettings {
     pub recent_bytes: usize,
     /// How many pages are read from the database at once for readers that are further behind.
     pub catch_ups: usize,
-    /// How many readers can hold such a page at once, each about half a megabyte.
+    /// How many readers can hold such a page at once, each about a megabyte.
     pub held_pages: usize,
     /// Open streams of the process.
     pub streams: usize,

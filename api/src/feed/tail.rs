@@ -158,6 +158,11 @@ impl Tail {
         TailWatch { tail: Arc::clone(self), news: self.news.subscribe() }
     }
 
+    /// The last position that it has seen.
+    pub(super) fn head(&self) -> i64 {
+        self.lock().recent.head()
+    }
+
     /// How many readers wait for news.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)

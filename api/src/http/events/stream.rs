@@ -69,6 +69,7 @@ pub(super) async fn respond(
         Ok(open) => open,
         Err(error) => return Ok(Err(error.into())),
     };
+    reader.read_ahead();
     let told = reader.position();
     let batch = reader.read(STEP).await?;
     let left = Duration::try_from(access.expires_at - state.clock.now()).unwrap_or_default();
