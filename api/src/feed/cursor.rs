@@ -1,4 +1,4 @@
-//! Cursors: a position in the log, signed for one caller's feed.
+//! Cursors: a position in the log, hidden and signed for one caller's feed.
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,6 +15,8 @@ const MESSAGE: usize = 1 + 4 + 8;
 const SIGNATURE: usize = 16;
 /// What the signing key is derived for, so that it signs nothing else.
 const PURPOSE: &[u8] = b"orders: cursors of the event feed";
+/// What is hidden: era and position. They would show a customer how much all others order.
+const HIDDEN: std::ops::Range<usize> = 1..MESSAGE;
 /// The tenant of all customers.
 const TENANT: i32 = 1;
 
@@ -68,6 +70,7 @@ impl CursorKeys {
         message[5..].copy_from_slice(&place.position.to_be_bytes());
         let tag = tag(&self.current, message, scope);
         signature.copy_from_slice(&tag.as_ref()[..SIGNATURE]);
+        hide(&self.current, message, signature);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -75,13 +78,13 @@ impl CursorKeys {
     pub(super) fn verify(&self, text: &str, scope: FeedScope) -> Option<LogPlace> {
         let bytes: [u8; MESSAGE + SIGNATURE] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
         let (message, signature) = bytes.split_at(MESSAGE);
-        let is_signed_by = |key: &hmac::Key| {
-            let tag = tag(key, message, scope);
-            constant_time::verify_slices_are_equal(&tag.as_ref()[..SIGNATURE], signature).is_ok()
-        };
-        if message[0] != LAYOUT || !std::iter::once(&self.current).chain(&self.previous).any(is_signed_by) {
-            return None;
-        }
+        let message = std::iter::once(&self.current).chain(&self.previous).find_map(|key| {
+            let mut shown: [u8; MESSAGE] = message.try_into().ok()?;
+            hide(key, &mut shown, signature);
+            let tag = tag(key, &shown, scope);
+            let is_signed = constant_time::verify_slices_are_equal(&tag.as_ref()[..SIGNATURE], signature);
+            (shown[0] == LAYOUT && is_signed.is_ok()).then_some(shown)
+        })?;
         Some(LogPlace {
             era: i32::from_be_bytes(message[1..5].try_into().ok()?),
             position: i64::from_be_bytes(message[5..].try_into().ok()?),
@@ -98,6 +101,15 @@ impl std::fmt::Debug for CursorKeys {
 fn derive_key(secret: &SecretString) -> hmac::Key {
     let master = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
     hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, PURPOSE).as_ref())
+}
+
+/// Hides what a message says, or shows it again: adds a stream of bytes that the key makes of the signature (as in SIV, RFC 5297,
+/// so that a cursor is always the same text, and two cursors show only whether they are the same).
+fn hide(key: &hmac::Key, message: &mut [u8], signature: &[u8]) {
+    let mut seed = [0; 1 + SIGNATURE];
+    seed[1..].copy_from_slice(signature);
+    let stream = hmac::sign(key, &seed);
+    message[HIDDEN].iter_mut().zip(stream.as_ref()).for_each(|(byte, hidden)| *byte ^= hidden);
 }
 
 /// Signs the message together with what the cursor does not say: whose feed it is.
@@ -161,6 +173,20 @@ mod tests {
         #[test]
         fn any_text_is_refused(text in ".{0,60}") {
             prop_assert_eq!(keys().verify(&text, FeedScope::All), None);
+        }
+    }
+
+    #[test]
+    fn a_cursor_shows_nothing_of_its_place() {
+        let cursor = |position, id| keys().sign(LogPlace { era: 7, position }, customer(id));
+        let texts = [cursor(1000, 1), cursor(1001, 1), cursor(1000, 2)];
+        for (index, text) in texts.iter().enumerate() {
+            let shown = URL_SAFE_NO_PAD.decode(text).unwrap();
+            for other in &texts[..index] {
+                let other = URL_SAFE_NO_PAD.decode(other).unwrap();
+                let same = shown[HIDDEN].iter().zip(&other[HIDDEN]).filter(|(a, b)| a == b).count();
+                assert!(same < 6, "{shown:?} {other:?}");
+            }
         }
     }
 

@@ -183,7 +183,8 @@ impl Feed {
         let FeedSettings { stalled_after, max_behind, .. } = self.settings;
         loop {
             tokio::time::sleep(LOOK_FOR_STALLED.min(stalled_after)).await;
-            self.streams.cut_stalled(stalled_after, |position| self.tail.bytes_after(position) > max_behind);
+            let is_far_behind = |position| self.tail.bytes_after(position) > max_behind;
+            self.streams.cut_stalled(stalled_after, self.catch_up.is_full(), is_far_behind);
         }
     }
 }

@@ -30,7 +30,10 @@ const PAGE_EVENTS: std::ops::RangeInclusive<usize> = 16..=1000;
 pub(super) struct CatchUp {
     db: DbPool,
     reading: Semaphore,
+    /// For streams, which hold a page until their clients have it,
     held: Arc<Semaphore>,
+    /// and for responses that are made at once, so that slow streams do not make them wait.
+    passing: Arc<Semaphore>,
 }
 
 impl CatchUp {
@@ -39,14 +42,26 @@ impl CatchUp {
             db,
             reading: Semaphore::new(settings.catch_ups),
             held: Arc::new(Semaphore::new(settings.held_pages)),
+            passing: Arc::new(Semaphore::new(settings.passing_pages)),
         }
     }
 
+    /// Whether streams wait for others to give back their pages.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.available_permits() == 0
+    }
+
     /// Reads the events of the `limit` positions after `after`, when there is room for them.
-    async fn load_page(self: Arc<Self>, after: i64, limit: i32) -> Result<LoadedPage, FeedError> {
+    async fn load_page(
+        self: Arc<Self>,
+        after: i64,
+        limit: i32,
+        for_stream: bool,
+    ) -> Result<LoadedPage, FeedError> {
         // Neither is ever closed.
         let closed = |_| FeedError::Replaced;
-        let held = Arc::clone(&self.held).acquire_owned().await.map_err(closed)?;
+        let room = if for_stream { &self.held } else { &self.passing };
+        let held = Arc::clone(room).acquire_owned().await.map_err(closed)?;
         let _reading = self.reading.acquire().await.map_err(closed)?;
         let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, after, limit).await };
         let (tip, rows) = self.db.read_with_retry(load).await?;
@@ -77,7 +92,7 @@ pub struct FeedReader {
     /// Begin after the last missing event of the first page: it begins where the retained log does.
     skips_missing: bool,
     page: usize,
-    /// Whether the next page is read while this one is being sent.
+    /// Whether the next page is read while this one is being sent, as for a stream.
     reads_ahead: bool,
     ahead: Option<PageAhead>,
 }
@@ -220,14 +235,14 @@ impl FeedReader {
             self.page
         };
         let limit = i32::try_from(size).unwrap_or(i32::MAX);
-        Arc::clone(&self.catch_up).load_page(after, limit).await
+        Arc::clone(&self.catch_up).load_page(after, limit, self.reads_ahead).await
     }
 
     /// Begins to read the page after a position.
     fn begin_page(&mut self, after: i64) {
         let limit = i32::try_from(self.page).unwrap_or(i32::MAX);
         let mut task = JoinSet::new();
-        task.spawn(Arc::clone(&self.catch_up).load_page(after, limit));
+        task.spawn(Arc::clone(&self.catch_up).load_page(after, limit, true));
         self.ahead = Some(PageAhead { after, task });
     }
 

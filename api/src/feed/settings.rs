@@ -13,8 +13,10 @@ pub struct FeedSettings {
     pub recent_bytes: usize,
     /// How many pages are read from the database at once for readers that are further behind.
     pub catch_ups: usize,
-    /// How many readers can hold such a page at once, each about a megabyte.
+    /// How many streams can hold such a page at once, each about a megabyte,
     pub held_pages: usize,
+    /// and how many other responses.
+    pub passing_pages: usize,
     /// Open streams of the process.
     pub streams: usize,
     /// Open streams of one customer in this process.
@@ -23,7 +25,8 @@ pub struct FeedSettings {
     pub heartbeat: Duration,
     /// A stream that has caught up is cut off if so many bytes of the log wait
     pub max_behind: usize,
-    /// and its client has accepted nothing for this long.
+    /// and its client has accepted nothing for this long. One that is catching up is cut off after this time, too, if others wait for
+    /// its page.
     pub stalled_after: Duration,
 }
 
@@ -35,6 +38,7 @@ impl Default for FeedSettings {
             recent_bytes: 8 * 1024 * 1024,
             catch_ups: 4,
             held_pages: 64,
+            passing_pages: 16,
             streams: 1000,
             streams_per_customer: 5,
             heartbeat: Duration::from_secs(15),

@@ -104,20 +104,27 @@ impl StreamSlots {
         Ok(OpenStream { slots: self.clone(), id, customer, state })
     }
 
-    /// Cuts off each stream that has caught up once, whose client has accepted nothing for this long, and that is far behind.
-    pub(super) fn cut_stalled(&self, stalled_after: Duration, is_far_behind: impl Fn(i64) -> bool) {
+    /// Cuts off each stream whose client has accepted nothing for this long: of those that have caught up once, the ones that are far
+    /// behind; and of those that are catching up, all, if others wait for their pages.
+    pub(super) fn cut_stalled(
+        &self,
+        stalled_after: Duration,
+        others_wait: bool,
+        is_far_behind: impl Fn(i64) -> bool,
+    ) {
         let stalled: Vec<_> = {
             let open = self.lock();
             let stalled = open.by_id.values().filter(|state| {
                 let handed_out = state.handed_out_at.load(Relaxed);
                 handed_out != NOTHING
-                    && state.has_caught_up.load(Relaxed)
+                    && (others_wait || state.has_caught_up.load(Relaxed))
                     && self.now().saturating_sub(handed_out) >= millis(stalled_after)
             });
             stalled.cloned().collect()
         };
         for state in stalled {
-            if is_far_behind(state.position.load(Relaxed)) {
+            let is_catching_up = !state.has_caught_up.load(Relaxed);
+            if is_catching_up || is_far_behind(state.position.load(Relaxed)) {
                 counter!("feed_cut_offs_total").increment(1);
                 (state.close)();
             }
@@ -213,7 +220,7 @@ mod tests {
             panic!("there is room");
         };
         let cut = |far: bool| {
-            slots.cut_stalled(Duration::ZERO, |position| far && position == 7);
+            slots.cut_stalled(Duration::ZERO, false, |position| far && position == 7);
             cuts.swap(0, Relaxed)
         };
         assert_eq!(cut(true), 0, "nothing was handed out");

@@ -15,6 +15,7 @@ pub mod preconditions;
 mod read_db;
 mod reader;
 pub mod response;
+pub(crate) mod row_keys;
 pub mod rules;
 mod write_through;
 pub(crate) mod writer;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use testbed::{Proxy, eventually};
@@ -234,4 +234,20 @@ async fn a_slow_client_that_is_catching_up_is_not_cut_off_and_reaches_what_comes
         // A client that takes its time, more of it than a stream that has caught up may.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_make_no_page_wait_and_give_way_to_other_streams() {
+    let app = TestApp::with().tune(|config| config.feed.held_pages = 2).start().await;
+    app.append_large(1, 1..=2000, 10_000).await;
+    app.sequenced().await;
+    let admin = app.login_admin(1).await;
+    let mut stuck = Vec::new();
+    for _ in 0..4 {
+        stuck.push(open_without_reading(&app, &admin).await);
+    }
+    eventually("the streams are open", async || app.app.state.feed.open_streams() == 4).await;
+    admin.events("after=start&limit=5").await.expect(StatusCode::OK);
+    let mut stream = app.login_admin(2).await.stream("after=start").await;
+    assert_eq!(stream.orders(2000).await, (1..=2000).collect::<Vec<_>>());
 }

@@ -197,3 +197,20 @@ async fn every_error_of_the_query_is_reported_at_once() {
     let stream = alice.stream_request("limit=1&wait=1").send().await.expect("an answer");
     assert_eq!(stream.status(), StatusCode::UNPROCESSABLE_ENTITY, "they mean nothing for a stream");
 }
+
+#[tokio::test]
+async fn a_page_has_at_most_four_mebibytes_also_from_memory() {
+    let app = TestApp::start().await;
+    let admin = app.login_admin(9).await;
+    // While somebody waits, the new events are in memory.
+    let _waiting = admin.stream("after=now").await;
+    app.append_large(1, 1..=600, 10_000).await;
+    app.sequenced().await;
+    let page = admin.events("limit=1000").await.expect(StatusCode::OK);
+    assert!(page.bytes.len() < 4 * 1024 * 1024 + 64 * 1024, "{} bytes", page.bytes.len());
+    assert_eq!(page.json["has_more"], true);
+    let mut orders = orders_of(&page.json);
+    let (rest, _) = admin.read_on(page.json["next"].as_str().expect("a cursor"), "limit=1000").await;
+    orders.extend(rest);
+    assert_eq!(orders, (1..=600).collect::<Vec<_>>());
+}

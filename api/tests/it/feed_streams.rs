@@ -203,6 +203,11 @@ async fn a_ticket_opens_one_stream_on_any_replica() {
         let ticket = ticket().await;
         let wrong = with(&base, &format!("{ticket}&limit=1")).send().await.expect("an answer");
         assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY, "it does not use the ticket up");
+        let page = with(&base, &ticket).header("accept", "application/json");
+        let mut page = page.build().expect("a request");
+        page.headers_mut().remove("accept");
+        let page = reqwest::Client::builder().no_proxy().build().expect("a client").execute(page).await;
+        assert_eq!(page.expect("an answer").status(), StatusCode::BAD_REQUEST, "it opens a stream only");
         let mut stream = Stream::open(with(&base, &ticket)).await;
         assert_eq!(stream.response.headers()["access-control-allow-origin"], "https://shop.example");
         assert_eq!(stream.orders(1).await, [2], "it is the stream of who got the ticket");

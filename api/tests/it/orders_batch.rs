@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     orders_support::{order, path, two_lines},
-    support::{Answer, Session, TestApp},
+    support::{Answer, Session, TestApp, answer},
 };
 
 const BATCH: &str = "/api/v1/orders/batch";
@@ -224,4 +224,46 @@ async fn more_batches_than_can_run_at_a_time_are_refused_before_anything_is_plac
     let refused = refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     assert_eq!(refused.header("retry-after"), Some("5"));
     assert_eq!(app.count(ORDERS).await, 0);
+}
+
+#[tokio::test]
+async fn a_key_that_one_kind_of_request_has_used_is_refused_for_the_others() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let (all, each) = (batch(&[order()], "abort"), batch(&[order()], "skip"));
+    let import = async |key| {
+        let headers = [("idempotency-key", key), ("content-type", "application/x-ndjson")];
+        let request = headers
+            .iter()
+            .fold(session.request(Method::POST, "/api/v1/orders/import"), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        answer(request.body(order().to_string())).await
+    };
+    let create = async |key| {
+        session.send(Method::POST, "/api/v1/orders", &[("idempotency-key", key)], Some(&order())).await
+    };
+    session.send_batch("all", &all).await.expect(StatusCode::OK);
+    session.send_batch("each", &each).await.expect(StatusCode::OK);
+    import("file").await.expect(StatusCode::OK);
+    create("one").await.expect(StatusCode::CREATED);
+    let orders = app.count(ORDERS).await;
+
+    let mut refused = Vec::new();
+    for key in ["all", "file", "one"] {
+        refused.push(session.send_batch(key, &each).await);
+    }
+    for key in ["each", "file", "one"] {
+        refused.push(session.send_batch(key, &all).await);
+    }
+    for key in ["all", "each", "one"] {
+        refused.push(import(key).await);
+    }
+    for key in ["all", "each", "file"] {
+        refused.push(create(key).await);
+    }
+    for answer in refused {
+        answer.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    }
+    assert_eq!(app.count(ORDERS).await, orders);
 }

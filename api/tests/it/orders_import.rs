@@ -10,7 +10,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use testbed::eventually;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
     bulk_support::{CSV, EXPORT, IMPORT, NDJSON, RawStream, csv_file, json_lines, ndjson_file},
@@ -121,6 +124,28 @@ async fn import_cut(app: &TestApp, session: &Session, content_type: &str, key: &
     stream.write_all(head.as_bytes()).await.expect("the head is taken");
     // A refused header of CSV may have closed it.
     let _sent = stream.write_all(&file.as_bytes()[..cut]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_waits_until_it_may_send_is_told_to_and_a_byte_order_mark_is_no_part_of_a_row() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let file = format!("\u{feff}{}", order());
+    let mut stream = TcpStream::connect(app.app.addr).await.expect("a connection");
+    let head = format!(
+        "POST {IMPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: {NDJSON}\r\n\
+         Connection: close\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        session.access,
+        file.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("the head is taken");
+    let mut line = [0; 25];
+    stream.read_exact(&mut line).await.expect("a response");
+    assert_eq!(line.as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(file.as_bytes()).await.expect("the file is taken");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.expect("the results");
+    assert!(response.contains(r#""status":201"#), "{response}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

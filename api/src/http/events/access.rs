@@ -33,6 +33,10 @@ pub(super) async fn authenticate(
         reject_token_in_url(query)?;
         // Read first: a wrong query does not use the ticket up.
         let query = FeedQuery::parse(query, for_stream)?;
+        if !for_stream {
+            let detail = "a ticket opens a stream: send `Accept: text/event-stream`, as an EventSource does";
+            return Err(ApiError::new(Code::MalformedRequest, detail));
+        }
         let ticket = query.ticket.as_deref().unwrap_or_default();
         let access = state.feed.redeem_ticket(ticket).await?;
         admit_caller(access.caller, parts, state).await?;

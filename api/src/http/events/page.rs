@@ -30,8 +30,11 @@ pub(super) async fn respond(
     let begin = reader.position();
     let has_more = loop {
         let batch = reader.read(limit - page.events).await?;
-        for event in &batch.events {
+        for (number, event) in batch.events.iter().enumerate() {
             page.push(&reader, event);
+            if page.text.len() >= MAX_BYTES && number + 1 < batch.events.len() {
+                return Ok(page.finish(&reader.cursor_at(event.position), true));
+            }
         }
         if page.events >= limit || page.text.len() >= MAX_BYTES {
             break !batch.is_at_tip;
@@ -51,7 +54,7 @@ pub(super) async fn respond(
             () = state.shutdown.begun() => {}
         }
     };
-    Ok(page.finish(&reader, has_more))
+    Ok(page.finish(&reader.cursor(), has_more))
 }
 
 /// The JSON of an [`EventPage`](super::openapi::EventPage), into which each event is copied as it is.
@@ -79,8 +82,8 @@ impl PageText {
         self.event_bytes += event.body.len();
     }
 
-    fn finish(mut self, reader: &FeedReader, has_more: bool) -> Response {
-        let rest = format!(r#"],"next":"{}","has_more":{has_more}}}"#, reader.cursor());
+    fn finish(mut self, next: &str, has_more: bool) -> Response {
+        let rest = format!(r#"],"next":"{next}","has_more":{has_more}}}"#);
         self.text.extend_from_slice(rest.as_bytes());
         count_bytes(self.event_bytes);
         ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.text).into_response()

@@ -35,6 +35,7 @@ use crate::{
     orders::{
         input::{NewOrder, NewOrders, OnError},
         response::OrderResponse,
+        row_keys::claim_for_rows,
     },
     state::AppState,
 };
@@ -124,6 +125,9 @@ pub async fn batch(
         }
         OnError::Skip => {
             let keys = RowKeys::read(&headers, caller, ROUTE)?;
+            if let Some(claim) = keys.claim_request("skip")? {
+                claim_for_rows(&state.db, &claim).await?;
+            }
             let place = |(index, parsed)| place_one(&state, &keys, &context, happened.clone(), index, parsed);
             let results = stream::iter((0_u64..).zip(parsed)).map(place).buffered(MAX_ORDERS);
             let body = render(Box::pin(results).collect().await);

@@ -34,7 +34,7 @@ pub async fn import(
     caller: Caller,
     latest: Date,
 ) -> Result<Vec<Result<String, ApiError>>, ApiError> {
-    let mut reader = if is_csv { RowReader::csv(file).await? } else { RowReader::ndjson(file) };
+    let mut reader = if is_csv { RowReader::csv(file).await? } else { RowReader::ndjson(file).await? };
     let mut rows = Vec::new();
     while let Some(row) = reader.next().await? {
         rows.push(row.and_then(|row| {

@@ -53,6 +53,18 @@ impl RowKeys {
         Ok(Self { key: parse_key(headers)?, caller, route, context_hash: hash_context(headers, caller) })
     }
 
+    /// The claim of the request itself, under which no response is stored. `kind` distinguishes it from other requests to the route
+    /// whose key is for all of it.
+    pub(super) fn claim_request(&self, kind: &str) -> Result<Option<IdempotencyClaim>, ApiError> {
+        let Some(key) = &self.key else { return Ok(None) };
+        Ok(Some(IdempotencyClaim {
+            caller: self.caller.customer_id,
+            key: key.clone(),
+            request_hash: hash_request(["POST", self.route, self.route], &kind)?,
+            context_hash: self.context_hash,
+        }))
+    }
+
     /// The claim of a row. `body` is what was understood of it.
     pub(super) fn claim(
         &self,

@@ -29,6 +29,7 @@ use crate::{
         extract::{Query, essence, require_uncompressed},
         layer::Context,
     },
+    orders::row_keys::claim_for_rows,
     state::AppState,
 };
 
@@ -79,9 +80,12 @@ pub async fn import(
     let keys = RowKeys::read(&headers, caller, ROUTE)?;
     let permit = state.bulk.admit_import(caller)?;
     let rows = match format {
-        FileFormat::Ndjson => RowReader::ndjson(body),
+        FileFormat::Ndjson => RowReader::ndjson(body).await?,
         FileFormat::Csv => RowReader::csv(body).await?,
     };
+    if let Some(claim) = keys.claim_request("import")? {
+        claim_for_rows(&state.db, &claim).await?;
+    }
     let (pieces, waiting) = mpsc::channel(WAITING_PIECES);
     let traceparent = current_traceparent();
     let import = Import { state: state.clone(), caller, context, keys, traceparent, pieces };

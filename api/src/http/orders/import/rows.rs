@@ -16,6 +16,8 @@ use crate::http::{
 const MAX_ROW_BYTES: usize = MAX_BODY_BYTES;
 /// What a reader of CSV begins with, and doubles while rows are larger.
 const FIRST_ROW_BYTES: usize = 4 * 1024;
+/// With which some programs begin a file of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Cells of a row that are kept; an order has fewer columns.
 const MAX_CELLS: usize = 64;
 
@@ -36,9 +38,15 @@ enum Format {
 }
 
 impl RowReader {
-    /// Reads a JSON document in each line.
-    pub(super) fn ndjson(body: Body) -> Self {
-        Self { body, input: Bytes::new(), format: Format::Ndjson(LineBuffer::default()) }
+    /// Reads a JSON document in each line. Waits for the first bytes: a client that asked for it gets its `100 Continue` only when
+    /// somebody reads, and not after the response has begun.
+    pub(super) async fn ndjson(body: Body) -> Result<Self, ApiError> {
+        let (mut body, mut input) = (body, Bytes::new());
+        fill(&mut body, &mut input).await?;
+        if input.starts_with(BYTE_ORDER_MARK) {
+            input.advance(BYTE_ORDER_MARK.len());
+        }
+        Ok(Self { body, input, format: Format::Ndjson(LineBuffer::default()) })
     }
 
     /// Reads CSV, of which the first row names the columns. Waits for that one.
@@ -251,7 +259,8 @@ mod tests {
     fn read(pieces: Vec<Vec<u8>>, is_csv: bool) -> Result<Vec<Result<Vec<u8>, Code>>, Code> {
         let body = Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)));
         let read = async {
-            let mut reader = if is_csv { RowReader::csv(body).await? } else { RowReader::ndjson(body) };
+            let mut reader =
+                if is_csv { RowReader::csv(body).await? } else { RowReader::ndjson(body).await? };
             let mut rows = Vec::new();
             while let Some(row) = reader.next().await? {
                 rows.push(row.map_err(|error| error.code()));
