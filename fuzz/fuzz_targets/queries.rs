@@ -65,7 +65,8 @@ fn check_feed(query: Option<&str>, for_stream: bool) {
             if let Some(order) = order {
                 written.push_str(&format!("&order_id={order}"));
             }
-            let again = events::fuzzing::events(Some(&written), for_stream).expect("what was written out is understood");
+            let again = events::fuzzing::events(Some(&written), for_stream)
+                .expect("what was written out is understood");
             assert_eq!(again, (types, order, limit, wait), "{written}");
         }
         Err(error) => {

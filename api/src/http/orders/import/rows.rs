@@ -22,10 +22,10 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const MAX_CELLS: usize = 64;
 
 /// A row: the JSON of an order, or why it is none.
-pub(super) type Row = Result<Vec<u8>, ApiError>;
+pub(in crate::http::orders) type Row = Result<Vec<u8>, ApiError>;
 
 /// Reads rows from a body. All its methods can be cancelled: what has been read stays.
-pub(super) struct RowReader {
+pub(in crate::http::orders) struct RowReader {
     body: Body,
     /// What has arrived, and is not part of a row yet.
     input: Bytes,
@@ -40,7 +40,7 @@ enum Format {
 impl RowReader {
     /// Reads a JSON document in each line. Waits for the first bytes: a client that asked for it gets its `100 Continue` only when
     /// somebody reads, and not after the response has begun.
-    pub(super) async fn ndjson(body: Body) -> Result<Self, ApiError> {
+    pub(in crate::http::orders) async fn ndjson(body: Body) -> Result<Self, ApiError> {
         let (mut body, mut input) = (body, Bytes::new());
         fill(&mut body, &mut input).await?;
         if input.starts_with(BYTE_ORDER_MARK) {
@@ -50,7 +50,7 @@ impl RowReader {
     }
 
     /// Reads CSV, of which the first row names the columns. Waits for that one.
-    pub(super) async fn csv(body: Body) -> Result<Self, ApiError> {
+    pub(in crate::http::orders) async fn csv(body: Body) -> Result<Self, ApiError> {
         let (mut body, mut input, mut records) = (body, Bytes::new(), Box::new(Records::new()));
         let is_complete = records.read(&mut body, &mut input).await?;
         if !is_complete {
@@ -62,7 +62,7 @@ impl RowReader {
     }
 
     /// The next row. Returns `None` at the end, and fails if the body breaks off; then a row that is not complete is dropped.
-    pub(super) async fn next(&mut self) -> Result<Option<Row>, ApiError> {
+    pub(in crate::http::orders) async fn next(&mut self) -> Result<Option<Row>, ApiError> {
         let Self { body, input, format } = self;
         match format {
             Format::Ndjson(buffer) => loop {
