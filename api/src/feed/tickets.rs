@@ -33,6 +33,9 @@ pub enum TicketError {
     /// It was never issued, was used, or is too old.
     #[error("the ticket was used before, or is older than 60 s: request another one")]
     Invalid,
+    /// It would open a stream, and something else was asked for.
+    #[error("a ticket opens a stream: send `Accept: text/event-stream`, as an EventSource does")]
+    ForStreamsOnly,
     /// Redis, which holds the tickets, does not answer.
     #[error(transparent)]
     Redis(#[from] RedisFailure),

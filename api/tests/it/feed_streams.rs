@@ -207,7 +207,7 @@ async fn a_ticket_opens_one_stream_on_any_replica() {
         let mut page = page.build().expect("a request");
         page.headers_mut().remove("accept");
         let page = reqwest::Client::builder().no_proxy().build().expect("a client").execute(page).await;
-        assert_eq!(page.expect("an answer").status(), StatusCode::BAD_REQUEST, "it opens a stream only");
+        assert_eq!(page.expect("an answer").status(), StatusCode::UNAUTHORIZED, "it opens a stream only");
         let mut stream = Stream::open(with(&base, &ticket)).await;
         assert_eq!(stream.response.headers()["access-control-allow-origin"], "https://shop.example");
         assert_eq!(stream.orders(1).await, [2], "it is the stream of who got the ticket");

@@ -8,7 +8,7 @@ use axum::{
 use super::query::FeedQuery;
 use crate::{
     auth::Caller,
-    feed::StreamTicket,
+    feed::{StreamTicket, TicketError},
     http::{
         auth::{admit_caller, bearer_token},
         error::{ApiError, Code},
@@ -34,8 +34,7 @@ pub(super) async fn authenticate(
         // Read first: a wrong query does not use the ticket up.
         let query = FeedQuery::parse(query, for_stream)?;
         if !for_stream {
-            let detail = "a ticket opens a stream: send `Accept: text/event-stream`, as an EventSource does";
-            return Err(ApiError::new(Code::MalformedRequest, detail));
+            return Err(TicketError::ForStreamsOnly.into());
         }
         let ticket = query.ticket.as_deref().unwrap_or_default();
         let access = state.feed.redeem_ticket(ticket).await?;

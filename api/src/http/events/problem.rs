@@ -54,8 +54,11 @@ impl From<TooManyStreams> for ApiError {
 impl From<TicketError> for ApiError {
     fn from(error: TicketError) -> Self {
         match error {
-            TicketError::Invalid => Self::new(Code::Unauthenticated, error.to_string())
-                .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="orders""#)),
+            TicketError::Invalid | TicketError::ForStreamsOnly => Self::new(
+                Code::Unauthenticated,
+                error.to_string(),
+            )
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="orders""#)),
             TicketError::Redis(failure) => failure.into(),
             TicketError::Unreadable(error) => Self::internal(error),
         }
