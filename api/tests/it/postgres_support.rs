@@ -135,11 +135,11 @@ fn outage(answer: &Answer) -> StatusCode {
     answer.status
 }
 
-/// Whether a standby has replayed what its primary has written.
+/// Fails unless a standby has replayed what its primary has written. (A `bool` in the result would be no condition to wait for.)
 pub(crate) async fn follows(
     primary: &testbed::PrivatePostgres,
     standby: &testbed::PrivatePostgres,
-) -> Result<bool, sqlx::Error> {
+) -> Result<(), sqlx::Error> {
     use sqlx::Connection as _;
     let mut connection = sqlx::PgConnection::connect(primary.url()).await?;
     let written: i64 = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
@@ -149,5 +149,8 @@ pub(crate) async fn follows(
     let replayed: i64 = sqlx::query_scalar("SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint")
         .fetch_one(&mut connection)
         .await?;
-    Ok(replayed >= written)
+    if replayed >= written {
+        return Ok(());
+    }
+    Err(sqlx::Error::Protocol(format!("it has replayed up to {replayed} of {written}")))
 }
