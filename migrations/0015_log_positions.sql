@@ -117,6 +117,12 @@ RETURN pg_snapshot_xmax((cursor).published) >= pg_snapshot_xmax((cursor).sequenc
     AND (cursor).published::text <> (cursor).sequenced::text
     AND NOT EXISTS (SELECT FROM pg_snapshot_xip((cursor).published) x WHERE pg_visible_in_snapshot(x, (cursor).sequenced));
 
+-- Whether the snapshots of the relay are those of another cluster, or of a later time of this one, as after a restore.
+CREATE FUNCTION log_was_restored(cursor relay, upto pg_snapshot) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN (cursor).system_identifier <> (SELECT system_identifier FROM pg_control_system())
+    OR greatest(pg_snapshot_xmax((cursor).sequenced), pg_snapshot_xmax((cursor).published)) > pg_snapshot_xmax(upto);
+
 -- Sequences: gives every committed event that has no position one, under the owner and epoch of the lease, which it also
 -- renews for `lifetime`. `events` is how many got a position, and null if the lease is lost; `started_over` says that a restore
 -- was noticed.
@@ -152,8 +158,7 @@ BEGIN
     END IF;
 
     upto := pg_current_snapshot();
-    IF cursor.system_identifier <> cluster
-        OR greatest(pg_snapshot_xmax(cursor.sequenced), pg_snapshot_xmax(cursor.published)) > pg_snapshot_xmax(upto) THEN
+    IF log_was_restored(cursor, upto) THEN
         -- Restored: nobody knows what was published meanwhile. All of it is published again, which does no harm.
         started_over := true;
         SELECT a.* INTO everything FROM log_append_all(page) a;
@@ -201,8 +206,7 @@ DECLARE
 BEGIN
     SELECT r.* INTO STRICT cursor FROM relay r;
     RETURN pg_snapshot_xmax(cursor.sequenced) = '1'
-        OR greatest(pg_snapshot_xmax(cursor.sequenced), pg_snapshot_xmax(cursor.published)) > pg_snapshot_xmax(upto)
-        OR cursor.system_identifier <> (SELECT system_identifier FROM pg_control_system())
+        OR log_was_restored(cursor, upto)
         OR (SELECT w.events > 0 FROM outbox_window(cursor.sequenced, upto, cursor.restored, 1) w);
 END
 $$;

@@ -101,8 +101,7 @@ pub(super) fn create_requests() -> anyhow::Result<Requests> {
 /// How many events the relay has yet to publish; estimated if they are many.
 async fn unpublished(db: &PgPool) -> anyhow::Result<u64> {
     // Cheap however long the log has become, since this is asked while costs are counted.
-    let count: i64 =
-        sqlx::query_scalar("SELECT unpublished FROM outbox_backlog(10000)").fetch_one(db).await?;
+    let count: i64 = sqlx::query_scalar("SELECT unpublished FROM log_backlog(10000)").fetch_one(db).await?;
     Ok(u64::try_from(count)?)
 }
 
