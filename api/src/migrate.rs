@@ -5,7 +5,11 @@ use std::{fmt, time::Duration};
 use anyhow::Context as _;
 use secrecy::SecretString;
 use shared::platform::db::{DbPool, PoolSettings, Servers};
-use sqlx::migrate::Migrator;
+use sqlx::{
+    AssertSqlSafe, PgConnection,
+    migrate::{Migrate as _, MigrateError, Migrator},
+};
+use tokio::time::Instant;
 
 pub use shared::platform::schema::MIGRATIONS;
 
@@ -13,6 +17,11 @@ pub use shared::platform::schema::MIGRATIONS;
 const STATEMENT_LIMIT: Duration = Duration::from_hours(6);
 /// How long a migration waits for users of a table, and for another process that migrates.
 const LOCK_LIMIT: Duration = Duration::from_mins(10);
+/// How long one attempt waits for another process that migrates. Building an index beside writers waits for every statement
+/// that has begun before it, also for one that waits for the migration to end.
+const TURN_LIMIT: Duration = Duration::from_millis(500);
+/// `lock_not_available`.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// The migrations of the database after `api migrate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +59,11 @@ pub async fn migrate(url: &SecretString) -> anyhow::Result<SchemaVersion> {
     let db = DbPool::new(Servers::primary(url).context("DATABASE_URL")?, settings);
     let mut connection = db.acquire().await.context("PostgreSQL cannot be reached")?;
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
-    migrator.set_ignore_missing(true);
+    migrator.set_ignore_missing(true).set_locking(false);
+    wait_for_turn(&mut connection).await.context("another process migrates this database")?;
+    drop_unfinished_indexes(&mut connection).await.context("an unfinished index cannot be dropped")?;
     migrator.run(&mut *connection).await.context("the migrations cannot be applied")?;
+    connection.unlock().await.context("the lock on migrations cannot be given back")?;
     let database: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
         .fetch_one(&mut *connection)
         .await
@@ -63,4 +75,41 @@ pub async fn migrate(url: &SecretString) -> anyhow::Result<SchemaVersion> {
     } else {
         SchemaVersion::Current(build)
     })
+}
+
+/// Waits until no other process migrates the database, and then keeps others from doing so.
+async fn wait_for_turn(db: &mut PgConnection) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LOCK_LIMIT;
+    set_lock_limit(db, TURN_LIMIT).await?;
+    while let Err(error) = db.lock().await {
+        if !is_lock_timeout(&error) || Instant::now() > deadline {
+            return Err(error.into());
+        }
+    }
+    Ok(set_lock_limit(db, LOCK_LIMIT).await?)
+}
+
+fn is_lock_timeout(error: &MigrateError) -> bool {
+    let MigrateError::Execute(sqlx::Error::Database(error)) = error else { return false };
+    error.code().is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+}
+
+async fn set_lock_limit(db: &mut PgConnection, limit: Duration) -> Result<(), sqlx::Error> {
+    let set = format!("SET lock_timeout = {}", limit.as_millis());
+    sqlx::query(AssertSqlSafe(set)).execute(db).await.map(drop)
+}
+
+/// Drops indexes that a migration has left half built because it was interrupted: it will build them again.
+async fn drop_unfinished_indexes(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let unfinished: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i
+         JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()",
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    for index in unfinished {
+        sqlx::query(AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {index}"))).execute(&mut *db).await?;
+    }
+    Ok(())
 }

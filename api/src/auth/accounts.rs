@@ -1,7 +1,7 @@
 //! The SQL of accounts and of ending sessions.
 
 use shared::{
-    domain::order::CustomerId,
+    domain::{order::CustomerId, tenant::TenantId},
     platform::db::{DbConnection, DbPool, WriteError},
 };
 use time::OffsetDateTime;
@@ -95,7 +95,7 @@ pub(crate) async fn find_account(db: &DbPool, email: &Email) -> Result<Option<Ac
     row.map(|row| {
         let customer_id = row.customer_id.try_into().map_err(AuthError::internal)?;
         Ok(Account {
-            caller: Caller { customer_id, role: parse_role(&row.role)? },
+            caller: Caller { tenant: TenantId::DEFAULT, customer_id, role: parse_role(&row.role)? },
             password_hash: row.password_hash,
             generation: row.generation,
         })

@@ -1,6 +1,6 @@
 //! The caller that a verified access token names.
 
-use shared::domain::order::CustomerId;
+use shared::domain::{order::CustomerId, tenant::TenantId};
 
 /// What a caller is allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -36,7 +36,9 @@ impl std::str::FromStr for Role {
 /// The authenticated caller. A handler that takes it as an argument needs a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Which customer.
+    /// Of which tenant.
+    pub tenant: TenantId,
+    /// Which customer of the tenant.
     pub customer_id: CustomerId,
     /// What it is allowed to do.
     pub role: Role,

@@ -12,6 +12,7 @@ use jsonwebtoken::{
 use reqwest::{StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::Value;
+use shared::domain::tenant::TenantId;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Mutex, RwLock};
 
@@ -251,7 +252,7 @@ impl IdentityProvider {
             Some("admin") => Role::Admin,
             _ => Role::Customer,
         };
-        Ok(Caller { customer_id, role })
+        Ok(Caller { tenant: TenantId::DEFAULT, customer_id, role })
     }
 }
 

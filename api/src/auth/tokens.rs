@@ -3,6 +3,7 @@
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use quick_cache::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
+use shared::domain::tenant::TenantId;
 use time::{Duration, OffsetDateTime};
 
 use super::{
@@ -159,7 +160,7 @@ impl VerifiedClaims {
         if self.nbf.is_some_and(|nbf| nbf > now) || self.iat > latest {
             return Err(TokenError::NotYetValid);
         }
-        Ok(Caller { customer_id: self.customer_id, role: self.role })
+        Ok(Caller { tenant: TenantId::DEFAULT, customer_id: self.customer_id, role: self.role })
     }
 }
 
@@ -180,7 +181,8 @@ mod tests {
         };
         let keys = TokenKeys::new(&config);
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let caller = Caller { customer_id: 7.try_into().unwrap(), role: Role::Customer };
+        let caller =
+            Caller { tenant: TenantId::DEFAULT, customer_id: 7.try_into().unwrap(), role: Role::Customer };
         let verify = |text: &str| keys.verify_access(&UnverifiedToken::parse(text).unwrap(), now);
 
         let access = keys.sign_access(caller, "one", now).unwrap();

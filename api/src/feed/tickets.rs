@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use shared::{
-    domain::order::CustomerId,
+    domain::{order::CustomerId, tenant::TenantId},
     platform::redis::{Redis, RedisFailure},
 };
 use time::OffsetDateTime;
@@ -74,7 +74,7 @@ pub(super) async fn redeem(redis: &Redis, text: &str) -> Result<StreamTicket, Ti
     let stored: Option<String> = redis.at_key(&key).run_command(redis::cmd("GETDEL").arg(&key)).await?;
     let stored: StoredTicket = serde_json::from_str(&stored.ok_or(TicketError::Invalid)?)?;
     Ok(StreamTicket {
-        caller: Caller { customer_id: stored.customer_id, role: stored.role },
+        caller: Caller { tenant: TenantId::DEFAULT, customer_id: stored.customer_id, role: stored.role },
         expires_at: OffsetDateTime::from_unix_timestamp(stored.expires).map_err(|_| TicketError::Invalid)?,
     })
 }

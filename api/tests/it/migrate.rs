@@ -47,3 +47,35 @@ async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
         "{error:#}"
     );
 }
+
+#[tokio::test]
+async fn processes_that_migrate_at_once_take_turns() {
+    let database = testbed::empty_postgres().await;
+    let url = SecretString::from(database.url().to_owned());
+    let done = futures_util::future::join_all((0..4).map(|_| migrate(&url))).await;
+    for schema in done {
+        assert_eq!(schema.expect("migrated"), SchemaVersion::Current(last()));
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_was_left_half_built_is_built_again() {
+    let database = testbed::empty_postgres().await;
+    let url = SecretString::from(database.url().to_owned());
+    migrate(&url).await.expect("migrated");
+    execute(&database, "DELETE FROM _sqlx_migrations WHERE version = 21").await;
+    // As PostgreSQL leaves it if the building is interrupted.
+    execute(
+        &database,
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'orders_by_reference'::regclass",
+    )
+    .await;
+    migrate(&url).await.expect("migrated again");
+    let is_valid: bool = sqlx::query_scalar(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_by_reference'::regclass",
+    )
+    .fetch_one(&database.connect().await)
+    .await
+    .expect("the index");
+    assert!(is_valid);
+}

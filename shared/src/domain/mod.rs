@@ -5,4 +5,5 @@ pub mod clock;
 pub mod encoded;
 pub mod event;
 pub mod order;
+pub mod tenant;
 pub mod timestamp;

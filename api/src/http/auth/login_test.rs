@@ -1,7 +1,7 @@
 //! `POST /api/v1/auth/login-test`: tokens for any customer, in development only.
 
 use axum::{Json, extract::State};
-use shared::domain::order::CustomerId;
+use shared::domain::{order::CustomerId, tenant::TenantId};
 use utoipa::ToSchema;
 
 use super::token_pair::TokenPair;
@@ -53,7 +53,7 @@ pub async fn login_test(
     JsonBody(body): JsonBody,
 ) -> Result<Json<TokenPair>, ApiError> {
     let login = TestLoginRequest::parse(&body)?;
-    let caller = Caller { customer_id: login.customer_id, role: login.role };
+    let caller = Caller { tenant: TenantId::DEFAULT, customer_id: login.customer_id, role: login.role };
     let generation = accounts::load_status(&state.db, caller.customer_id).await?.generation;
     let origin = SessionOrigin::TestLogin { generation };
     Ok(Json(state.auth.log_in(caller, origin, state.clock.now()).await?.into()))

@@ -207,6 +207,7 @@ pub(super) fn parse_date(text: &str) -> Result<Date, (&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use proptest::{prelude::*, sample::select};
+    use shared::domain::tenant::TenantId;
     use time::macros::date;
 
     use super::*;
@@ -214,7 +215,7 @@ mod tests {
     const LATEST: Date = date!(2025 - 01 - 21);
 
     fn caller(role: Role) -> Caller {
-        Caller { customer_id: 7.try_into().unwrap(), role }
+        Caller { tenant: TenantId::DEFAULT, customer_id: 7.try_into().unwrap(), role }
     }
 
     fn parse(body: &str, role: Role) -> Result<NewOrder, ApiError> {

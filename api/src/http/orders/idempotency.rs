@@ -149,6 +149,7 @@ fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use shared::domain::tenant::TenantId;
 
     use super::*;
     use crate::auth::Role;
@@ -187,7 +188,8 @@ mod tests {
     fn the_hash_differs_by_method_path_and_body() {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
-        let caller = Caller { customer_id: 1.try_into().unwrap(), role: Role::Customer };
+        let caller =
+            Caller { tenant: TenantId::DEFAULT, customer_id: 1.try_into().unwrap(), role: Role::Customer };
         let hash = |method, path, body: &str| {
             read_claim(&headers, caller, method, "/r", path, &body).unwrap().unwrap().request_hash
         };
@@ -205,7 +207,10 @@ mod tests {
             for (name, line) in lines {
                 headers.append(name, HeaderValue::from_static(line));
             }
-            hash_context(&headers, Caller { customer_id: 1.try_into().unwrap(), role })
+            hash_context(
+                &headers,
+                Caller { tenant: TenantId::DEFAULT, customer_id: 1.try_into().unwrap(), role },
+            )
         };
         let (if_match, if_none_match) = (header::IF_MATCH, header::IF_NONE_MATCH);
         let two = [(if_match.clone(), "\"1\", \"2\"")];
