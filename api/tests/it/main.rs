@@ -15,6 +15,7 @@ mod feed_cursors;
 mod feed_delivery;
 mod feed_outages;
 mod feed_pages;
+mod feed_restored;
 mod feed_streams;
 mod feed_support;
 mod generated_clients;
