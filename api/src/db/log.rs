@@ -1,5 +1,6 @@
 //! Reading the log by the positions that the relay has given to its events.
 
+use shared::domain::tenant::TenantId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -18,13 +19,15 @@ pub struct LogTip {
     pub now: OffsetDateTime,
 }
 
-/// An event of the log.
+/// An event of the log. Of other tenants' events, and of those that were removed, there is only the position.
 #[derive(Debug)]
 pub struct LogRow {
     /// Its position.
     pub position: i64,
     /// When it got the position.
     pub sequenced_at: OffsetDateTime,
+    /// Whose order it is about; `None` if it was removed with its tenant.
+    pub tenant: Option<TenantId>,
     /// Its type.
     pub event_type: String,
     /// The order that it is about.
@@ -42,30 +45,32 @@ pub struct LogEra {
     pub after: i64,
 }
 
-/// Reads the events of the `most` positions after `after`, and the tip, in one statement and so of one moment.
+/// Reads a tenant's events of the `most` positions after `after`, or those of every tenant for `None`, and the tip, in one statement and so of one moment.
 ///
 /// Positions have no gaps, so a missing one was dropped after the retention.
 pub async fn load_log_page(
     db: &mut PgConnection,
     after: i64,
     most: i32,
+    reader: Option<TenantId>,
 ) -> Result<(LogTip, Vec<LogRow>), sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT tip.head AS "head!", tip.retained_after AS "retained_after!", tip.era AS "era?", tip.now AS "now!",
-                  e.position AS "position?", e.sequenced_at AS "sequenced_at?", e.event_type AS "event_type?",
-                  e.order_id AS "order_id?", e.payload AS "payload?"
+                  e.position AS "position?", e.sequenced_at AS "sequenced_at?", e.tenant_id AS "tenant_id?",
+                  e.event_type AS "event_type?", e.order_id AS "order_id?", e.payload AS "payload?"
            FROM (
                SELECT r.head, (SELECT coalesce(min(p.first) - 1, r.head) FROM log_pages p) AS retained_after,
                       (SELECT g.key FROM log_eras g ORDER BY g.number DESC LIMIT 1) AS era, clock_timestamp() AS now
                FROM relay r
            ) AS tip
-           LEFT JOIN LATERAL log_events($1, $2) e ON true"#,
+           LEFT JOIN LATERAL log_feed($1, $2, $3) e ON true"#,
         after,
         most,
+        reader.map(TenantId::get),
     )
     .fetch_all(db)
     .await?;
-    let missing = || impossible("log_events");
+    let missing = || impossible("log_feed");
     let tip = rows
         .first()
         .map(|row| LogTip { head: row.head, retained_after: row.retained_after, era: row.era, now: row.now })
@@ -77,9 +82,10 @@ pub async fn load_log_page(
         events.push(LogRow {
             position,
             sequenced_at: row.sequenced_at.ok_or_else(missing)?,
-            event_type: row.event_type.ok_or_else(missing)?,
-            order_id: row.order_id.ok_or_else(missing)?,
-            payload: row.payload.ok_or_else(missing)?,
+            tenant: row.tenant_id.map(TenantId::try_from).transpose().map_err(|_| impossible("tenant_id"))?,
+            event_type: row.event_type.unwrap_or_default(),
+            order_id: row.order_id.unwrap_or_default(),
+            payload: row.payload.unwrap_or_default(),
         });
     }
     Ok((tip, events))

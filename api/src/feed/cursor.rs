@@ -3,7 +3,7 @@
 use aws_lc_rs::{constant_time, hmac};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
-use shared::domain::order::CustomerId;
+use shared::domain::{order::CustomerId, tenant::TenantId};
 
 use crate::auth::{AuthConfig, Caller, Role};
 
@@ -17,24 +17,23 @@ const SIGNATURE: usize = 16;
 const PURPOSE: &[u8] = b"orders: cursors of the event feed";
 /// What is hidden: era and position. They would show a customer how much all others order.
 const HIDDEN: std::ops::Range<usize> = 1..MESSAGE;
-/// The tenant of all customers.
-const TENANT: i32 = 1;
 
-/// Which events a reader may see.
+/// Which events a reader may see: those of one tenant, and nobody those of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FeedScope {
-    /// Those of every order.
-    All,
-    /// Those of this customer's orders.
-    Customer(CustomerId),
+pub struct FeedScope {
+    /// Whose orders they are about.
+    pub tenant: TenantId,
+    /// Those of this customer's orders only; `None` for those of every customer of the tenant.
+    pub customer: Option<CustomerId>,
 }
 
 impl From<Caller> for FeedScope {
     fn from(caller: Caller) -> Self {
-        match caller.role {
-            Role::Admin => Self::All,
-            Role::Customer => Self::Customer(caller.customer_id),
-        }
+        let customer = match caller.role {
+            Role::Admin => None,
+            Role::Customer => Some(caller.customer_id),
+        };
+        Self { tenant: caller.tenant, customer }
     }
 }
 
@@ -115,13 +114,10 @@ fn hide(key: &hmac::Key, message: &mut [u8], signature: &[u8]) {
 /// Signs the message together with what the cursor does not say: whose feed it is.
 fn tag(key: &hmac::Key, message: &[u8], scope: FeedScope) -> hmac::Tag {
     // No customer has the id 0.
-    let customer = match scope {
-        FeedScope::All => 0,
-        FeedScope::Customer(id) => id.get(),
-    };
+    let customer = scope.customer.map_or(0, CustomerId::get);
     let mut signed = [0; MESSAGE + 4 + 8];
     signed[..MESSAGE].copy_from_slice(message);
-    signed[MESSAGE..MESSAGE + 4].copy_from_slice(&TENANT.to_be_bytes());
+    signed[MESSAGE..MESSAGE + 4].copy_from_slice(&scope.tenant.get().to_be_bytes());
     signed[MESSAGE + 4..].copy_from_slice(&customer.to_be_bytes());
     hmac::sign(key, &signed)
 }
@@ -147,15 +143,21 @@ mod tests {
         CursorKeys::new(&config("a key of thirty-two bytes or more", &[]))
     }
 
+    const ALL: FeedScope = FeedScope { tenant: TenantId::DEFAULT, customer: None };
+
     fn customer(id: i64) -> FeedScope {
-        FeedScope::Customer(id.try_into().unwrap())
+        FeedScope { customer: Some(id.try_into().unwrap()), ..ALL }
+    }
+
+    fn of_another_tenant(scope: FeedScope) -> FeedScope {
+        FeedScope { tenant: 2.try_into().unwrap(), ..scope }
     }
 
     proptest! {
         #[test]
         fn a_cursor_reads_as_it_was_written(era in any::<i32>(), position in any::<i64>(), id in 1..=i64::MAX) {
             let place = LogPlace { era, position };
-            for scope in [FeedScope::All, customer(id)] {
+            for scope in [ALL, customer(id), of_another_tenant(ALL), of_another_tenant(customer(id))] {
                 let text = keys().sign(place, scope);
                 prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
                 prop_assert_eq!(keys().verify(&text, scope), Some(place));
@@ -164,15 +166,15 @@ mod tests {
 
         #[test]
         fn any_changed_cursor_is_refused(position in any::<i64>(), at in 0..MESSAGE + SIGNATURE, change in 1_u8..) {
-            let text = keys().sign(LogPlace { era: 1, position }, FeedScope::All);
+            let text = keys().sign(LogPlace { era: 1, position }, ALL);
             let mut bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
             bytes[at] ^= change;
-            prop_assert_eq!(keys().verify(&URL_SAFE_NO_PAD.encode(bytes), FeedScope::All), None);
+            prop_assert_eq!(keys().verify(&URL_SAFE_NO_PAD.encode(bytes), ALL), None);
         }
 
         #[test]
         fn any_text_is_refused(text in ".{0,60}") {
-            prop_assert_eq!(keys().verify(&text, FeedScope::All), None);
+            prop_assert_eq!(keys().verify(&text, ALL), None);
         }
     }
 
@@ -193,7 +195,7 @@ mod tests {
     #[test]
     fn a_cursor_of_another_scope_is_refused() {
         let place = LogPlace { era: 1, position: 7 };
-        let scopes = [FeedScope::All, customer(1), customer(2)];
+        let scopes = [ALL, customer(1), customer(2), of_another_tenant(ALL), of_another_tenant(customer(1))];
         for of in scopes {
             let text = keys().sign(place, of);
             for scope in scopes {
@@ -209,9 +211,9 @@ mod tests {
         let before = CursorKeys::new(&config(old, &[]));
         let rotated = CursorKeys::new(&config(new, &[old]));
         let after = CursorKeys::new(&config(new, &[]));
-        let text = before.sign(place, FeedScope::All);
-        assert_eq!(rotated.verify(&text, FeedScope::All), Some(place));
-        assert_eq!(after.verify(&text, FeedScope::All), None);
-        assert_eq!(after.verify(&rotated.sign(place, FeedScope::All), FeedScope::All), Some(place));
+        let text = before.sign(place, ALL);
+        assert_eq!(rotated.verify(&text, ALL), Some(place));
+        assert_eq!(after.verify(&text, ALL), None);
+        assert_eq!(after.verify(&rotated.sign(place, ALL), ALL), Some(place));
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use shared::domain::{
     event::EventType,
     order::{CustomerId, OrderId},
+    tenant::TenantId,
 };
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -23,10 +24,12 @@ pub struct FeedEvent {
     pub event_type: String,
     /// The `CloudEvent`, byte for byte as it was written.
     pub body: Bytes,
+    /// Whose order it is about; `None` if it was removed with its tenant.
+    tenant: Option<TenantId>,
     order_id: i64,
     /// When it got its position, by this process's clock.
     sequenced: Option<Instant>,
-    /// Whose order it is about; read when first needed. `None` if the event does not say.
+    /// Which customer's order it is about; read when first needed. `None` if the event does not say.
     owner: OnceLock<Option<CustomerId>>,
 }
 
@@ -49,6 +52,7 @@ impl FeedEvent {
             position: row.position,
             event_type: row.event_type,
             body: Bytes::from(row.payload),
+            tenant: row.tenant,
             order_id: row.order_id,
             sequenced: read_at.checked_sub(age),
             owner: OnceLock::new(),
@@ -66,7 +70,7 @@ impl FeedEvent {
         self.sequenced.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
-    /// Whose order it is about.
+    /// Which customer's order it is about.
     fn owner(&self) -> Option<CustomerId> {
         *self.owner.get_or_init(|| {
             serde_json::from_slice::<OwnedEvent>(&self.body).ok().map(|event| event.data.customer_id)
@@ -86,17 +90,15 @@ pub struct EventFilter {
 impl EventFilter {
     /// Whether a reader of this scope wants this event and may see it.
     pub(super) fn admits(&self, scope: FeedScope, event: &FeedEvent) -> bool {
-        self.order_id.is_none_or(|order| order.get() == event.order_id)
+        event.tenant == Some(scope.tenant)
+            && self.order_id.is_none_or(|order| order.get() == event.order_id)
             && (self.types.is_empty() || self.types.iter().any(|wanted| wanted.as_str() == event.event_type))
-            && match scope {
-                FeedScope::All => true,
-                FeedScope::Customer(customer) => event.owner() == Some(customer),
-            }
+            && scope.customer.is_none_or(|customer| event.owner() == Some(customer))
     }
 
-    /// Whether every event passes.
+    /// Whether every event of the tenant passes.
     pub(super) fn admits_all(&self, scope: FeedScope) -> bool {
-        scope == FeedScope::All && *self == Self::default()
+        scope.customer.is_none() && *self == Self::default()
     }
 }
 
@@ -108,6 +110,7 @@ mod tests {
         let now = OffsetDateTime::UNIX_EPOCH;
         let row = LogRow {
             position: 1,
+            tenant: Some(TenantId::DEFAULT),
             sequenced_at: now,
             event_type: "OrderUpdated".to_owned(),
             order_id: 5,
@@ -116,19 +119,35 @@ mod tests {
         FeedEvent::new(row, now, Instant::now())
     }
 
+    const ALL: FeedScope = FeedScope { tenant: TenantId::DEFAULT, customer: None };
+
     fn customer(id: i64) -> FeedScope {
-        FeedScope::Customer(id.try_into().unwrap())
+        FeedScope { customer: Some(id.try_into().unwrap()), ..ALL }
+    }
+
+    #[test]
+    fn nobody_sees_an_event_of_another_tenant_or_one_that_was_removed() {
+        let payload = r#"{"data": {"customer_id": 7}}"#;
+        let another = FeedScope { tenant: 2.try_into().unwrap(), ..ALL };
+        for scope in [another, FeedScope { customer: customer(7).customer, ..another }] {
+            assert!(!EventFilter::default().admits(scope, &event(payload)));
+        }
+        let removed = FeedEvent { tenant: None, ..event(payload) };
+        for scope in [ALL, customer(7)] {
+            assert!(EventFilter::default().admits(scope, &event(payload)));
+            assert!(!EventFilter::default().admits(scope, &removed));
+        }
     }
 
     #[test]
     fn a_customer_sees_only_events_that_name_it_as_the_owner() {
         let all = EventFilter::default();
         let own = event(r#"{"id": "x", "data": {"order_id": 5, "customer_id": 7, "performed_by": 8}}"#);
-        assert!(all.admits(FeedScope::All, &own));
+        assert!(all.admits(ALL, &own));
         assert!(all.admits(customer(7), &own));
         assert!(!all.admits(customer(8), &own));
         for unowned in ["{}", r#"{"data": {}}"#, r#"{"customer_id": 7}"#, "not JSON"] {
-            assert!(all.admits(FeedScope::All, &event(unowned)), "{unowned}");
+            assert!(all.admits(ALL, &event(unowned)), "{unowned}");
             assert!(!all.admits(customer(7), &event(unowned)), "{unowned}");
         }
     }
@@ -141,8 +160,8 @@ mod tests {
             order_id: order.map(|id| id.try_into().unwrap()),
         };
         let updated = [EventType::OrderCreated, EventType::OrderUpdated];
-        assert!(filter(&updated, Some(5)).admits(FeedScope::All, &event));
-        assert!(!filter(&updated, Some(6)).admits(FeedScope::All, &event));
-        assert!(!filter(&[EventType::OrderDeleted], Some(5)).admits(FeedScope::All, &event));
+        assert!(filter(&updated, Some(5)).admits(ALL, &event));
+        assert!(!filter(&updated, Some(6)).admits(ALL, &event));
+        assert!(!filter(&[EventType::OrderDeleted], Some(5)).admits(ALL, &event));
     }
 }

@@ -2,15 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{
-    domain::order::CustomerId,
-    platform::{
-        db::{DbPool, PoolSettings},
-        redis::Redis,
-        shutdown::Shutdown,
-    },
+use shared::platform::{
+    db::{DbPool, PoolSettings},
+    redis::Redis,
+    shutdown::Shutdown,
 };
-
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -24,7 +20,7 @@ use super::{
     tail::Tail,
     tickets::{self, StreamTicket, TicketError},
 };
-use crate::auth::AuthConfig;
+use crate::auth::{AuthConfig, Caller};
 
 /// How often stalled streams are looked for.
 const LOOK_FOR_STALLED: Duration = Duration::from_millis(250);
@@ -122,7 +118,8 @@ impl Feed {
         let ends = self.tail.refresh().await?;
         let position = missing.map_or(ends.retained_after, |missing| missing.max(ends.retained_after));
         let place = LogPlace { era: ends.era, position };
-        let mut reader = self.reader(place, FeedScope::All, EventFilter::default(), true);
+        let mut reader =
+            self.reader(place, FeedScope { customer: None, ..scope }, EventFilter::default(), true);
         let events = reader.read(1).await?.events;
         let position = events.first().map_or(reader.position(), |oldest| oldest.position - 1);
         Ok(self.keys.sign(LogPlace { position, ..place }, scope))
@@ -134,13 +131,13 @@ impl Feed {
         Ok(self.keys.sign(LogPlace { era: ends.era, position: ends.head }, scope))
     }
 
-    /// Counts a stream of a customer, if there is room for it. `close` closes its connection.
+    /// Counts a stream of a caller, if there is room for it. `close` closes its connection.
     pub fn open_stream(
         &self,
-        customer: CustomerId,
+        caller: Caller,
         close: impl Fn() + Send + Sync + 'static,
     ) -> Result<OpenStream, TooManyStreams> {
-        self.streams.open(customer, close)
+        self.streams.open((caller.tenant, caller.customer_id), close)
     }
 
     /// How many streams are open.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use shared::platform::db::{DbConnection, DbPool};
+use shared::{
+    domain::tenant::TenantId,
+    platform::db::{DbConnection, DbPool},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -51,11 +54,12 @@ impl CatchUp {
         self.held.available_permits() == 0
     }
 
-    /// Reads the events of the `limit` positions after `after`, when there is room for them.
+    /// Reads the tenant's events of the `limit` positions after `after`, when there is room for them.
     async fn load_page(
         self: Arc<Self>,
         after: i64,
         limit: i32,
+        tenant: TenantId,
         for_stream: bool,
     ) -> Result<LoadedPage, FeedError> {
         // Neither is ever closed.
@@ -63,7 +67,9 @@ impl CatchUp {
         let room = if for_stream { &self.held } else { &self.passing };
         let held = Arc::clone(room).acquire_owned().await.map_err(closed)?;
         let _reading = self.reading.acquire().await.map_err(closed)?;
-        let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, after, limit).await };
+        let load = |mut db: DbConnection| async move {
+            db::load_log_page(&mut db, after, limit, Some(tenant)).await
+        };
         let (tip, rows) = self.db.read_with_retry(load).await?;
         Ok(LoadedPage { after, limit, tip, rows, read_at: Instant::now(), held })
     }
@@ -235,14 +241,14 @@ impl FeedReader {
             self.page
         };
         let limit = i32::try_from(size).unwrap_or(i32::MAX);
-        Arc::clone(&self.catch_up).load_page(after, limit, self.reads_ahead).await
+        Arc::clone(&self.catch_up).load_page(after, limit, self.scope.tenant, self.reads_ahead).await
     }
 
     /// Begins to read the page after a position.
     fn begin_page(&mut self, after: i64) {
         let limit = i32::try_from(self.page).unwrap_or(i32::MAX);
         let mut task = JoinSet::new();
-        task.spawn(Arc::clone(&self.catch_up).load_page(after, limit, true));
+        task.spawn(Arc::clone(&self.catch_up).load_page(after, limit, self.scope.tenant, true));
         self.ahead = Some(PageAhead { after, task });
     }
 
@@ -297,6 +303,7 @@ mod tests {
         let rows = |positions: &[i64]| -> Vec<LogRow> {
             let row = |position: &i64| LogRow {
                 position: *position,
+                tenant: None,
                 sequenced_at: OffsetDateTime::UNIX_EPOCH,
                 event_type: String::new(),
                 order_id: 1,

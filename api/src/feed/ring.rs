@@ -70,6 +70,7 @@ mod tests {
         let now = OffsetDateTime::UNIX_EPOCH;
         let row = LogRow {
             position,
+            tenant: None,
             sequenced_at: now,
             event_type: String::new(),
             order_id: 1,

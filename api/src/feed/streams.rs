@@ -10,9 +10,12 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use shared::domain::order::CustomerId;
+use shared::domain::{order::CustomerId, tenant::TenantId};
 
 use super::settings::FeedSettings;
+
+/// A customer of a tenant.
+type Customer = (TenantId, CustomerId);
 
 /// Nothing that was handed out waits for the client.
 const NOTHING: u64 = 0;
@@ -32,7 +35,7 @@ struct Slots {
 struct OpenStreams {
     next_id: u64,
     by_id: HashMap<u64, Arc<StreamState>>,
-    of_customer: HashMap<CustomerId, usize>,
+    of_customer: HashMap<Customer, usize>,
 }
 
 struct StreamState {
@@ -61,7 +64,7 @@ pub enum TooManyStreams {
 pub struct OpenStream {
     slots: StreamSlots,
     id: u64,
-    customer: CustomerId,
+    customer: Customer,
     state: Arc<StreamState>,
 }
 
@@ -78,7 +81,7 @@ impl StreamSlots {
     /// Opens a stream of a customer. `close` closes its connection.
     pub(super) fn open(
         &self,
-        customer: CustomerId,
+        customer: Customer,
         close: impl Fn() + Send + Sync + 'static,
     ) -> Result<OpenStream, TooManyStreams> {
         let Slots { most, most_of_customer, .. } = *self.0;
@@ -191,8 +194,8 @@ mod tests {
         })
     }
 
-    fn customer(id: i64) -> CustomerId {
-        id.try_into().unwrap()
+    fn customer(id: i64) -> Customer {
+        (TenantId::DEFAULT, id.try_into().unwrap())
     }
 
     #[test]

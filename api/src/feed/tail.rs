@@ -211,7 +211,8 @@ impl Tail {
                 let state = self.lock();
                 if state.era.is_some() { (state.recent.head(), PAGE) } else { (0, 0) }
             };
-            let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, after, most).await };
+            let load =
+                |mut db: DbConnection| async move { db::load_log_page(&mut db, after, most, None).await };
             let (tip, rows) = self.db.read_with_retry(load).await?;
             let read_at = Instant::now();
             // Read whose they are now, once for all readers, and not while they wait for the lock.

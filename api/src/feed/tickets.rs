@@ -47,6 +47,8 @@ pub enum TicketError {
 /// A ticket as Redis holds it.
 #[derive(Serialize, Deserialize)]
 struct StoredTicket {
+    #[serde(default, skip_serializing_if = "TenantId::is_default")]
+    tenant: TenantId,
     customer_id: CustomerId,
     role: Role,
     /// Seconds since the Unix epoch.
@@ -57,6 +59,7 @@ struct StoredTicket {
 pub(super) async fn issue(redis: &Redis, ticket: StreamTicket) -> Result<String, TicketError> {
     let text = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let stored = serde_json::to_string(&StoredTicket {
+        tenant: ticket.caller.tenant,
         customer_id: ticket.caller.customer_id,
         role: ticket.caller.role,
         expires: ticket.expires_at.unix_timestamp(),
@@ -74,7 +77,7 @@ pub(super) async fn redeem(redis: &Redis, text: &str) -> Result<StreamTicket, Ti
     let stored: Option<String> = redis.at_key(&key).run_command(redis::cmd("GETDEL").arg(&key)).await?;
     let stored: StoredTicket = serde_json::from_str(&stored.ok_or(TicketError::Invalid)?)?;
     Ok(StreamTicket {
-        caller: Caller { tenant: TenantId::DEFAULT, customer_id: stored.customer_id, role: stored.role },
+        caller: Caller { tenant: stored.tenant, customer_id: stored.customer_id, role: stored.role },
         expires_at: OffsetDateTime::from_unix_timestamp(stored.expires).map_err(|_| TicketError::Invalid)?,
     })
 }

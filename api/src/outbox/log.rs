@@ -6,6 +6,7 @@ use shared::{
     domain::event::Envelope,
     platform::db::{DbConnection, DbError, DbPool},
 };
+use sqlx::PgConnection;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -79,7 +80,7 @@ pub(super) async fn read_page(
 ) -> Result<Page, OutboxError> {
     let work = |mut db: DbConnection| async move {
         let relay = sqlx::query!(
-            r#"SELECT published_position, log_timeline() AS "timeline!" FROM relay
+            r#"SELECT published_position, head, log_timeline() AS "timeline!" FROM relay
                WHERE singleton AND owner = $1 AND epoch = $2"#,
             lease.owner(),
             epoch
@@ -87,22 +88,33 @@ pub(super) async fn read_page(
         .fetch_optional(&mut *db)
         .await?;
         let Some(relay) = relay else { return Ok(None) };
-        let rows = sqlx::query_as!(
-            EventColumns,
-            r#"SELECT position AS "position!", id AS "id!", event_id AS "event_id!", event_type AS "event_type!",
-                      order_id AS "order_id!", version AS "version!", payload AS "payload!",
-                      extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
-               FROM log_events($1, $2)"#,
-            after.unwrap_or(relay.published_position),
-            most
-        )
-        .fetch_all(&mut *db)
-        .await?;
-        Ok(Some((relay.timeline, rows)))
+        let mut after = after.unwrap_or(relay.published_position);
+        loop {
+            let rows = read_events(&mut db, after, most).await?;
+            after += i64::from(most);
+            // After a restore, everything that was removed with its tenant is a hole in what is published again.
+            if !rows.is_empty() || after >= relay.head {
+                return Ok(Some((relay.timeline, rows)));
+            }
+        }
     };
     let (timeline, rows) =
         pool.run_with_longer_limit(LARGE_WORK, work).await?.ok_or(OutboxError::LeaseLost)?;
     Ok(Page { timeline, events: to_events(rows) })
+}
+
+async fn read_events(db: &mut PgConnection, after: i64, most: i32) -> Result<Vec<EventColumns>, sqlx::Error> {
+    sqlx::query_as!(
+        EventColumns,
+        r#"SELECT position AS "position!", id AS "id!", event_id AS "event_id!", event_type AS "event_type!",
+                  order_id AS "order_id!", version AS "version!", payload AS "payload!",
+                  extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
+           FROM log_events($1, $2)"#,
+        after,
+        most
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Records that all events up to `position` are published, which also renews the lease. `timeline` is that of the server which

@@ -9,7 +9,7 @@ use super::{
     Backlog, BrokerError, Delivery, EventSink, EventSource, EventSystem, PublishOutcome, Settlement,
     SettlementKind,
 };
-use crate::domain::event::Envelope;
+use crate::domain::{event::Envelope, tenant::TenantId};
 
 /// Counts the events that go through a sink.
 #[derive(Debug)]
@@ -119,6 +119,10 @@ impl EventSource for MeteredSource {
 
     async fn check(&self) -> Result<(), BrokerError> {
         self.0.check().await
+    }
+
+    async fn forget_tenant(&self, tenant: TenantId) -> Result<usize, BrokerError> {
+        self.0.forget_tenant(tenant).await
     }
 
     async fn close(&self) {

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 pub use config::{BrokerConfig, EventSystem};
 pub use connect::{connect_sink, connect_source};
 
-use crate::domain::event::Envelope;
+use crate::domain::{event::Envelope, tenant::TenantId};
 
 /// Where the relay publishes events.
 #[async_trait]
@@ -87,6 +87,12 @@ pub trait EventSource: Send + Sync + fmt::Debug {
 
     /// Checks whether the broker hands out events now.
     async fn check(&self) -> Result<(), BrokerError>;
+
+    /// Removes what the broker retains of a tenant's events although every consumer has had them, and returns how many these were.
+    /// Queues retain none.
+    async fn forget_tenant(&self, _tenant: TenantId) -> Result<usize, BrokerError> {
+        Ok(0)
+    }
 
     /// Wakes a blocked [`EventSource::receive`] at once, releases unsettled events, and disconnects.
     async fn close(&self);

@@ -65,7 +65,7 @@ pub(super) async fn respond(
 ) -> Result<Result<Response, ApiError>, FeedError> {
     let connection = parts.extensions.get::<ConnectionHandle>().cloned();
     let close = move || connection.iter().for_each(ConnectionHandle::close);
-    let open = match state.feed.open_stream(access.caller.customer_id, close) {
+    let open = match state.feed.open_stream(access.caller, close) {
         Ok(open) => open,
         Err(error) => return Ok(Err(error.into())),
     };

@@ -133,6 +133,20 @@ impl Group {
         Ok(())
     }
 
+    /// The next entries of the stream from an id on, whoever has had them.
+    pub(super) async fn range(&self, from: &str, most: usize) -> Result<Vec<StreamEntry>, RedisFailure> {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(&self.stream).arg(from).arg("+").arg("COUNT").arg(most);
+        self.redis.run_command(&range).await.map(entries::from_list)
+    }
+
+    /// Removes entries from the stream, also those that are pending, and returns how many were there.
+    pub(super) async fn delete(&self, ids: &[String]) -> Result<usize, RedisFailure> {
+        let mut delete = redis::cmd("XDEL");
+        delete.arg(&self.stream).arg(ids);
+        self.redis.run_command(&delete).await
+    }
+
     /// Acknowledges entries. One round trip.
     pub(super) async fn ack(&self, ids: &[String]) -> Result<(), RedisFailure> {
         let mut pipe = Pipeline::new();

@@ -33,6 +33,7 @@ mod in_flight;
 mod maintenance;
 mod reader;
 mod reclaim;
+mod removal;
 mod sink;
 mod source;
 #[cfg(test)]

@@ -16,12 +16,14 @@ use super::{
     maintenance,
     reader::Reader,
     reclaim::{self, Reclaim},
+    removal,
 };
 use crate::{
     broker::{
         Backlog, BrokerError, Delivery, EventSource, EventSystem, Settlement, SettlementKind,
         ignore_unavailable,
     },
+    domain::tenant::TenantId,
     platform::redis::RedisFailure,
 };
 
@@ -161,6 +163,10 @@ impl EventSource for RedisStreamsSource {
 
     async fn check(&self) -> Result<(), BrokerError> {
         self.state.group.check().await.map_err(|error| broker_error(&error))
+    }
+
+    async fn forget_tenant(&self, tenant: TenantId) -> Result<usize, BrokerError> {
+        removal::remove_tenant(&self.state.group, tenant).await.map_err(|error| broker_error(&error))
     }
 
     async fn close(&self) {
