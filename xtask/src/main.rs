@@ -10,6 +10,7 @@ mod clear_cache;
 mod documents;
 mod fuzz;
 mod lock;
+mod mutate;
 mod postman;
 mod prepare;
 mod requirements;
@@ -53,6 +54,8 @@ enum Command {
     Stress(bench::StressArgs),
     /// Upgrade from an older revision under load, go back, and forward again, and compare everything that was answered
     UpgradeFrom(upgrade::Args),
+    /// Take out what keeps tenants apart, one condition at a time, and demand that a test notices; takes hours
+    Mutate(mutate::Args),
     /// Renew the generated files in `docs`: the descriptions of the API and its events, and the Postman collection
     #[command(alias = "postman")]
     Documents,
@@ -76,6 +79,7 @@ async fn main() -> ExitCode {
             Box::pin(bench::run_bench_program(requirements::install_for_load(&place))).await
         }
         Command::UpgradeFrom(args) => Box::pin(upgrade::run_upgrade(args)).await,
+        Command::Mutate(args) => Box::pin(mutate::run_mutations(args)).await,
         Command::Documents => Box::pin(documents::write_documents()).await,
         Command::Prepare(args) => Box::pin(prepare::run_prepare(args)).await,
     };

@@ -1,0 +1,197 @@
+//! `cargo xtask mutate`: takes out what keeps tenants apart, one condition or part of a key at a time, and demands that a test
+//! notices each time.
+//!
+//! It works in a copy of the committed sources with a target folder of its own, so that the checkout stays as it is.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use testbed::native::Storage;
+use testbed::process::Launch;
+use testbed::{paths, source};
+
+use crate::status::print_status;
+use crate::system::{self, Role, System};
+use crate::{cargo, requirements};
+
+mod mutations;
+
+use mutations::Mutation;
+
+/// The exit code of nextest if a test has failed.
+const TESTS_FAILED: i32 = 100;
+/// The tests that are asked first.
+const FIRST: &str = "test(/tenant|isolation|roles/)";
+/// If none of them fails: all that need no broker but Redis.
+const ALL: &str = "not test(/sqs|rabbitmq|schemathesis|generated_clients|postgres_|outbox_/)";
+/// Where the result is kept.
+const REPORT: &str = "docs/notes/mutations.md";
+
+/// Options of `mutate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only the mutations whose file or text contains this
+    only: Option<String>,
+    /// Print the mutations, and make none
+    #[arg(long)]
+    list: bool,
+    /// Make the first, and then each this many behind it: a sample
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    every: u16,
+}
+
+/// What became of a mutation.
+enum Verdict {
+    /// These tests have failed.
+    Caught(Vec<String>),
+    /// No test has failed.
+    Survived,
+    /// It is no program: nothing is shown.
+    NotCompiled,
+}
+
+pub(crate) async fn run_mutations(args: Args) -> anyhow::Result<ExitCode> {
+    let found = mutations::find_all(&paths::workspace())?;
+    let only = args.only.as_deref().unwrap_or_default();
+    let chosen: Vec<Mutation> = found
+        .into_iter()
+        .filter(|mutation| mutation.to_string().contains(only))
+        .step_by(usize::from(args.every))
+        .collect();
+    ensure!(!chosen.is_empty(), "there is no such mutation: `cargo xtask mutate --list` shows all");
+    if args.list {
+        for mutation in &chosen {
+            println!("{mutation}");
+        }
+        println!("{} mutations", chosen.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let is_complete = args.only.is_none() && args.every == 1;
+    system::with_temporary_servers(async |system| Box::pin(mutate(system, &chosen, is_complete)).await).await
+}
+
+async fn mutate(system: &System, mutations: &[Mutation], is_complete: bool) -> anyhow::Result<ExitCode> {
+    requirements::install_for_tests(false).await?;
+    cargo::install_tool("nextest").await?;
+    let storage = &Storage::Throwaway;
+    let (postgres, redis) = tokio::try_join!(
+        system.start_server(Role::Postgres, "PostgreSQL", source::postgres(None, storage)),
+        system.start_server(Role::Redis, "Redis", source::redis(None, storage)),
+    )?;
+    // The macros of sqlx check changed queries against a database, and the tests make theirs beside it.
+    let database = testbed::migrated_database(&postgres.url).await?;
+    let tree = copy_sources().await?;
+    let tests = |filter: &str| {
+        Launch::new(cargo::program(), paths::data().join("logs/mutate.log"))
+            .folder(&tree)
+            .args([
+                "nextest",
+                "run",
+                "--workspace",
+                "--test",
+                "api_it",
+                "--test",
+                "worker_it",
+                "--lib",
+                "-E",
+                filter,
+            ])
+            .env("CARGO_TARGET_DIR", paths::workspace().join("target/mutate"))
+            .env("SQLX_OFFLINE", "false")
+            .env("DATABASE_URL", database.url())
+            .env("REDIS_URL", &redis.url)
+            .env("NEXTEST_NO_INPUT_HANDLER", "1")
+    };
+    print_status("Building and running the tests without a mutation.");
+    ensure!(matches!(judge(&tests(FIRST)).await?, Verdict::Survived), "the tests fail without a mutation");
+    let mut report = String::new();
+    let mut survivors = 0;
+    for (number, mutation) in mutations.iter().enumerate() {
+        let original = mutation.apply(&tree)?;
+        let mut verdict = judge(&tests(FIRST)).await?;
+        if matches!(verdict, Verdict::Survived) {
+            verdict = judge(&tests(ALL)).await?;
+        }
+        fs::write(tree.join(&mutation.file), original)?;
+        let text = match verdict {
+            Verdict::Caught(tests) => tests.join(", "),
+            Verdict::Survived => {
+                survivors += 1;
+                "**no test**".to_owned()
+            }
+            Verdict::NotCompiled => {
+                survivors += 1;
+                "**does not compile**".to_owned()
+            }
+        };
+        print_status(format!("{} of {}: {mutation}: {text}", number + 1, mutations.len()));
+        writeln!(report, "| `{}` | `{}` | {text} |", mutation.place(), mutation.shown())?;
+    }
+    if is_complete {
+        write_report(&report, mutations.len(), survivors)?;
+    }
+    print_status(format!("{} mutations, {survivors} of them unnoticed", mutations.len()));
+    Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs tests until one fails.
+async fn judge(tests: &Launch) -> anyhow::Result<Verdict> {
+    let log = PathBuf::from(tests.log_file());
+    let _absent = fs::remove_file(&log);
+    let status = tests.spawn()?.wait().await?;
+    let output = fs::read_to_string(&log).unwrap_or_default();
+    let failed: Vec<String> = output.lines().filter_map(failed_test).collect();
+    Ok(match status.code() {
+        Some(0) => Verdict::Survived,
+        Some(TESTS_FAILED) if !failed.is_empty() => Verdict::Caught(failed),
+        _ => Verdict::NotCompiled,
+    })
+}
+
+/// The name in a line of nextest such as `FAIL [   0.1s] (1/2) api::api_it tenants::a_test`.
+fn failed_test(line: &str) -> Option<String> {
+    let line = line.trim();
+    let is_failure = ["FAIL", "TIMEOUT", "SIGABRT"].iter().any(|word| line.starts_with(word));
+    let name = line.split_whitespace().next_back()?;
+    (is_failure && name.contains("::")).then(|| format!("`{name}`"))
+}
+
+/// A copy of the committed sources, in the target folder.
+async fn copy_sources() -> anyhow::Result<PathBuf> {
+    let tree = paths::workspace().join("target/mutate-sources");
+    let git = |args: &[&str]| {
+        Launch::new("git", paths::data().join("logs/mutate-git.log")).folder(paths::workspace()).args(args)
+    };
+    let path = tree.to_str().context("the path of the workspace is no text")?;
+    let _absent = git(&["worktree", "remove", "--force", path]).run().await;
+    git(&["worktree", "add", "--detach", path, "HEAD"])
+        .run()
+        .await
+        .context("the sources cannot be copied")?;
+    Ok(tree)
+}
+
+fn write_report(rows: &str, count: usize, survivors: usize) -> anyhow::Result<()> {
+    let revision = std::process::Command::new("git")
+        .args(["log", "-1", "--format=%h of %cs"])
+        .current_dir(paths::workspace())
+        .output()?;
+    let revision = String::from_utf8_lossy(&revision.stdout).trim().to_owned();
+    let text = format!(
+        "# Mutations\n\n\
+         What keeps tenants apart was taken out, one condition or part of a key at a time, and a test had to fail each time.\n\
+         `cargo xtask mutate` does it again and writes this file; `--list` shows what it would do.\n\n\
+         Last run: revision {revision}; {count} mutations, {survivors} of them unnoticed. The tests are those that had failed when the \
+         run was ended by the first failure.\n\n\
+         | place | taken out | noticed by |\n| --- | --- | --- |\n{rows}"
+    );
+    fs::write(paths::workspace().join(REPORT), text).with_context(|| format!("cannot write {REPORT}"))
+}
+
+/// A path as reports show it.
+fn shown_path(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}

@@ -1,0 +1,151 @@
+//! What is taken out: every comparison of `tenant_id` in a statement, which becomes one that is always true, and the tenant's part
+//! of each key.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+
+use super::shown_path;
+
+/// The folders with statements.
+const FOLDERS: [&str; 3] = ["api/src", "worker/src", "shared/src"];
+/// A comparison, also with a parameter that follows in another piece of the text.
+const CONDITION: &str = "tenant_id = ";
+/// The same, always true: tenants are positive.
+const ALWAYS_TRUE: &str = "tenant_id >= 0 * ";
+/// What follows from here on are unit tests.
+const TESTS: &str = "#[cfg(test)]";
+
+/// The tenant's part of each key, and what the key is without it: file, text, replacement. Each text stands in its file once.
+const KEYS: &[(&str, &str, &str)] = &[
+    ("api/src/feed/cursor.rs", "scope.tenant.get().to_be_bytes()", "1_i32.to_be_bytes()"),
+    ("api/src/feed/event.rs", "event.tenant == Some(scope.tenant)", "event.tenant.is_some()"),
+    ("api/src/feed/tickets.rs", "tenant: ticket.caller.tenant,", "tenant: TenantId::DEFAULT,"),
+    (
+        "api/src/feed/handle.rs",
+        "(caller.tenant, caller.customer_id)",
+        "(TenantId::DEFAULT, caller.customer_id)",
+    ),
+];
+
+/// One place in the sources, and what stands there instead.
+#[derive(Clone, Debug)]
+pub(super) struct Mutation {
+    /// Below the root.
+    pub(super) file: PathBuf,
+    /// Counted from 1.
+    line: usize,
+    /// Where the text begins in the file.
+    at: usize,
+    text: String,
+    replacement: String,
+    /// The line as it was.
+    context: String,
+}
+
+impl Mutation {
+    /// Makes the change in a copy of the sources, and returns what the file was.
+    pub(super) fn apply(&self, root: &Path) -> anyhow::Result<String> {
+        let path = root.join(&self.file);
+        let original =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let end = self.at + self.text.len();
+        ensure!(
+            original.get(self.at..end) == Some(self.text.as_str()),
+            "{self}: the file is not what was committed: commit it first"
+        );
+        let changed = [&original[..self.at], &self.replacement, &original[end..]].concat();
+        fs::write(&path, changed).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(original)
+    }
+
+    /// File and line.
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.line)
+    }
+
+    /// The line, for a table.
+    pub(super) fn shown(&self) -> String {
+        self.context.trim().replace('|', "\\|")
+    }
+
+    fn new(file: &Path, source: &str, at: usize, text: &str, replacement: &str) -> Self {
+        let line = source[..at].matches('\n').count() + 1;
+        let context = source.lines().nth(line - 1).unwrap_or_default().to_owned();
+        let (text, replacement) = (text.to_owned(), replacement.to_owned());
+        Self { file: file.to_owned(), line, at, text, replacement, context }
+    }
+}
+
+impl fmt::Display for Mutation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.place(), self.context.trim())
+    }
+}
+
+/// Finds every mutation, by file and line.
+pub(super) fn find_all(root: &Path) -> anyhow::Result<Vec<Mutation>> {
+    let mut mutations = Vec::new();
+    for folder in FOLDERS {
+        let mut files = Vec::new();
+        list_files(&root.join(folder), &mut files)?;
+        files.sort();
+        for path in files {
+            let source =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let file = PathBuf::from(shown_path(root, &path));
+            mutations.extend(find_conditions(&file, &source));
+        }
+    }
+    for (file, text, replacement) in KEYS {
+        let source = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
+        ensure!(source.matches(text).count() == 1, "{file} has `{text}` not exactly once: renew KEYS");
+        let at = source.find(text).unwrap_or_default();
+        mutations.push(Mutation::new(Path::new(file), &source, at, text, replacement));
+    }
+    Ok(mutations)
+}
+
+fn find_conditions(file: &Path, source: &str) -> Vec<Mutation> {
+    let end = source.find(TESTS).unwrap_or(source.len());
+    let is_assignment = |at: usize| {
+        let before = source[..at].trim_end();
+        ["SET", "set"].iter().any(|word| before.ends_with(word))
+    };
+    source[..end]
+        .match_indices(CONDITION)
+        .filter(|(at, _)| !is_assignment(*at))
+        .map(|(at, _)| Mutation::new(file, source, at, CONDITION, ALWAYS_TRUE))
+        .collect()
+}
+
+fn list_files(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "sql") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_comparison_is_found_but_no_assignment_and_nothing_of_the_tests() {
+        let source = "a WHERE tenant_id = $1 AND\n  o.tenant_id = i.tenant_id\nSET tenant_id = 2\n#[cfg(test)]\ntenant_id = 3";
+        let found = find_conditions(Path::new("x.sql"), source);
+        assert_eq!(found.iter().map(Mutation::place).collect::<Vec<_>>(), ["x.sql:1", "x.sql:2"]);
+    }
+
+    #[test]
+    fn every_key_is_where_it_is_said_to_be() {
+        assert!(find_all(&testbed::paths::workspace()).unwrap().len() >= KEYS.len());
+    }
+}
