@@ -2,7 +2,9 @@
 
 use shared::domain::clock::Clock;
 use shared::domain::event::{Event, Happened};
-use shared::domain::order::{CustomerId, LineId, Money, Order, OrderId, OrderLine, OrderStatus, ProductId};
+use shared::domain::order::{
+    CustomerId, LineId, Metadata, Money, Order, OrderId, OrderLine, OrderStatus, ProductId,
+};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -36,6 +38,8 @@ pub fn created_event(id: i64) -> anyhow::Result<Event> {
         created_at: now,
         updated_at: now,
         lines: vec![line(2 * id - 1, 1001, 2, "25.50")?, line(2 * id, 1002, 1, "15.00")?],
+        reference: None,
+        metadata: Metadata::default(),
     };
     Ok(Event::created(order, happened_at(now, customer)))
 }

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 
 use super::{
     columns::{EventColumns, LineColumns, OrderColumns},
-    decode::impossible,
+    decode::decode_order_id,
     idempotency::{ClaimColumns, IdempotencyClaim, StoredResponse},
 };
 
@@ -36,10 +36,14 @@ pub enum ChangeOutcome {
     Raced,
     /// The key is taken.
     KeyTaken,
+    /// This order of the customer has the new reference. The key was left alone.
+    ReferenceTaken(OrderId),
 }
 
 /// Writes changes, each with all that belongs to it, in one statement, and returns what became of each.
-/// No two of `changes` can be of the same order or have the same key.
+/// No two of `changes` can be of the same order or have the same key. It fails on [`super::REFERENCE_UNIQUE`] if another
+/// transaction gives one of the new references to another order meanwhile, or if two of `changes` have the same one; then the
+/// next attempt finds that order.
 ///
 /// The version is compared and the row locked first; then the keys are claimed in their order; the event's place in
 /// the log is drawn last, while the lock is held. Rows that another transaction holds are skipped, never waited for, so a
@@ -66,8 +70,18 @@ pub async fn change_orders(
         }
     }
     // An order keeps its owner and the time of its creation; the next version is that which was read, plus one.
-    let OrderColumns { ids, dates, statuses, totals, updated, customers: _, versions: _, created: _ } =
-        orders;
+    let OrderColumns {
+        ids,
+        dates,
+        statuses,
+        totals,
+        updated,
+        references,
+        metadata,
+        customers: _,
+        versions: _,
+        created: _,
+    } = orders;
     let ClaimColumns {
         callers,
         keys,
@@ -88,6 +102,8 @@ pub async fn change_orders(
         &statuses as _,
         &totals,
         &updated,
+        &references as _,
+        &metadata,
         &callers as _,
         &keys as _,
         &request_hashes as _,
@@ -111,12 +127,13 @@ pub async fn change_orders(
     .await?
     .into_iter()
     .map(|row| {
-        let outcome = match (row.locked, row.written) {
-            (_, true) => ChangeOutcome::Written,
-            (true, false) => ChangeOutcome::KeyTaken,
-            (false, false) => ChangeOutcome::Raced,
+        let outcome = match (row.taken_by.map(decode_order_id).transpose()?, row.locked, row.written) {
+            (Some(other), ..) => ChangeOutcome::ReferenceTaken(other),
+            (None, _, true) => ChangeOutcome::Written,
+            (None, true, false) => ChangeOutcome::KeyTaken,
+            (None, false, false) => ChangeOutcome::Raced,
         };
-        Ok((OrderId::try_from(row.id).map_err(|_| impossible("orders.id"))?, outcome))
+        Ok((decode_order_id(row.id)?, outcome))
     })
     .collect()
 }

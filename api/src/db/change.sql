@@ -2,42 +2,52 @@
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
         $1::bigint[], $2::bigint[], $3::boolean[], $4::date[], $5::text[], $6::numeric[], $7::timestamptz[],
-        $8::bigint[], $9::text[], $10::bytea[], $11::bytea[], $12::smallint[], $13::text[], $14::bytea[],
-        $15::uuid[], $16::text[], $17::text[]
-    ) AS t(id, version, deletes, order_date, status, total_amount, at,
+        $8::text[], $9::text[],
+        $10::bigint[], $11::text[], $12::bytea[], $13::bytea[], $14::smallint[], $15::text[], $16::bytea[],
+        $17::uuid[], $18::text[], $19::text[]
+    ) AS t(id, version, deletes, order_date, status, total_amount, at, reference, metadata,
            caller, key, request_hash, context_hash, response_status, headers, body,
            event_id, event_type, payload)
 ), locked AS MATERIALIZED (
-    SELECT o.id FROM input i JOIN orders o ON o.id = i.id AND o.version = i.version
+    SELECT o.id, o.customer_id, o.reference AS reference_before
+    FROM input i JOIN orders o ON o.id = i.id AND o.version = i.version
     ORDER BY o.id FOR UPDATE OF o SKIP LOCKED
+), checked AS MATERIALIZED (
+    SELECT i.*,
+           -- The order that has the new reference already.
+           CASE WHEN i.reference IS DISTINCT FROM l.reference_before THEN (
+               SELECT o.id FROM orders o
+               WHERE o.tenant_id = 1 AND o.customer_id = l.customer_id AND o.reference = i.reference
+           ) END AS taken_by
+    FROM input i JOIN locked l USING (id)
 ), claimed AS (
     INSERT INTO idempotency_keys AS held
         (customer_id, key, request_hash, context_hash, status, headers, body)
     SELECT caller, key, request_hash, context_hash, response_status, headers::json, body
-    FROM input JOIN locked USING (id)
-    WHERE key IS NOT NULL ORDER BY caller, key
+    FROM checked
+    WHERE key IS NOT NULL AND taken_by IS NULL ORDER BY caller, key
     ON CONFLICT (customer_id, key) DO UPDATE
         SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
             headers = excluded.headers, body = excluded.body, created_at = now()
         WHERE held.created_at <= now() - interval '24 hours'
     RETURNING customer_id, key
 ), allowed AS MATERIALIZED (
-    SELECT i.* FROM input i JOIN locked USING (id)
-    WHERE i.key IS NULL OR (i.caller, i.key) IN (SELECT customer_id, key FROM claimed)
+    SELECT * FROM checked
+    WHERE taken_by IS NULL AND (key IS NULL OR (caller, key) IN (SELECT customer_id, key FROM claimed))
 ), updated_orders AS (
     UPDATE orders o
     SET order_date = a.order_date, status = a.status, total_amount = a.total_amount,
-        version = a.version + 1, updated_at = a.at
+        version = a.version + 1, updated_at = a.at, reference = a.reference, metadata = a.metadata
     FROM allowed a WHERE o.id = a.id AND NOT a.deletes
 ), deleted_orders AS (
     DELETE FROM orders o USING allowed a WHERE o.id = a.id AND a.deletes
 ), deleted_lines AS (
     DELETE FROM order_lines l USING allowed a
-    WHERE l.order_id = a.id AND a.id = ANY($18) AND NOT l.id = ANY($19)
+    WHERE l.order_id = a.id AND a.id = ANY($20) AND NOT l.id = ANY($21)
 ), written_lines AS (
     INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price)
     SELECT * FROM unnest(
-        $20::bigint[], $21::bigint[], $22::smallint[], $23::bigint[], $24::integer[], $25::numeric[]
+        $22::bigint[], $23::bigint[], $24::smallint[], $25::bigint[], $26::integer[], $27::numeric[]
     ) AS l(id, order_id, position, product_id, quantity, unit_price)
     WHERE order_id IN (SELECT id FROM allowed)
     ON CONFLICT (order_id, id) DO UPDATE
@@ -46,5 +56,5 @@ WITH input AS MATERIALIZED (
     INSERT INTO outbox (event_id, event_type, order_id, version, payload)
     SELECT event_id, event_type, id, version + 1, payload FROM allowed
 )
-SELECT i.id AS "id!", l.id IS NOT NULL AS "locked!", a.id IS NOT NULL AS "written!"
-FROM input i LEFT JOIN locked l USING (id) LEFT JOIN allowed a USING (id)
+SELECT i.id AS "id!", c.id IS NOT NULL AS "locked!", c.taken_by, a.id IS NOT NULL AS "written!"
+FROM input i LEFT JOIN checked c USING (id) LEFT JOIN allowed a USING (id)

@@ -16,7 +16,7 @@ pub(super) fn raw_ids(ids: &[OrderId]) -> Vec<i64> {
 
 /// Rows of `orders`.
 #[derive(Default)]
-pub(super) struct OrderColumns {
+pub(super) struct OrderColumns<'a> {
     pub(super) ids: Vec<i64>,
     pub(super) customers: Vec<i64>,
     pub(super) dates: Vec<Date>,
@@ -25,10 +25,12 @@ pub(super) struct OrderColumns {
     pub(super) versions: Vec<i64>,
     pub(super) created: Vec<OffsetDateTime>,
     pub(super) updated: Vec<OffsetDateTime>,
+    pub(super) references: Vec<Option<&'a str>>,
+    pub(super) metadata: Vec<String>,
 }
 
-impl OrderColumns {
-    pub(super) fn push(&mut self, order: &Order) {
+impl<'a> OrderColumns<'a> {
+    pub(super) fn push(&mut self, order: &'a Order) {
         // Lines are rows of their own: `LineColumns`.
         let Order {
             id,
@@ -40,6 +42,8 @@ impl OrderColumns {
             created_at,
             updated_at,
             lines: _,
+            reference,
+            metadata,
         } = order;
         self.ids.push(id.get());
         self.customers.push(customer_id.get());
@@ -49,6 +53,8 @@ impl OrderColumns {
         self.versions.push(*version);
         self.created.push(*created_at);
         self.updated.push(*updated_at);
+        self.references.push(reference.as_deref());
+        self.metadata.push(metadata.to_json());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Creating orders: many in one statement, with their lines, events and stored responses.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use shared::domain::{
     event::Envelope,
@@ -10,7 +10,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::{
     columns::{EventColumns, LineColumns, OrderColumns},
-    decode::impossible,
+    decode::decode_order_id,
     idempotency::{ClaimColumns, IdempotencyClaim, StoredResponse, store_responses},
 };
 
@@ -25,14 +25,29 @@ pub struct CreatedOrder<'a> {
     pub claim: Option<(&'a IdempotencyClaim, &'a StoredResponse)>,
 }
 
-/// Writes orders, each with all that belongs to it, in one statement that commits by itself, and returns the ids of
-/// those that were written. The others are left out because their key is taken. No two of `created` can have the same key.
+/// What became of a new order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// It was written, with its event and its stored response.
+    Written,
+    /// The key is taken.
+    KeyTaken,
+    /// This order of the customer has the reference. The key was left alone.
+    ReferenceTaken(OrderId),
+}
+
+/// The constraint that refuses a reference which another transaction has just given to another order.
+pub const REFERENCE_UNIQUE: &str = "orders_by_reference";
+
+/// Writes orders, each with all that belongs to it, in one statement that commits by itself, and returns what became of each.
+/// No two of `created` can have the same key. It fails on [`REFERENCE_UNIQUE`] if another transaction commits an order
+/// with one of the references meanwhile, or if two of `created` have the same one; then the next attempt finds that order.
 ///
-/// Keys are claimed in their order, so that two batches never wait for each other in a circle.
+/// Keys are claimed in their order and references are written in theirs, so that two batches never wait for each other in a circle.
 pub async fn insert_orders(
     db: &mut PgConnection,
     created: &[CreatedOrder<'_>],
-) -> Result<HashSet<OrderId>, sqlx::Error> {
+) -> Result<HashMap<OrderId, CreateOutcome>, sqlx::Error> {
     let (mut orders, mut lines) = (OrderColumns::default(), LineColumns::default());
     let (mut events, mut claims) = (EventColumns::default(), ClaimColumns::default());
     // If nobody has a key, `unnest` fills up the empty columns.
@@ -46,18 +61,30 @@ pub async fn insert_orders(
         }
     }
     // The statement writes PENDING, version 1, and the same time twice.
-    let OrderColumns { ids, customers, dates, totals, created: at, statuses: _, versions: _, updated: _ } =
-        orders;
+    let OrderColumns {
+        ids,
+        customers,
+        dates,
+        totals,
+        created: at,
+        references,
+        metadata,
+        statuses: _,
+        versions: _,
+        updated: _,
+    } = orders;
     let ClaimColumns { callers, keys, request_hashes, context_hashes, statuses, headers, bodies } = claims;
     let EventColumns { ids: event_ids, types, payloads } = events;
     let LineColumns { ids: line_ids, orders: line_orders, positions, products, quantities, prices } = lines;
-    sqlx::query_file_scalar!(
+    sqlx::query_file!(
         "src/db/create.sql",
         &ids,
         &customers,
         &dates,
         &totals,
         &at,
+        &references as _,
+        &metadata,
         &callers as _,
         &keys as _,
         &request_hashes as _,
@@ -78,25 +105,53 @@ pub async fn insert_orders(
     .fetch_all(db)
     .await?
     .into_iter()
-    .map(|id| id.and_then(|id| OrderId::try_from(id).ok()).ok_or_else(|| impossible("orders.id")))
+    .map(|row| {
+        let outcome = match (row.taken_by.map(decode_order_id).transpose()?, row.written) {
+            (Some(other), _) => CreateOutcome::ReferenceTaken(other),
+            (None, true) => CreateOutcome::Written,
+            (None, false) => CreateOutcome::KeyTaken,
+        };
+        Ok((decode_order_id(row.id)?, outcome))
+    })
     .collect()
 }
 
-/// Writes orders together with the one response to their request, or nothing if the key of the request is taken. Returns whether
-/// they were written.
+/// What became of orders that are written together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TogetherOutcome {
+    /// All were written.
+    Written,
+    /// None was, because the key of the request is taken.
+    KeyTaken,
+    /// None was, because other orders have the references of these: their places in the request, and the other orders.
+    ReferencesTaken(Vec<(usize, OrderId)>),
+}
+
+/// Writes orders together with the one response to their request, or nothing.
 pub async fn insert_orders_together(
     db: &mut PgConnection,
     created: &[CreatedOrder<'_>],
     claim: Option<(&IdempotencyClaim, &StoredResponse)>,
-) -> Result<bool, sqlx::Error> {
+) -> Result<TogetherOutcome, sqlx::Error> {
     let mut transaction = db.begin().await?;
     if let Some(claim) = claim
         && store_responses(&mut transaction, &[claim]).await?.is_empty()
     {
         transaction.rollback().await?;
-        return Ok(false);
+        return Ok(TogetherOutcome::KeyTaken);
     }
-    insert_orders(&mut transaction, created).await?;
+    let outcomes = insert_orders(&mut transaction, created).await?;
+    let taken: Vec<(usize, OrderId)> = (0..)
+        .zip(created)
+        .filter_map(|(place, created)| match outcomes.get(&created.order.id) {
+            Some(CreateOutcome::ReferenceTaken(other)) => Some((place, *other)),
+            _ => None,
+        })
+        .collect();
+    if !taken.is_empty() {
+        transaction.rollback().await?;
+        return Ok(TogetherOutcome::ReferencesTaken(taken));
+    }
     transaction.commit().await?;
-    Ok(true)
+    Ok(TogetherOutcome::Written)
 }

@@ -1,17 +1,23 @@
 -- Writes orders, each with all that belongs to it: see `create.rs`.
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest(
-        $1::bigint[], $2::bigint[], $3::date[], $4::numeric[], $5::timestamptz[],
-        $6::bigint[], $7::text[], $8::bytea[], $9::bytea[], $10::smallint[], $11::text[], $12::bytea[],
-        $13::uuid[], $14::text[], $15::text[]
-    ) AS t(id, customer_id, order_date, total_amount, at,
+    SELECT t.*,
+           -- The order that has the reference already.
+           CASE WHEN t.reference IS NOT NULL THEN (
+               SELECT o.id FROM orders o
+               WHERE o.tenant_id = 1 AND o.customer_id = t.customer_id AND o.reference = t.reference AND o.id <> t.id
+           ) END AS taken_by
+    FROM unnest(
+        $1::bigint[], $2::bigint[], $3::date[], $4::numeric[], $5::timestamptz[], $6::text[], $7::text[],
+        $8::bigint[], $9::text[], $10::bytea[], $11::bytea[], $12::smallint[], $13::text[], $14::bytea[],
+        $15::uuid[], $16::text[], $17::text[]
+    ) AS t(id, customer_id, order_date, total_amount, at, reference, metadata,
            caller, key, request_hash, context_hash, response_status, headers, body,
            event_id, event_type, payload)
 ), claimed AS (
     INSERT INTO idempotency_keys AS held
         (customer_id, key, request_hash, context_hash, status, headers, body)
     SELECT caller, key, request_hash, context_hash, response_status, headers::json, body FROM input
-    WHERE key IS NOT NULL ORDER BY caller, key
+    WHERE key IS NOT NULL AND taken_by IS NULL ORDER BY caller, key
     ON CONFLICT (customer_id, key) DO UPDATE
         SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
             headers = excluded.headers, body = excluded.body, created_at = now()
@@ -19,18 +25,20 @@ WITH input AS MATERIALIZED (
     RETURNING customer_id, key
 ), allowed AS MATERIALIZED (
     SELECT * FROM input
-    WHERE key IS NULL OR (caller, key) IN (SELECT customer_id, key FROM claimed)
+    WHERE taken_by IS NULL AND (key IS NULL OR (caller, key) IN (SELECT customer_id, key FROM claimed))
 ), inserted_orders AS (
-    INSERT INTO orders (id, customer_id, order_date, status, total_amount, version, created_at, updated_at)
-    SELECT id, customer_id, order_date, 'PENDING', total_amount, 1, at, at FROM allowed
+    INSERT INTO orders
+        (id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata)
+    SELECT id, customer_id, order_date, 'PENDING', total_amount, 1, at, at, reference, metadata FROM allowed
+    ORDER BY customer_id, reference, id
 ), inserted_lines AS (
     INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price)
     SELECT * FROM unnest(
-        $16::bigint[], $17::bigint[], $18::smallint[], $19::bigint[], $20::integer[], $21::numeric[]
+        $18::bigint[], $19::bigint[], $20::smallint[], $21::bigint[], $22::integer[], $23::numeric[]
     ) AS l(id, order_id, position, product_id, quantity, unit_price)
     WHERE order_id IN (SELECT id FROM allowed)
 ), logged_events AS (
     INSERT INTO outbox (event_id, event_type, order_id, version, payload)
     SELECT event_id, event_type, id, 1, payload FROM allowed
 )
-SELECT id FROM allowed
+SELECT i.id AS "id!", i.taken_by, a.id IS NOT NULL AS "written!" FROM input i LEFT JOIN allowed a USING (id)

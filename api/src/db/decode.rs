@@ -1,6 +1,6 @@
 //! Values of columns as the types of the domain. A value that this program never writes is a decoding error.
 
-use shared::domain::order::{CustomerId, Money};
+use shared::domain::order::{CustomerId, Money, OrderId};
 use sqlx::types::Decimal;
 
 /// A column held what this program never writes.
@@ -14,6 +14,10 @@ pub(super) fn impossible(column: &'static str) -> sqlx::Error {
 
 pub(super) fn decode_customer(id: i64) -> Result<CustomerId, sqlx::Error> {
     id.try_into().map_err(|_| impossible("customer_id"))
+}
+
+pub(super) fn decode_order_id(id: i64) -> Result<OrderId, sqlx::Error> {
+    id.try_into().map_err(|_| impossible("orders.id"))
 }
 
 pub(super) fn decode_money(amount: Decimal, column: &'static str) -> Result<Money, sqlx::Error> {

@@ -7,12 +7,15 @@ use shared::domain::order::{CustomerId, Money, Order, OrderId, OrderStatus, Prod
 use sqlx::{FromRow as _, PgConnection, Postgres, QueryBuilder, Row as _};
 use time::{Date, OffsetDateTime};
 
-use super::read::{OrderRow, order_columns, order_lines};
+use super::{
+    columns::raw_ids,
+    read::{OrderRow, order_columns, order_lines},
+};
 
 /// `total` is counted up to this number, which then means "this many or more". Pages reach as far.
 pub const MAX_TOTAL: i64 = 10_000;
-/// With a filter, `total` counts among this many of the newest orders (or order lines of a product) only, so that it never
-/// scans everything for a filter that matches rarely.
+/// With a filter, `total` counts among this many of the newest orders (or order lines of a product, or orders with a reference)
+/// only, so that it never scans everything for a filter that matches rarely.
 pub const MAX_SCANNED: i64 = 50_000;
 
 /// Which orders. All conditions must hold.
@@ -20,6 +23,10 @@ pub const MAX_SCANNED: i64 = 50_000;
 pub struct OrderFilter {
     /// The owner; `None` is everybody.
     pub customer: Option<CustomerId>,
+    /// Only orders among these.
+    pub ids: Option<Vec<OrderId>>,
+    /// The client's own number.
+    pub reference: Option<String>,
     /// The status.
     pub status: Option<OrderStatus>,
     /// A product that one of the lines orders.
@@ -126,11 +133,9 @@ fn push_page(
     query.push(if first_ones { " FROM (SELECT *" } else { " FROM (SELECT id" });
     query.push(" FROM orders o WHERE true");
     filter.push_owner(query);
+    filter.push_names(query);
     filter.push_conditions(query);
-    if let Some(product) = filter.product {
-        query.push(" AND EXISTS (SELECT FROM order_lines l WHERE l.order_id = o.id AND l.product_id = ");
-        query.push_bind(product.get()).push(")");
-    }
+    filter.push_product(query);
     if let PageStart::After(position) = start {
         query.push(" AND (created_at, id) < (").push_bind(position.created_at);
         query.push(", ").push_bind(position.id.get()).push(")");
@@ -146,7 +151,14 @@ fn push_page(
 
 fn push_count(query: &mut QueryBuilder<Postgres>, filter: &OrderFilter) {
     query.push("SELECT count(*) FROM (SELECT FROM ");
-    if let Some(product) = filter.product {
+    if filter.names_orders() {
+        query.push("(SELECT id, status, order_date, total_amount FROM orders o WHERE true");
+        filter.push_owner(query);
+        filter.push_names(query);
+        query.push(" LIMIT ").push_bind(MAX_SCANNED);
+        query.push(") AS o WHERE true");
+        filter.push_product(query);
+    } else if let Some(product) = filter.product {
         query.push(
             "(SELECT DISTINCT order_id AS id FROM (SELECT order_id FROM order_lines WHERE product_id = ",
         );
@@ -179,6 +191,27 @@ impl OrderFilter {
     fn push_owner(&self, query: &mut QueryBuilder<Postgres>) {
         if let Some(customer) = self.customer {
             query.push(" AND customer_id = ").push_bind(customer.get());
+        }
+    }
+
+    /// Whether it names the orders, of which there are few then.
+    fn names_orders(&self) -> bool {
+        self.ids.is_some() || self.reference.is_some()
+    }
+
+    fn push_names(&self, query: &mut QueryBuilder<Postgres>) {
+        if let Some(ids) = &self.ids {
+            query.push(" AND id = ANY(").push_bind(raw_ids(ids)).push(")");
+        }
+        if let Some(reference) = &self.reference {
+            query.push(" AND reference = ").push_bind(reference.clone());
+        }
+    }
+
+    fn push_product(&self, query: &mut QueryBuilder<Postgres>) {
+        if let Some(product) = self.product {
+            query.push(" AND EXISTS (SELECT FROM order_lines l WHERE l.order_id = o.id AND l.product_id = ");
+            query.push_bind(product.get()).push(")");
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
 macro_rules! order_columns {
     () => {
         "o.id, o.customer_id, o.order_date, o.status, o.total_amount, o.version, o.created_at, o.updated_at, \
-         l.line_ids, l.positions, l.products, l.quantities, l.prices"
+         o.reference, o.metadata, l.line_ids, l.positions, l.products, l.quantities, l.prices"
     };
 }
 
@@ -56,6 +56,8 @@ pub(super) struct OrderRow {
     version: i64,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
+    reference: Option<String>,
+    metadata: String,
     line_ids: Option<Vec<i64>>,
     positions: Option<Vec<i16>>,
     products: Option<Vec<i64>>,
@@ -102,6 +104,8 @@ impl TryFrom<OrderRow> for Order {
             created_at: row.created_at,
             updated_at: row.updated_at,
             lines: row.take_lines()?,
+            reference: row.reference,
+            metadata: serde_json::from_str(&row.metadata).map_err(|_| impossible("metadata"))?,
         })
     }
 }

@@ -44,6 +44,8 @@ pub enum Code {
     IllegalTransition,
     /// Date and lines change only while the order is pending.
     OrderNotEditable,
+    /// Another order of the customer has the reference.
+    ReferenceTaken,
     /// The first request with this key is still running.
     IdempotencyInProgress,
     /// Another account has this address.
@@ -89,6 +91,7 @@ impl Code {
                 (StatusCode::CONFLICT, "illegal_transition", "Illegal status transition")
             }
             Self::OrderNotEditable => (StatusCode::CONFLICT, "order_not_editable", "Order not editable"),
+            Self::ReferenceTaken => (StatusCode::CONFLICT, "reference_taken", "Reference taken"),
             Self::IdempotencyInProgress => {
                 (StatusCode::CONFLICT, "idempotency_in_progress", "Request still in progress")
             }
@@ -156,9 +159,7 @@ impl ApiError {
             1 => "1 field is invalid".to_owned(),
             count => format!("{count} fields are invalid"),
         };
-        let mut error = Self::new(Code::ValidationFailed, detail);
-        error.0.errors = errors;
-        error
+        Self::new(Code::ValidationFailed, detail).with_field_errors(errors)
     }
 
     /// It does not exist, or is not the caller's: which of the two is not disclosed.
@@ -191,6 +192,13 @@ impl ApiError {
     #[must_use]
     pub fn with_fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.facts.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says which fields are the cause.
+    #[must_use]
+    pub fn with_field_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.0.errors = errors;
         self
     }
 

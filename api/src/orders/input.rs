@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 use shared::domain::{
-    order::{CustomerId, LineId, Money, OrderLine, OrderStatus, ProductId},
+    order::{CustomerId, LineId, Metadata, Money, OrderLine, OrderStatus, ProductId},
     timestamp,
 };
 use time::Date;
@@ -36,6 +36,19 @@ pub struct NewOrder {
     /// What is ordered.
     #[schema(min_items = 1, max_items = 50)]
     pub lines: Vec<LineInput>,
+    /// Your own number of it, such as that of your invoice: one order of a customer can have it, and it is compared to the
+    /// letter. White space at its ends is refused. `null` means none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
+    pub reference: Option<String>,
+    /// Your own data, which comes back in answers, events and exports.
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    #[schema(required = false)]
+    pub metadata: Metadata,
 }
 
 /// Orders to place with one request.
@@ -92,6 +105,14 @@ pub struct OrderUpdate {
     /// The new lines, all of them, while the order is `PENDING`. A line keeps its id if its product stays.
     #[schema(min_items = 1, max_items = 50, nullable = false)]
     pub lines: Option<Vec<LineInput>>,
+    /// The new number of your own; `null` takes it away. It can change in every status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 64, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$")]
+    pub reference: Option<Option<String>>,
+    /// The new data of your own, in place of all of the old. They can change in every status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub metadata: Option<Metadata>,
 }
 
 /// A line as it is ordered.

@@ -11,25 +11,28 @@ use super::{
     Orders,
     error::OrderError,
     input::NewOrder,
-    response::OrderResponse,
+    response::{OrderResponse, RenderRefusal},
     rules,
     writer::{CreateAllJob, CreateJob},
 };
 use crate::db::{IdempotencyClaim, StoredResponse};
 
 impl Orders {
-    /// Places an order in a commit that it shares with others, and returns the response.
+    /// Places an order in a commit that it shares with others, and returns the response. A refusal that was stored under the key is
+    /// one, too.
     pub(crate) async fn place(
         &self,
         new: NewOrder,
         claim: Option<IdempotencyClaim>,
         happened: Happened,
+        render_refusal: RenderRefusal,
     ) -> Result<OrderResponse, OrderError> {
         let event = self.prepare(new, happened).await?;
         let response = OrderResponse::created(&event.data.order);
         let envelope = event.to_envelope();
         let order = event.data.order.into_value();
-        self.writer.create(|reply| CreateJob { order, event: envelope, response, claim, reply }).await
+        let event = envelope;
+        self.writer.create(|reply| CreateJob { order, event, response, claim, render_refusal, reply }).await
     }
 
     /// Places all these orders in one transaction, or none of them. `render` makes the body of the response, with status 200, of
@@ -39,6 +42,7 @@ impl Orders {
         new: Vec<NewOrder>,
         claim: Option<IdempotencyClaim>,
         happened: Happened,
+        render_refusal: RenderRefusal,
         render: impl FnOnce(&[Encoded<Order>]) -> Bytes,
     ) -> Result<OrderResponse, OrderError> {
         let (mut orders, mut events) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
@@ -53,7 +57,8 @@ impl Orders {
             body: render(&orders),
         });
         let orders: Vec<Order> = orders.into_iter().map(Encoded::into_value).collect();
-        self.writer.create_all(|reply| CreateAllJob { orders, events, response, claim, reply }).await
+        let job = |reply| CreateAllJob { orders, events, response, claim, render_refusal, reply };
+        self.writer.create_all(job).await
     }
 
     /// The creation of an order that has its ids.

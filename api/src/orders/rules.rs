@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Why a change is refused because of the state of the order. The text is the detail that clients see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleViolation {
     /// There is no such order that the caller can see.
     #[error("there is no such resource")]
@@ -31,6 +31,18 @@ pub enum RuleViolation {
     /// The order has had as many versions as there are numbers for.
     #[error("the order is at version {MAX_VERSION} or beyond, the last one")]
     NoNextVersion,
+    /// Another order of the customer has the reference.
+    #[error("order {order_id} has this reference already")]
+    ReferenceTaken {
+        /// That order.
+        order_id: OrderId,
+    },
+    /// Other orders of their customers have the references of orders that were to be placed together.
+    #[error("other orders have {} of the references already", .taken.len())]
+    ReferencesTaken {
+        /// Places in the request, and who has the reference of each.
+        taken: Vec<(usize, OrderId)>,
+    },
     /// Date and lines are fixed once the order has left `PENDING`.
     #[error("order_date and lines can change while the order is PENDING; it is {status}")]
     NotEditable {
@@ -41,7 +53,7 @@ pub enum RuleViolation {
 
 /// The first version of an order.
 pub fn create_order(new: NewOrder, id: OrderId, line_ids: Vec<LineId>, now: OffsetDateTime) -> Order {
-    let NewOrder { customer_id, order_date, status, lines } = new;
+    let NewOrder { customer_id, order_date, status, lines, reference, metadata } = new;
     let lines: Vec<OrderLine> = lines.into_iter().zip(line_ids).map(|(line, id)| line.with_id(id)).collect();
     Order {
         id,
@@ -53,6 +65,8 @@ pub fn create_order(new: NewOrder, id: OrderId, line_ids: Vec<LineId>, now: Offs
         created_at: now,
         updated_at: now,
         lines,
+        reference,
+        metadata,
     }
 }
 
@@ -74,7 +88,7 @@ pub fn update_order(
     now: OffsetDateTime,
     line_ids: &[LineId],
 ) -> Result<Option<Order>, RuleViolation> {
-    let OrderUpdate { status, order_date, lines } = update;
+    let OrderUpdate { status, order_date, lines, reference, metadata } = update;
     let status = status.unwrap_or(current.status);
     if status != current.status && !current.status.can_become(status) {
         return Err(RuleViolation::IllegalTransition { from: current.status, to: status });
@@ -97,6 +111,8 @@ pub fn update_order(
         created_at: current.created_at,
         updated_at: current.updated_at,
         lines,
+        reference: reference.as_ref().unwrap_or(&current.reference).clone(),
+        metadata: metadata.as_ref().unwrap_or(&current.metadata).clone(),
     };
     if next == *current {
         return Ok(None);
@@ -123,6 +139,9 @@ fn is_edited(current: &Order, next: &Order) -> bool {
         version: _,
         created_at: _,
         updated_at: _,
+        // What a client calls an order and keeps with it is its own affair, also when the order is delivered or called off.
+        reference: _,
+        metadata: _,
     } = next;
     *order_date != current.order_date || *lines != current.lines
 }
@@ -155,6 +174,7 @@ fn replace_lines(current: &[OrderLine], wanted: &[LineInput], new_ids: &[LineId]
 
 #[cfg(test)]
 mod tests {
+    use shared::domain::order::Metadata;
     use time::macros::{date, datetime};
 
     use super::*;
@@ -180,6 +200,8 @@ mod tests {
             created_at: datetime!(2025-01-20 10:00 UTC),
             updated_at: datetime!(2025-01-20 11:00 UTC),
             lines: vec![line(1, 10, 1), line(2, 20, 2)],
+            reference: Some("PO-1".to_owned()),
+            metadata: Metadata::default(),
         }
     }
 
@@ -215,6 +237,22 @@ mod tests {
         let next = update_order(&order(OrderStatus::Pending), &wanted, early, &[]).unwrap().unwrap();
         assert_eq!(next.updated_at, datetime!(2025-01-20 11:00 UTC));
         assert_eq!((next.version, next.status), (5, OrderStatus::Shipped));
+    }
+
+    #[test]
+    fn reference_and_metadata_change_in_every_status() {
+        let metadata: Metadata = [("color".to_owned(), "red".to_owned())].into_iter().collect();
+        for status in OrderStatus::ALL {
+            let wanted = OrderUpdate {
+                reference: Some(None),
+                metadata: Some(metadata.clone()),
+                ..OrderUpdate::default()
+            };
+            let current = order(status);
+            let next = update_order(&current, &wanted, current.updated_at, &[]).unwrap().unwrap();
+            assert_eq!((&next.reference, &next.metadata, next.version), (&None, &metadata, 5));
+            assert_eq!(update_order(&next, &wanted, current.updated_at, &[]), Ok(None), "nothing changes");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 -- no entry: '1' create it if nothing was ever evicted, '0' leave it so, anything else create it only while the mark
 -- holds this text. In a cluster all keys of a call are in one slot.
 --
+-- An entry of the same version is replaced if it is incomplete and the new one is not: see `INCOMPLETE` in entry.rs.
+--
 -- Once this server has evicted a key, '1' is as good as '0': a newer version may have been there, and have been answered.
 --
 -- The mark is set by a reader that found nothing, before it asks the database. Every write that is not such a
@@ -31,7 +33,9 @@ for i = 1, #KEYS / 2 do
     end
     local newer
     if held ~= '' then
-        newer = held < string.sub(value, 1, 20)
+        local version = string.sub(value, 1, 20)
+        newer = held < version
+            or held == version and redis.call('GETRANGE', key, -2, -1) == ']}' and string.sub(value, -2) ~= ']}'
     elseif create == '1' or create == '0' then
         newer = create == '1' and not has_evicted()
     else

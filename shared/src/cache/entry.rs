@@ -1,4 +1,7 @@
 //! Entries of the cache, and their layout in Redis: version, owner, body.
+//!
+//! Programs of before 0.3 wrote bodies without the last fields of an order. Such an entry counts as absent, and its version still
+//! keeps older ones out; `cache.lua` replaces it by a complete one of the same version.
 
 use bytes::Bytes;
 
@@ -15,10 +18,13 @@ pub const KEY_PREFIX: &str = "cache:order:";
 /// An entry begins with its version and its owner, each zero-padded to this many characters.
 const NUMBER_WIDTH: usize = 20;
 
+/// How a body ends that lacks `reference` and `metadata`: with the lines. A complete one ends with the object `metadata`.
+const INCOMPLETE: &[u8] = b"]}";
+
 /// What the cache holds of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// No entry: ask PostgreSQL.
+    /// No entry, or an incomplete one: ask PostgreSQL.
     Miss,
     /// The order was deleted by this version.
     Deleted {
@@ -125,5 +131,8 @@ fn decode_entry(entry: &Bytes) -> Option<Lookup> {
         return (owner == 0).then_some(Lookup::Deleted { version });
     }
     let owner = CustomerId::try_from(owner).ok()?;
+    if body.ends_with(INCOMPLETE) {
+        return Some(Lookup::Miss);
+    }
     Some(Lookup::Found(CachedOrder { version, owner, body }))
 }

@@ -60,10 +60,17 @@ pub fn compare_versions<'c>(
                   -- the columns stays in the document and makes it differ.
                   CASE WHEN version = existing.current AND event_type <> 'OrderDeleted' THEN
                       existing.document = (body #> '{data,order}')
-                          || to_jsonb(jsonb_populate_record(NULL::orders, jsonb_set(
-                                 body #> '{data,order}', '{order_date}',
-                                 -- Unlike a cast, this reads the year 0, which versions before this one took.
-                                 to_jsonb(to_date(body #>> '{data,order,order_date}', 'YYYY-MM-DD')))))
+                          || to_jsonb(jsonb_populate_record(NULL::orders,
+                                 -- Events of versions before 0.3 say nothing about references and metadata.
+                                 jsonb_build_object('reference', existing.document -> 'reference')
+                                 || jsonb_set(
+                                     body #> '{data,order}', '{order_date}',
+                                     -- Unlike a cast, this reads the year 0, which versions before this one took.
+                                     to_jsonb(to_date(body #>> '{data,order,order_date}', 'YYYY-MM-DD')))
+                                 || jsonb_build_object('tenant_id', coalesce(body ->> 'tenantid', '1'))))
+                          -- Text in the column, and so that equal objects are equal an object here.
+                          || jsonb_build_object('metadata',
+                                 coalesce(body #> '{data,order,metadata}', existing.document -> 'metadata'))
                           || jsonb_build_object('lines', (
                                  SELECT jsonb_agg(line || to_jsonb(jsonb_populate_record(NULL::order_lines,
                                             line || jsonb_build_object('order_id', order_id, 'position', place - 1)))
@@ -78,7 +85,8 @@ pub fn compare_versions<'c>(
            FULL JOIN (
                SELECT order_id, current, document, md5(document::text) AS content
                FROM (
-                   SELECT orders.id AS order_id, orders.version AS current, to_jsonb(orders) || jsonb_build_object('lines', (
+                   SELECT orders.id AS order_id, orders.version AS current,
+                          to_jsonb(orders) || jsonb_build_object('metadata', metadata::jsonb, 'lines', (
                               SELECT jsonb_agg(to_jsonb(line) ORDER BY position)
                               FROM order_lines AS line WHERE line.order_id = orders.id)) AS document
                    FROM orders

@@ -11,7 +11,7 @@ pub async fn load_orders(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx
     let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
     let statement = sqlx::query_as!(
         OrderRow,
-        r#"SELECT id, customer_id, order_date, status, total_amount, version, created_at, updated_at,
+        r#"SELECT id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata,
                   -- All columns of a line, by their names; amounts are text in JSON.
                   (SELECT json_agg(to_jsonb(line) || jsonb_build_object('unit_price', unit_price::text) ORDER BY position)
                    FROM order_lines line WHERE line.order_id = orders.id) AS "lines: Json<Vec<OrderLine>>"
@@ -49,6 +49,8 @@ struct OrderRow {
     version: i64,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
+    reference: Option<String>,
+    metadata: String,
     lines: Option<Json<Vec<OrderLine>>>,
 }
 
@@ -64,6 +66,8 @@ impl OrderRow {
             created_at: self.created_at,
             updated_at: self.updated_at,
             lines: self.lines.map(|lines| lines.0).unwrap_or_default(),
+            reference: self.reference,
+            metadata: serde_json::from_str(&self.metadata).map_err(undecodable)?,
         })
     }
 }

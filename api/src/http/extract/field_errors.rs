@@ -21,6 +21,8 @@ pub mod field_code {
     pub const OUT_OF_RANGE: &str = "out_of_range";
     /// Fewer or more elements or characters than allowed.
     pub const INVALID_LENGTH: &str = "invalid_length";
+    /// Another order of the customer has the reference.
+    pub const REFERENCE_TAKEN: &str = "reference_taken";
     /// A password that is common or close to the address.
     pub const TOO_WEAK: &str = "too_weak";
     /// More decimals than the amount can have.

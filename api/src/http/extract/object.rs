@@ -89,6 +89,30 @@ impl<'a> Object<'a> {
         Some(Value::new(raw, self.pointer_of(name)))
     }
 
+    /// Reads all fields of an object whose names the client chooses. More than `most` are one error, and then none is read.
+    pub fn all<T>(
+        self,
+        most: usize,
+        errors: &mut FieldErrors,
+        mut read: impl FnMut(Cow<'a, str>, &Value<'a>) -> Result<T, FieldError>,
+    ) -> Option<Vec<T>> {
+        if self.fields.0.len() > most {
+            let detail = format!("must have at most {most} entries");
+            errors.push(FieldError::new(self.pointer, field_code::INVALID_LENGTH, detail));
+            return None;
+        }
+        let mut items = Vec::with_capacity(self.fields.0.len());
+        for (index, field) in self.fields.0.iter().enumerate() {
+            let value = Value::new(field.value, self.pointer_of(&field.name));
+            if self.fields.0[..index].iter().any(|other| other.name == field.name) {
+                errors.push(value.error(field_code::DUPLICATE_FIELD, "is given more than once"));
+                continue;
+            }
+            items.push(errors.check(read(field.name.clone(), &value)));
+        }
+        items.into_iter().collect()
+    }
+
     /// Collects an error for each field that was not read: unknown ones, and repeated ones.
     pub fn reject_unknown(self, errors: &mut FieldErrors) {
         for (index, field) in self.fields.0.iter().enumerate() {

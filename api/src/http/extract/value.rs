@@ -46,6 +46,11 @@ impl<'a> Value<'a> {
         self.json().bytes().next().is_some_and(first)
     }
 
+    /// Whether it is `null`.
+    pub fn is_null(&self) -> bool {
+        self.json() == "null"
+    }
+
     fn is_number(&self) -> bool {
         self.starts_with(|byte| byte == b'-' || byte.is_ascii_digit())
     }

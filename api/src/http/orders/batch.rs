@@ -1,6 +1,6 @@
 //! `POST /api/v1/orders/batch`.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Extension,
@@ -22,14 +22,15 @@ use super::{
     body::{MAX_ORDERS, parse_new_orders},
     idempotency::{self, RowKeys},
     openapi::{BodyErrors, KeyHeader, WriteErrors},
-    row_result::refuse_row,
+    response::render_refusals,
+    row_result::RowProblem,
 };
 use crate::{
     auth::Caller,
     http::{
         bytes_with_permit::bytes_with_permit,
-        error::{ApiError, Code, Problem},
-        extract::{FieldErrors, JsonBody},
+        error::{ApiError, Code, FieldError, Problem},
+        extract::{FieldErrors, JsonBody, field_code},
         layer::Context,
     },
     orders::{
@@ -72,8 +73,8 @@ struct BatchResult {
     replayed: Option<bool>,
     /// Why it is not placed. Pointers begin at the request, such as `/orders/3/lines/0/quantity`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    problem: Option<Problem>,
+    #[schema(value_type = Option<Problem>, nullable = false)]
+    problem: Option<Box<RawValue>>,
 }
 
 /// Place up to 100 orders
@@ -118,7 +119,8 @@ pub async fn batch(
         OnError::Abort => {
             let new = NewOrders { orders: require_all(parsed)?, on_error };
             let claim = idempotency::read_claim(&headers, caller, "POST", ROUTE, ROUTE, &new)?;
-            let placed = state.orders.place_all(new.orders, claim, happened, render_placed);
+            let render_refusal = render_refusals(ROUTE.to_owned(), context.request_id().to_owned());
+            let placed = state.orders.place_all(new.orders, claim, happened, render_refusal, render_placed);
             let mut response = Box::pin(placed).await?;
             response.stored.body = bytes_with_permit(response.stored.body, permit);
             Ok(response.into_response())
@@ -141,9 +143,19 @@ pub async fn batch(
 fn require_all(parsed: Vec<Result<NewOrder, ApiError>>) -> Result<Vec<NewOrder>, ApiError> {
     let mut errors = FieldErrors::new();
     let mut orders = Vec::with_capacity(parsed.len());
-    for parsed in parsed {
+    let mut references = HashMap::new();
+    for (place, parsed) in parsed.into_iter().enumerate() {
         match parsed {
-            Ok(new) => orders.push(new),
+            Ok(new) => {
+                if let Some(reference) = &new.reference
+                    && let Some(first) = references.insert((new.customer_id, reference.clone()), place)
+                {
+                    let detail = format!("is the reference of /orders/{first}, too");
+                    let pointer = format!("/orders/{place}/reference");
+                    errors.push(FieldError::new(pointer, field_code::REFERENCE_TAKEN, detail));
+                }
+                orders.push(new);
+            }
             Err(error) if error.code() == Code::ValidationFailed => {
                 error.field_errors().iter().for_each(|error| errors.push(error.clone()));
             }
@@ -165,14 +177,16 @@ async fn place_one(
     let placed = async {
         let new = parsed?;
         let claim = keys.claim(index + 1, &new)?;
-        let OrderResponse { stored, replayed } = state.orders.place(new, claim, happened).await?;
+        let render_refusal = render_refusals(ROUTE.to_owned(), context.request_id().to_owned());
+        let response = state.orders.place(new, claim, happened, render_refusal).await?;
+        if let Some(problem) = RowProblem::of_response(&response)? {
+            return Ok(BatchResult::refused(problem));
+        }
+        let OrderResponse { stored, replayed } = response;
         let order = serde_json::from_slice(&stored.body).map_err(ApiError::internal)?;
         Ok(BatchResult { replayed: replayed.then_some(true), ..BatchResult::placed(order) })
     };
-    placed.await.unwrap_or_else(|error| {
-        let problem = refuse_row(&error, ROUTE, context);
-        BatchResult { status: problem.status, order: None, replayed: None, problem: Some(problem) }
-    })
+    placed.await.unwrap_or_else(|error| BatchResult::refused(RowProblem::new(&error, ROUTE, context)))
 }
 
 /// The body of the response to orders that are all placed.
@@ -190,5 +204,9 @@ fn render(results: Vec<BatchResult>) -> Bytes {
 impl BatchResult {
     fn placed(order: Box<RawValue>) -> Self {
         Self { status: 201, order: Some(order), replayed: None, problem: None }
+    }
+
+    fn refused(RowProblem { status, document }: RowProblem) -> Self {
+        Self { status, order: None, replayed: None, problem: Some(document) }
     }
 }

@@ -4,12 +4,14 @@ use std::ops::RangeInclusive;
 
 use shared::domain::{
     order::{
-        LineId, MAX_LINES, MAX_QUANTITY, MAX_VERSION, Money, MoneyError, OrderId, OrderStatus, ProductId,
+        LineId, MAX_LINES, MAX_QUANTITY, MAX_VERSION, Metadata, Money, MoneyError, OrderId, OrderStatus,
+        ProductId,
     },
     timestamp,
 };
 use time::{Date, OffsetDateTime};
 
+use super::own_fields::{read_metadata, read_reference};
 use crate::{
     auth::{Caller, Role},
     http::{
@@ -82,6 +84,11 @@ fn parse_order(
     let status = fields.optional("status", parse_first_status, &mut errors);
     let lines = fields.required_value("lines", &mut errors);
     let lines = lines.and_then(|value| parse_lines(&value, source, &mut errors));
+    let reference = fields.optional("reference", read_reference, &mut errors);
+    let metadata = match fields.value("metadata") {
+        Some(value) => read_metadata(&value, &mut errors),
+        None => Some(Metadata::default()),
+    };
     if source == Source::File {
         check_exported_fields(&mut fields, lines.as_deref(), &mut errors);
     }
@@ -92,6 +99,8 @@ fn parse_order(
             order_date: order_date?,
             status: status?.unwrap_or(OrderStatus::Pending),
             lines: lines?,
+            reference: reference?.flatten(),
+            metadata: metadata?,
         })
     })?;
     if caller.may_access(new.customer_id) {
@@ -135,8 +144,21 @@ pub(super) fn parse_update(body: &[u8], latest: Date) -> Result<OrderUpdate, Api
         Some(value) => parse_lines(&value, Source::Request, &mut errors).map(Some),
         None => Some(None),
     };
+    let reference = fields.optional("reference", read_reference, &mut errors);
+    let metadata = match fields.value("metadata") {
+        Some(value) => read_metadata(&value, &mut errors).map(Some),
+        None => Some(None),
+    };
     fields.reject_unknown(&mut errors);
-    errors.into_result(|| Some(OrderUpdate { status: status?, order_date: order_date?, lines: lines? }))
+    errors.into_result(|| {
+        Some(OrderUpdate {
+            status: status?,
+            order_date: order_date?,
+            lines: lines?,
+            reference: reference?,
+            metadata: metadata?,
+        })
+    })
 }
 
 fn parse_first_status(value: &Value<'_>) -> Result<OrderStatus, FieldError> {
@@ -235,6 +257,8 @@ mod tests {
             order_date: date!(2025 - 01 - 20),
             status: OrderStatus::Pending,
             lines: vec![line(1001, 2, "25.50")],
+            reference: None,
+            metadata: Metadata::default(),
         };
         assert_eq!(parse(body, Role::Customer).unwrap(), usual);
         let body = r#"{ "customer_id": 7, "status": "PENDING", "lines": [ {"unit_price": 1e2, "quantity": 1000, "product_id": 1},
@@ -244,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_says_nothing_new_makes_no_other_request() {
+    fn fields_that_say_nothing_new_make_no_other_request() {
         let lines = r#""lines":[{"product_id":1,"quantity":1,"unit_price":1}]"#;
         let json = |status: &str| {
             let body = format!(r#"{{"order_date":"2025-01-20",{status}{lines}}}"#);
@@ -252,7 +276,9 @@ mod tests {
         };
         let bare = r#"{"customer_id":7,"order_date":"2025-01-20","lines":[{"product_id":1,"quantity":1,"unit_price":"1.00"}]}"#;
         assert_eq!(json(""), bare, "the stored fingerprints of requests depend on these bytes");
-        assert_eq!(json(r#""status":"PENDING","#), bare);
+        assert_eq!(json(r#""status":"PENDING","reference":null,"metadata":{},"#), bare);
+        let own = r#","reference":"A/1","metadata":{"a":"","b":"2"}}"#;
+        assert_eq!(json(r#""metadata":{"b":"2","a":""},"reference":"A\/1","#), bare.replace("]}", "]") + own);
     }
 
     #[test]
@@ -263,6 +289,8 @@ mod tests {
         assert_eq!(json("{}"), nothing, "the stored fingerprints of requests depend on these bytes");
         let date = r#"{"status":null,"order_date":"2025-01-20","lines":null}"#;
         assert_eq!(json(r#"{"order_date":"2025-01-20"}"#), date);
+        let own = r#"{"status":null,"order_date":null,"lines":null,"reference":null,"metadata":{}}"#;
+        assert_eq!(json(r#"{"reference":null,"metadata":{}}"#), own, "both are taken away");
     }
 
     const IDS: [&str; 11] =
@@ -305,6 +333,10 @@ mod tests {
         "[]",
     ];
 
+    const REFERENCES: [&str; 6] = [r#""A-1""#, r#""\u00e9 \\""#, r#"" 1""#, r#""\u0000""#, "null", "1"];
+    const METADATA: [&str; 6] =
+        [r#"{"b":"\"","a":""}"#, "{}", r#"{"a":"1","a":"2"}"#, r#"{"":"x"}"#, r#"{"a":1}"#, "null"];
+
     /// A member that is there in three of four cases.
     fn member(name: &'static str, values: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
         prop::option::weighted(0.75, select(values).prop_map(move |value| format!(r#""{name}":{value}"#)))
@@ -335,11 +367,13 @@ mod tests {
             date in member("order_date", &DATES),
             status in member("status", &STATUSES),
             lines in any_lines(),
+            reference in member("reference", &REFERENCES),
+            metadata in member("metadata", &METADATA),
             more in prop::option::weighted(0.1, select(&[r#""colour":1"#, r#""status":"PENDING""#, r#""lines":[]"#])),
             end in select(&["", " ", ",", "x", "{}"]),
             role in select(&[Role::Admin, Role::Customer]),
         ) {
-            let body = object([customer, date, status, lines, more.map(str::to_owned)]) + end;
+            let body = object([customer, date, status, lines, reference, metadata, more.map(str::to_owned)]) + end;
             if let Ok(new) = parse(&body, role) {
                 prop_assert!(new.order_date <= LATEST && new.order_date.year() > 0);
                 prop_assert_eq!(new.status, OrderStatus::Pending);

@@ -16,6 +16,7 @@ use super::{
     body::parse_new_order,
     idempotency,
     openapi::{BodyErrors, KeyHeader, WriteErrors},
+    response::render_refusals,
 };
 use crate::{
     auth::Caller,
@@ -66,7 +67,8 @@ pub async fn create(
         performed_by: caller.customer_id,
         traceparent: current_traceparent(),
     };
-    let response = state.orders.place(new, claim, happened).await?;
+    let render_refusal = render_refusals(uri.path().to_owned(), context.request_id().to_owned());
+    let response = state.orders.place(new, claim, happened, render_refusal).await?;
     // If the response is replayed, this is the order of the first request.
     if let Some(created) = response.created_order() {
         context.set_order(created);

@@ -1,4 +1,4 @@
-//! Orders as CSV (RFC 4180): a row an order, with its lines as JSON in one cell.
+//! Orders as CSV (RFC 4180): a row an order, with its lines as JSON in one cell, and its metadata in another one.
 //!
 //! A row an order and not a row a line, because a file that was cut off then never holds a part of an order, each row has one result
 //! in an import, and rows are independent of their neighbours.
@@ -15,7 +15,7 @@ use crate::http::error::{ApiError, Code, FieldError};
 use crate::http::extract::{FieldErrors, field_code};
 
 /// The columns of an export. An import can leave some out, and name them in any order.
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 11] = [
     Column { name: "id", kind: Kind::Number },
     Column { name: "customer_id", kind: Kind::Number },
     Column { name: "order_date", kind: Kind::Text },
@@ -25,6 +25,8 @@ const COLUMNS: [Column; 9] = [
     Column { name: "created_at", kind: Kind::Text },
     Column { name: "updated_at", kind: Kind::Text },
     Column { name: "lines", kind: Kind::Json },
+    Column { name: "reference", kind: Kind::Text },
+    Column { name: "metadata", kind: Kind::Json },
 ];
 
 /// A column, named as the field of an order.
@@ -49,8 +51,19 @@ pub(super) fn write_header(out: &mut Vec<u8>) {
 
 /// Writes an order as a row, in the order of [`COLUMNS`].
 pub(super) fn write_order(out: &mut Vec<u8>, order: &Order) -> Result<(), serde_json::Error> {
-    let Order { id, customer_id, order_date, status, total_amount, version, created_at, updated_at, lines } =
-        order;
+    let Order {
+        id,
+        customer_id,
+        order_date,
+        status,
+        total_amount,
+        version,
+        created_at,
+        updated_at,
+        lines,
+        reference,
+        metadata,
+    } = order;
     let cells = [
         id.to_string(),
         customer_id.to_string(),
@@ -61,6 +74,8 @@ pub(super) fn write_order(out: &mut Vec<u8>, order: &Order) -> Result<(), serde_
         timestamp::format(*created_at),
         timestamp::format(*updated_at),
         serde_json::to_string(lines)?,
+        reference.clone().unwrap_or_default(),
+        metadata.to_json(),
     ];
     write_row(out, cells.iter().map(String::as_str));
     Ok(())
@@ -228,7 +243,8 @@ mod tests {
             r#""total_amount":"51000.00","version":3,"created_at":"2025-01-20T10:00:00.000001Z","#,
             r#""updated_at":"2025-12-31T23:59:59.123456Z","lines":["#,
             r#"{"id":9,"product_id":1001,"quantity":1000,"unit_price":"51.00"},"#,
-            r#"{"id":10,"product_id":1002,"quantity":1,"unit_price":"0.00"}]}"#,
+            r#"{"id":10,"product_id":1002,"quantity":1,"unit_price":"0.00"}],"#,
+            r#""reference":"=1+\"ä,\"","metadata":{"=1":"\\","b":","}}"#,
         );
         let order: Order = serde_json::from_str(json).unwrap();
         let (mut header, mut row) = (Vec::new(), Vec::new());

@@ -3,7 +3,10 @@
 use axum::http::{HeaderValue, header};
 
 use crate::{
-    http::error::{ApiError, Code},
+    http::{
+        error::{ApiError, Code, FieldError},
+        extract::field_code,
+    },
     orders::{OrderError, rules::RuleViolation},
 };
 
@@ -39,6 +42,20 @@ impl From<RuleViolation> for ApiError {
                     .with_fact("from", from.as_str())
                     .with_fact("to", to.as_str())
                     .with_fact("allowed", allowed)
+            }
+            RuleViolation::ReferenceTaken { order_id } => {
+                Self::new(Code::ReferenceTaken, detail).with_fact("order_id", order_id.get())
+            }
+            RuleViolation::ReferencesTaken { taken } => {
+                let errors = taken.iter().map(|(place, order_id)| {
+                    let detail = format!("order {order_id} has this reference already");
+                    FieldError::new(format!("/orders/{place}/reference"), field_code::REFERENCE_TAKEN, detail)
+                });
+                let error = Self::new(Code::ReferenceTaken, detail).with_field_errors(errors.collect());
+                match taken.first() {
+                    Some((_, order_id)) => error.with_fact("order_id", order_id.get()),
+                    None => error,
+                }
             }
             RuleViolation::NoNextVersion => Self::new(Code::OrderNotEditable, detail),
             RuleViolation::NotEditable { status } => {

@@ -1,10 +1,13 @@
 //! The filters of the list and of the export, as parameters of the query.
 
-use shared::domain::order::{CustomerId, Money, OrderStatus, ProductId};
+use shared::domain::order::{CustomerId, Money, OrderId, OrderStatus, ProductId};
 use time::Date;
 use utoipa::IntoParams;
 
-use super::body::{parse_date, parse_money};
+use super::{
+    body::{parse_date, parse_money},
+    own_fields::parse_reference,
+};
 use crate::{
     auth::{Caller, Role},
     db::OrderFilter,
@@ -14,10 +17,24 @@ use crate::{
     },
 };
 
+/// The most ids of a request.
+const MAX_IDS: usize = 100;
+
 /// Which orders.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FilterQuery {
+    /// Only orders among these, such as `1,2,3`.
+    #[param(value_type = Option<Vec<i64>>, style = Form, explode = false, min_items = 1, max_items = 100, nullable = false)]
+    ids: Option<Vec<OrderId>>,
+    /// Only the order with this number of the client's own; for administrators the orders of all customers with it.
+    #[param(
+        nullable = false,
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
+    reference: Option<String>,
     /// Only orders with this status.
     #[param(nullable = false)]
     status: Option<OrderStatus>,
@@ -45,6 +62,8 @@ impl FilterQuery {
     /// Reads the filters, and leaves the other parameters.
     pub(super) fn read(query: &mut Query<'_>, errors: &mut FieldErrors) -> Self {
         let filter = Self {
+            ids: query.optional("ids", parse_ids, errors),
+            reference: query.optional("reference", parse_reference, errors),
             customer_id: query.integer("customer_id", 1..=i64::MAX, errors).and_then(|id| id.try_into().ok()),
             status: query.parsed("status", errors),
             product_id: query.integer("product_id", 1..=i64::MAX, errors).and_then(|id| id.try_into().ok()),
@@ -72,18 +91,48 @@ impl FilterQuery {
 
     /// The conditions. Every parameter is named, so that a new one does not compile until it is decided what it does.
     pub(super) fn conditions(&self) -> OrderFilter {
-        let Self { customer_id, status, product_id, order_date_from, order_date_to, min_total, max_total } =
-            *self;
-        OrderFilter {
-            customer: customer_id,
+        let Self {
+            ids,
+            reference,
+            customer_id,
             status,
-            product: product_id,
-            date_from: order_date_from,
-            date_to: order_date_to,
+            product_id,
+            order_date_from,
+            order_date_to,
             min_total,
             max_total,
+        } = self;
+        OrderFilter {
+            customer: *customer_id,
+            ids: ids.clone(),
+            reference: reference.clone(),
+            status: *status,
+            product: *product_id,
+            date_from: *order_date_from,
+            date_to: *order_date_to,
+            min_total: *min_total,
+            max_total: *max_total,
         }
     }
+}
+
+/// Reads ids, with commas between them.
+fn parse_ids(text: &str) -> Result<Vec<OrderId>, (&'static str, String)> {
+    let count = text.split(',').count();
+    if count > MAX_IDS {
+        return Err((field_code::INVALID_LENGTH, format!("must be at most {MAX_IDS} ids, not {count}")));
+    }
+    let invalid = || {
+        let detail = "must be positive 64-bit integers with commas between them, as 1,2,3";
+        (field_code::INVALID_VALUE, detail.to_owned())
+    };
+    let parse_id = |text: &str| {
+        // `i64` would accept a leading plus.
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let id = text.parse::<i64>().ok().filter(|_| is_number);
+        id.and_then(|id| id.try_into().ok()).ok_or_else(invalid)
+    };
+    text.split(',').map(parse_id).collect()
 }
 
 /// A range that is the wrong way round is a mistake, not an empty range.

@@ -21,6 +21,7 @@ pub mod idempotency;
 pub mod import;
 pub mod list;
 pub mod openapi;
+mod own_fields;
 pub mod page_cursor;
 pub mod path;
 mod response;

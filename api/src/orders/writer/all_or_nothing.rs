@@ -1,6 +1,6 @@
 //! Several new orders that are written all together or not at all, in a transaction of their own.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use shared::{
     domain::{
@@ -11,15 +11,21 @@ use shared::{
 };
 
 use super::{
-    super::{error::OrderError, ids::IdSource, load::load_orders, response::OrderResponse},
+    super::{
+        error::OrderError,
+        ids::IdSource,
+        load::load_orders,
+        response::{OrderResponse, RenderRefusal},
+        rules::RuleViolation,
+    },
     context::WriterContext,
     job::{Reply, WriteJob, fail_jobs},
 };
-use crate::db::{self, CreatedOrder, IdempotencyClaim};
+use crate::db::{self, CreatedOrder, IdempotencyClaim, REFERENCE_UNIQUE, TogetherOutcome};
 
 /// Such transactions at a time.
 pub(super) const MAX_TRANSACTIONS: usize = 2;
-/// How often a key that becomes free meanwhile is tried.
+/// How often it is tried if a key becomes free meanwhile, or a race for a reference is lost.
 const ATTEMPTS: usize = 3;
 
 /// Orders to create together, with everything that is written and answered ready.
@@ -29,6 +35,7 @@ pub(crate) struct CreateAllJob {
     pub(crate) events: Vec<Envelope>,
     pub(crate) response: OrderResponse,
     pub(crate) claim: Option<IdempotencyClaim>,
+    pub(crate) render_refusal: RenderRefusal,
     pub(crate) reply: Reply,
 }
 
@@ -47,6 +54,10 @@ impl WriteJob for CreateAllJob {
         true
     }
 
+    fn render_refusal(&self) -> &RenderRefusal {
+        &self.render_refusal
+    }
+
     fn into_reply(self) -> Reply {
         self.reply
     }
@@ -57,12 +68,6 @@ pub(super) struct AllOrNothing {
     db: DbPool,
     ids: Arc<IdSource>,
     context: Arc<WriterContext>,
-}
-
-enum Written {
-    All,
-    /// Nothing was written, because the key is taken.
-    KeyTaken,
 }
 
 impl AllOrNothing {
@@ -78,16 +83,24 @@ impl AllOrNothing {
     }
 
     async fn write_and_respond(&self, mut job: CreateAllJob) {
-        for _ in 0..ATTEMPTS {
-            match self.write(&job).await {
-                Ok(Written::All) => return self.respond_written(job),
-                Ok(Written::KeyTaken) => {}
+        for attempt in 1..=ATTEMPTS {
+            let taken = match self.write(&job).await {
+                Ok(TogetherOutcome::Written) => return self.respond_written(job),
+                Ok(TogetherOutcome::KeyTaken) => vec![job],
+                Ok(TogetherOutcome::ReferencesTaken(taken)) => {
+                    let response = job.refuse(RuleViolation::ReferencesTaken { taken });
+                    self.context.respond_unchanged(vec![(job, response)], &HashMap::new()).await
+                }
+                // Another order has just got a reference, and is seen by the next attempt.
+                Err(WriteError { error, .. }) if error.violates(REFERENCE_UNIQUE) && attempt < ATTEMPTS => {
+                    continue;
+                }
                 Err(WriteError { error, in_doubt }) if error.violates("orders_pkey") => {
                     return self.respond_to_taken_id(job, error, in_doubt).await;
                 }
                 Err(WriteError { error, .. }) => return fail_jobs([job], error),
-            }
-            match self.context.replay(vec![job]).await.pop() {
+            };
+            match self.context.replay(taken).await.pop() {
                 // The key is free again by now.
                 Some(again) => job = again,
                 None => return,
@@ -96,18 +109,18 @@ impl AllOrNothing {
         job.respond(Err(OrderError::KeyInProgress));
     }
 
-    async fn write(&self, job: &CreateAllJob) -> Result<Written, WriteError> {
+    async fn write(&self, job: &CreateAllJob) -> Result<TogetherOutcome, WriteError> {
         let orders = job.orders.iter().zip(&job.events);
         let created: Vec<CreatedOrder<'_>> =
             orders.map(|(order, event)| CreatedOrder { order, event, claim: None }).collect();
         let (created, claim) = (&created, job.claim.as_ref().map(|claim| (claim, &job.response.stored)));
-        let (all, _) = self
+        let (outcome, _) = self
             .db
             .write_with_retry(false, |mut db| async move {
                 db::insert_orders_together(&mut db, created, claim).await
             })
             .await?;
-        Ok(if all { Written::All } else { Written::KeyTaken })
+        Ok(outcome)
     }
 
     fn respond_written(&self, job: CreateAllJob) {

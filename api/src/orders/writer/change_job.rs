@@ -9,6 +9,7 @@ use shared::{
 };
 use time::OffsetDateTime;
 
+use super::references::Wanted;
 use super::{
     super::{
         cache_entry::{entry, tombstone},
@@ -70,6 +71,13 @@ impl PreparedChange {
         CommittedChange { cache: self.cache, reply, response: self.response }
     }
 
+    /// The reference that the order does not have yet.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        let after = self.after.as_ref()?;
+        let reference = after.reference.as_ref().filter(|_| after.reference != self.before.reference)?;
+        Some((after.customer_id, reference.clone()))
+    }
+
     pub(super) fn as_row<'a>(&'a self, job: &'a ChangeJob) -> ChangedOrder<'a> {
         ChangedOrder {
             before: &self.before,
@@ -93,6 +101,10 @@ impl WriteJob for ChangeJob {
         self.caller.may_access(owner)
     }
 
+    fn render_refusal(&self) -> &RenderRefusal {
+        &self.render_refusal
+    }
+
     fn into_reply(self) -> Reply {
         self.reply
     }
@@ -101,13 +113,7 @@ impl WriteJob for ChangeJob {
 impl ChangeJob {
     /// Decides on the order as it is.
     pub(super) fn decide(&self, current: Option<&Order>, now: OffsetDateTime) -> ChangeDecision {
-        self.apply(current, now).unwrap_or_else(|violation| {
-            // With a key, the refusal is stored as it is sent.
-            ChangeDecision::Respond(match self.claim {
-                Some(_) => Ok(OrderResponse::first((self.render_refusal)(violation))),
-                None => Err(violation.into()),
-            })
-        })
+        self.apply(current, now).unwrap_or_else(|violation| ChangeDecision::Respond(self.refuse(violation)))
     }
 
     fn apply(&self, current: Option<&Order>, now: OffsetDateTime) -> Result<ChangeDecision, RuleViolation> {

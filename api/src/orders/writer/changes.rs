@@ -16,8 +16,9 @@ use super::{
     change_job::{ChangeDecision, ChangeJob, PreparedChange},
     context::WriterContext,
     job::{WriteJob as _, batch_size, fail_jobs, is_fault_of_one, split_duplicate_keys},
+    references::{ATTEMPTS, Holders},
 };
-use crate::db::{self, ChangeOutcome, ChangedOrder};
+use crate::db::{self, ChangeOutcome, ChangedOrder, REFERENCE_UNIQUE};
 
 /// After this many lost races a change waits for the lock instead, so that it is written in the end.
 const MAX_RACES: u32 = 3;
@@ -35,6 +36,10 @@ struct Unwritten {
     raced: Vec<ChangeJob>,
     /// Their key is taken.
     taken: Vec<ChangeJob>,
+    /// Another order has their reference.
+    refused: Vec<(ChangeJob, OrderId)>,
+    /// Who has the references of the batch now.
+    holders: Holders,
 }
 
 impl BatchHandler<ChangeJob> for ChangeHandler {
@@ -55,6 +60,7 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
         let now = self.0.clock.now();
         let (mut writes, mut unchanged) = (Vec::new(), Vec::new());
         let (mut held, mut changing) = (Vec::new(), HashSet::new());
+        let (mut rivals, mut claimed) = (Vec::new(), HashSet::new());
         for job in jobs {
             if changing.contains(&job.id) {
                 // It must see the order as the other change leaves it.
@@ -63,10 +69,13 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
             }
             match job.decide(current.get(&job.id), now) {
                 ChangeDecision::Respond(response) => unchanged.push((job, response)),
-                ChangeDecision::Write(prepared) => {
-                    changing.insert(job.id);
-                    writes.push((job, prepared));
-                }
+                ChangeDecision::Write(prepared) => match prepared.wanted() {
+                    Some(wanted) if !claimed.insert(wanted.clone()) => rivals.push((job, wanted)),
+                    _ => {
+                        changing.insert(job.id);
+                        writes.push((job, prepared));
+                    }
+                },
             }
         }
         taken.extend(self.0.respond_unchanged(unchanged, &current).await);
@@ -74,6 +83,10 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
             let unwritten = self.write_batch(writes).await;
             held.extend(unwritten.raced);
             taken.extend(unwritten.taken);
+            let (losers, unknown) = unwritten.holders.divide(rivals);
+            held.extend(unknown);
+            let refused = unwritten.refused.into_iter().chain(losers);
+            taken.extend(self.0.respond_reference_taken(refused, &current).await);
         }
         held.extend(self.0.replay(taken).await);
         held
@@ -106,9 +119,11 @@ impl ChangeHandler {
             let alone = vec![write];
             match self.try_write(&alone, in_doubt).await {
                 Ok((outcomes, in_doubt)) => {
-                    let Unwritten { raced, taken } = self.respond_written(alone, &outcomes, in_doubt).await;
-                    unwritten.raced.extend(raced);
-                    unwritten.taken.extend(taken);
+                    let one = self.respond_written(alone, &outcomes, in_doubt).await;
+                    unwritten.raced.extend(one.raced);
+                    unwritten.taken.extend(one.taken);
+                    unwritten.refused.extend(one.refused);
+                    unwritten.holders.extend(one.holders);
                 }
                 Err(WriteError { error, .. }) if is_fault_of_one(&error) => {
                     fail_jobs(alone.into_iter().map(|(job, _)| job), error);
@@ -122,19 +137,28 @@ impl ChangeHandler {
         unwritten
     }
 
-    /// Returns what became of each change, and whether an earlier attempt may have written it.
+    /// Returns what became of each change, and whether an earlier attempt may have written it. A lost race for a reference is no
+    /// failure: the next attempt finds the order that has won.
     async fn try_write(
         &self,
         writes: &PreparedJobs,
-        in_doubt: bool,
+        mut in_doubt: bool,
     ) -> Result<(HashMap<OrderId, ChangeOutcome>, bool), WriteError> {
         let changes: Vec<ChangedOrder<'_>> =
             writes.iter().map(|(job, prepared)| prepared.as_row(job)).collect();
         let changes = &changes;
-        self.0
-            .db
-            .write_with_retry(in_doubt, |mut db| async move { db::change_orders(&mut db, changes).await })
-            .await
+        let mut attempt = 1;
+        loop {
+            let written = self.0.db.write_with_retry(in_doubt, |mut db| async move {
+                db::change_orders(&mut db, changes).await
+            });
+            match written.await {
+                Err(failure) if failure.error.violates(REFERENCE_UNIQUE) && attempt < ATTEMPTS => {
+                    (in_doubt, attempt) = (failure.in_doubt, attempt + 1);
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Answers what was written.
@@ -147,7 +171,18 @@ impl ChangeHandler {
         let (mut committed, mut unwritten, mut raced) = (Vec::new(), Unwritten::default(), Vec::new());
         for (job, prepared) in writes {
             match outcomes.get(&job.id) {
-                Some(ChangeOutcome::Written) => committed.push(prepared.into_committed(job.reply)),
+                Some(ChangeOutcome::Written) => {
+                    if let Some(wanted) = prepared.wanted() {
+                        unwritten.holders.insert(wanted, job.id);
+                    }
+                    committed.push(prepared.into_committed(job.reply));
+                }
+                Some(ChangeOutcome::ReferenceTaken(other)) => {
+                    if let Some(wanted) = prepared.wanted() {
+                        unwritten.holders.insert(wanted, *other);
+                    }
+                    unwritten.refused.push((job, *other));
+                }
                 Some(ChangeOutcome::KeyTaken) => unwritten.taken.push(job),
                 Some(ChangeOutcome::Raced) | None => raced.push((job, prepared)),
             }

@@ -1,6 +1,9 @@
 //! Batches of new orders: one statement, one commit.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use shared::{
     domain::{
@@ -14,11 +17,16 @@ use shared::{
 };
 
 use super::{
-    super::{ids::IdSource, load::load_orders, response::OrderResponse},
+    super::{
+        ids::IdSource,
+        load::load_orders,
+        response::{OrderResponse, RenderRefusal},
+    },
     context::WriterContext,
     job::{Reply, WriteJob, batch_size, fail_jobs, is_fault_of_one, send_reply, split_duplicate_keys},
+    references::{ATTEMPTS, Holders, Wanted},
 };
-use crate::db::{self, CreatedOrder, IdempotencyClaim};
+use crate::db::{self, CreateOutcome, CreatedOrder, IdempotencyClaim, REFERENCE_UNIQUE};
 
 /// An order to create, with everything that is written and answered ready.
 pub(crate) struct CreateJob {
@@ -26,7 +34,15 @@ pub(crate) struct CreateJob {
     pub(crate) event: Envelope,
     pub(crate) response: OrderResponse,
     pub(crate) claim: Option<IdempotencyClaim>,
+    pub(crate) render_refusal: RenderRefusal,
     pub(crate) reply: Reply,
+}
+
+impl CreateJob {
+    /// The reference that it asks for.
+    fn wanted(&self) -> Option<Wanted> {
+        Some((self.order.customer_id, self.order.reference.clone()?))
+    }
 }
 
 impl WriteJob for CreateJob {
@@ -44,9 +60,24 @@ impl WriteJob for CreateJob {
         true
     }
 
+    fn render_refusal(&self) -> &RenderRefusal {
+        &self.render_refusal
+    }
+
     fn into_reply(self) -> Reply {
         self.reply
     }
+}
+
+/// What remains of a batch that was written.
+#[derive(Default)]
+struct Unwritten {
+    /// Their key is taken.
+    key_taken: Vec<CreateJob>,
+    /// Another order has their reference.
+    refused: Vec<(CreateJob, OrderId)>,
+    /// Who has the references of the batch now.
+    holders: Holders,
 }
 
 /// Writes batches of new orders.
@@ -59,16 +90,36 @@ pub(super) struct CreateHandler {
 impl BatchHandler<CreateJob> for CreateHandler {
     async fn handle(&self, jobs: Vec<CreateJob>) -> Vec<CreateJob> {
         let (batch, mut taken) = split_duplicate_keys(jobs);
+        let (batch, rivals) = split_rivals(batch);
         metrics::histogram!("write_batch_size", "kind" => "create").record(batch_size(&batch));
+        let mut unwritten = Unwritten::default();
         match self.write_batch(&batch, false).await {
-            Ok(written) => taken.extend(self.respond_written(batch, &written)),
+            Ok(outcomes) => self.respond_written(batch, &outcomes, &mut unwritten),
             Err(failure) if is_fault_of_one(&failure.error) => {
-                taken.extend(self.write_one_by_one(batch, failure.in_doubt).await);
+                self.write_one_by_one(batch, failure.in_doubt, &mut unwritten).await;
             }
             Err(failure) => fail_jobs(batch, failure.error),
         }
-        self.context.replay(taken).await
+        let Unwritten { key_taken, mut refused, holders } = unwritten;
+        let (losers, mut held) = holders.divide(rivals);
+        refused.extend(losers);
+        taken.extend(key_taken);
+        taken.extend(self.context.respond_reference_taken(refused, &HashMap::new()).await);
+        held.extend(self.context.replay(taken).await);
+        held
     }
+}
+
+/// Separates the jobs that ask for the same reference as another job of the batch.
+fn split_rivals(jobs: Vec<CreateJob>) -> (Vec<CreateJob>, Vec<(CreateJob, Wanted)>) {
+    let (mut seen, mut batch, mut rivals) = (HashSet::new(), Vec::with_capacity(jobs.len()), Vec::new());
+    for job in jobs {
+        match job.wanted() {
+            Some(wanted) if !seen.insert(wanted.clone()) => rivals.push((job, wanted)),
+            _ => batch.push(job),
+        }
+    }
+    (batch, rivals)
 }
 
 impl CreateHandler {
@@ -77,8 +128,12 @@ impl CreateHandler {
         Self { db, ids, context: Arc::clone(context) }
     }
 
-    /// Returns the orders that were written; the keys of the others are taken.
-    async fn write_batch(&self, batch: &[CreateJob], in_doubt: bool) -> Result<HashSet<OrderId>, WriteError> {
+    /// Returns what became of each order. A lost race for a reference is no failure: the next attempt finds the order that has won.
+    async fn write_batch(
+        &self,
+        batch: &[CreateJob],
+        mut in_doubt: bool,
+    ) -> Result<HashMap<OrderId, CreateOutcome>, WriteError> {
         let created: Vec<CreatedOrder<'_>> = batch
             .iter()
             .map(|job| CreatedOrder {
@@ -88,20 +143,28 @@ impl CreateHandler {
             })
             .collect();
         let created = &created;
-        let (written, _) = self
-            .db
-            .write_with_retry(in_doubt, |mut db| async move { db::insert_orders(&mut db, created).await })
-            .await?;
-        Ok(written)
+        let mut attempt = 1;
+        loop {
+            let written = self.db.write_with_retry(in_doubt, |mut db| async move {
+                db::insert_orders(&mut db, created).await
+            });
+            match written.await {
+                Ok((outcomes, _)) => return Ok(outcomes),
+                Err(failure) if failure.error.violates(REFERENCE_UNIQUE) && attempt < ATTEMPTS => {
+                    (in_doubt, attempt) = (failure.in_doubt, attempt + 1);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
     }
 
-    /// Writes each job by itself, so that one that is refused does not fail the others. Returns those whose key is taken.
-    async fn write_one_by_one(&self, batch: Vec<CreateJob>, in_doubt: bool) -> Vec<CreateJob> {
-        let (mut taken, mut jobs) = (Vec::new(), batch.into_iter());
+    /// Writes each job by itself, so that one that is refused does not fail the others.
+    async fn write_one_by_one(&self, batch: Vec<CreateJob>, in_doubt: bool, unwritten: &mut Unwritten) {
+        let mut jobs = batch.into_iter();
         while let Some(job) = jobs.next() {
             let alone = [job];
             match self.write_batch(&alone, in_doubt).await {
-                Ok(written) => taken.extend(self.respond_written(alone.into(), &written)),
+                Ok(outcomes) => self.respond_written(alone.into(), &outcomes, unwritten),
                 Err(WriteError { error, in_doubt }) if error.violates("orders_pkey") => {
                     let [job] = alone;
                     self.respond_to_taken_id(job, error, in_doubt).await;
@@ -111,7 +174,6 @@ impl CreateHandler {
                 Err(WriteError { error, .. }) => fail_jobs(alone.into_iter().chain(jobs.by_ref()), error),
             }
         }
-        taken
     }
 
     /// Answers a job whose id is in use already: by this order, if an attempt whose outcome was unknown has written it, or by
@@ -137,19 +199,35 @@ impl CreateHandler {
         }
     }
 
-    /// Answers those that were written, and returns the others, whose key is taken.
+    /// Answers those that were written, and keeps the others.
     ///
     /// The cache is left to the worker: it holds nothing of a new order that could be wrong, and so nobody writes twice.
-    fn respond_written(&self, batch: Vec<CreateJob>, written: &HashSet<OrderId>) -> Vec<CreateJob> {
+    fn respond_written(
+        &self,
+        batch: Vec<CreateJob>,
+        outcomes: &HashMap<OrderId, CreateOutcome>,
+        unwritten: &mut Unwritten,
+    ) {
         self.context.wake.notify();
-        let mut taken = Vec::new();
         for job in batch {
-            if written.contains(&job.order.id) {
-                send_reply(job.reply, Ok(job.response));
-            } else {
-                taken.push(job);
+            let (id, wanted) = (job.order.id, job.wanted());
+            let holder = match outcomes.get(&id) {
+                Some(CreateOutcome::Written) => {
+                    send_reply(job.reply, Ok(job.response));
+                    Some(id)
+                }
+                Some(CreateOutcome::ReferenceTaken(other)) => {
+                    unwritten.refused.push((job, *other));
+                    Some(*other)
+                }
+                Some(CreateOutcome::KeyTaken) | None => {
+                    unwritten.key_taken.push(job);
+                    None
+                }
+            };
+            if let Some((wanted, holder)) = wanted.zip(holder) {
+                unwritten.holders.insert(wanted, holder);
             }
         }
-        taken
     }
 }

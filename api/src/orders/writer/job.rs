@@ -8,8 +8,12 @@ use shared::{
 };
 use tokio::sync::oneshot;
 
-use super::super::{error::OrderError, response::OrderResponse};
-use crate::db::IdempotencyClaim;
+use super::super::{
+    error::OrderError,
+    response::{OrderResponse, RenderRefusal},
+    rules::RuleViolation,
+};
+use crate::db::{IdempotencyClaim, REFERENCE_UNIQUE};
 
 /// Where the response to a job goes. The client may be gone; the job is done all the same.
 pub(crate) type Reply = oneshot::Sender<Result<OrderResponse, OrderError>>;
@@ -21,7 +25,16 @@ pub(super) trait WriteJob: Sized {
     fn changed_order(&self) -> Option<OrderId>;
     /// Whether its caller can see what belongs to `owner`.
     fn may_access(&self, owner: CustomerId) -> bool;
+    fn render_refusal(&self) -> &RenderRefusal;
     fn into_reply(self) -> Reply;
+
+    /// The response if the request is refused: with a key, the refusal is stored as it is sent.
+    fn refuse(&self, violation: RuleViolation) -> Result<OrderResponse, OrderError> {
+        match self.claim() {
+            Some(_) => Ok(OrderResponse::first(self.render_refusal()(violation))),
+            None => Err(violation.into()),
+        }
+    }
 
     fn respond(self, response: Result<OrderResponse, OrderError>) {
         send_reply(self.into_reply(), response);
@@ -54,7 +67,11 @@ fn is_key_held(error: &DbError) -> bool {
 /// Answers requests that were not written.
 pub(super) fn fail_jobs<J: WriteJob>(jobs: impl IntoIterator<Item = J>, error: DbError) {
     let is_key_held = is_key_held(&error);
-    let error = OrderError::from(error);
+    let error = OrderError::from(match error {
+        // Others gave the reference away and took it back at each attempt.
+        error if error.violates(REFERENCE_UNIQUE) => DbError::Unavailable(error.into_cause()),
+        error => error,
+    });
     for job in jobs {
         let has_key = job.claim().is_some();
         job.respond(Err(if has_key && is_key_held { OrderError::KeyInProgress } else { error.clone() }));

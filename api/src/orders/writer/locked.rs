@@ -7,12 +7,13 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::{
-    super::{error::OrderError, response::OrderResponse},
+    super::{error::OrderError, response::OrderResponse, rules::RuleViolation},
     change_job::{ChangeDecision, ChangeJob, PreparedChange},
     context::WriterContext,
     job::{WriteJob as _, fail_jobs},
+    references::ATTEMPTS,
 };
-use crate::db::{self, ChangeOutcome};
+use crate::db::{self, ChangeOutcome, REFERENCE_UNIQUE};
 
 /// How long a change waits for its lock; then PostgreSQL counts as unavailable for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(8);
@@ -33,7 +34,17 @@ impl WriterContext {
             let locked = async {
                 let _permit = context.lock_waits.acquire().await;
                 let (now, job) = (context.clock.now(), &job);
-                context.db.run_once(|mut db| async move { decide_and_write(&mut db, job, now).await }).await
+                let mut attempt = 1;
+                loop {
+                    let work = context
+                        .db
+                        .run_once(|mut db| async move { decide_and_write(&mut db, job, now).await });
+                    match work.await {
+                        // Another order has just got the reference, and is seen by the next attempt.
+                        Err(error) if error.violates(REFERENCE_UNIQUE) && attempt < ATTEMPTS => attempt += 1,
+                        done => return done,
+                    }
+                }
             };
             let outcome = match tokio::time::timeout(LOCK_TIMEOUT, locked).await {
                 Ok(Ok(outcome)) => outcome,
@@ -74,10 +85,20 @@ async fn decide_and_write(
         }
         ChangeDecision::Write(prepared) => prepared,
     };
-    let outcomes = db::change_orders(&mut transaction, &[prepared.as_row(job)]).await?;
+    let outcomes = match db::change_orders(&mut transaction, &[prepared.as_row(job)]).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            transaction.rollback().await?;
+            return Err(error);
+        }
+    };
     transaction.commit().await?;
     Ok(match outcomes.get(&job.id) {
         Some(ChangeOutcome::Written) => LockedOutcome::Written(prepared),
+        Some(ChangeOutcome::ReferenceTaken(other)) => {
+            let refused = job.refuse(RuleViolation::ReferenceTaken { order_id: *other });
+            LockedOutcome::Unchanged(refused, current)
+        }
         _ => LockedOutcome::KeyTaken,
     })
 }

@@ -9,6 +9,7 @@ mod context;
 mod creates;
 mod job;
 mod locked;
+mod references;
 mod replay;
 mod unchanged;
 

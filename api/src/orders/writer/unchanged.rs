@@ -1,29 +1,28 @@
-//! Changes that change nothing: refusals, and updates to what the order is already.
+//! Requests that change nothing: refusals, and updates to what the order is already.
 
 use std::collections::HashMap;
 
 use shared::domain::order::{Order, OrderId};
 
 use super::{
-    super::{error::OrderError, response::OrderResponse},
-    change_job::ChangeJob,
+    super::{error::OrderError, response::OrderResponse, rules::RuleViolation},
     context::WriterContext,
-    job::fail_jobs,
+    job::{WriteJob, fail_jobs},
 };
 use crate::db;
 
 impl WriterContext {
     /// Answers what changes nothing, from the orders as they were read. If there is a key, the response is stored first.
     /// Returns the jobs whose key is taken.
-    pub(super) async fn respond_unchanged(
+    pub(super) async fn respond_unchanged<J: WriteJob>(
         &self,
-        responses: Vec<(ChangeJob, Result<OrderResponse, OrderError>)>,
+        responses: Vec<(J, Result<OrderResponse, OrderError>)>,
         current: &HashMap<OrderId, Order>,
-    ) -> Vec<ChangeJob> {
+    ) -> Vec<J> {
         let (mut to_store, mut ready) = (Vec::new(), Vec::new());
         for (job, response) in responses {
             match response {
-                Ok(response) if job.claim.is_some() => to_store.push((job, response)),
+                Ok(response) if job.claim().is_some() => to_store.push((job, response)),
                 response => ready.push((job, response)),
             }
         }
@@ -32,16 +31,27 @@ impl WriterContext {
         taken
     }
 
-    /// Stores responses under their keys, and moves those that are stored to `ready`. Returns the jobs whose key is taken.
-    async fn store_responses(
+    /// Answers requests for references that other orders have. Returns the jobs whose key is taken: then the response under it counts.
+    pub(super) async fn respond_reference_taken<J: WriteJob>(
         &self,
-        to_store: Vec<(ChangeJob, OrderResponse)>,
-        ready: &mut Vec<(ChangeJob, Result<OrderResponse, OrderError>)>,
-    ) -> Vec<ChangeJob> {
-        let rows: Vec<_> = to_store
-            .iter()
-            .filter_map(|(job, response)| Some((job.claim.as_ref()?, &response.stored)))
-            .collect();
+        refused: impl IntoIterator<Item = (J, OrderId)>,
+        current: &HashMap<OrderId, Order>,
+    ) -> Vec<J> {
+        let refused = refused.into_iter().map(|(job, order_id)| {
+            let response = job.refuse(RuleViolation::ReferenceTaken { order_id });
+            (job, response)
+        });
+        self.respond_unchanged(refused.collect(), current).await
+    }
+
+    /// Stores responses under their keys, and moves those that are stored to `ready`. Returns the jobs whose key is taken.
+    async fn store_responses<J: WriteJob>(
+        &self,
+        to_store: Vec<(J, OrderResponse)>,
+        ready: &mut Vec<(J, Result<OrderResponse, OrderError>)>,
+    ) -> Vec<J> {
+        let rows: Vec<_> =
+            to_store.iter().filter_map(|(job, response)| Some((job.claim()?, &response.stored))).collect();
         if rows.is_empty() {
             return Vec::new();
         }
@@ -60,7 +70,7 @@ impl WriterContext {
         let mut taken = Vec::new();
         for (job, response) in to_store {
             let is_stored =
-                job.claim.as_ref().is_some_and(|claim| keys.contains(&(claim.caller, claim.key.clone())));
+                job.claim().is_some_and(|claim| keys.contains(&(claim.caller, claim.key.clone())));
             if is_stored { ready.push((job, Ok(response))) } else { taken.push(job) }
         }
         taken

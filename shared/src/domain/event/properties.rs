@@ -5,7 +5,7 @@ use proptest::{prelude::*, sample::select};
 use time::OffsetDateTime;
 
 use super::{Event, EventType, Happened};
-use crate::domain::order::{MAX_VERSION, MOVES, Order, OrderLine};
+use crate::domain::order::{MAX_VERSION, MOVES, Metadata, Order, OrderLine};
 
 fn id<T: TryFrom<i64> + std::fmt::Debug>() -> impl Strategy<Value = T> {
     (1..=i64::MAX).prop_map(|id| T::try_from(id).unwrap_or_else(|_| unreachable!("it is positive")))
@@ -28,14 +28,23 @@ fn line() -> impl Strategy<Value = OrderLine> {
     })
 }
 
+/// Any text, also such as clients cannot send.
+fn metadata() -> impl Strategy<Value = Metadata> {
+    prop::collection::hash_map(any::<String>(), any::<String>(), 0..4)
+        .prop_map(|entries| entries.into_iter().collect())
+}
+
 prop_compose! {
     fn order()(
         id in id(), customer_id in id(), status in 0..MOVES.len(), version in version(),
         created_at in time(), updated_at in time(), lines in prop::collection::vec(line(), 0..4),
+        reference in prop::option::of(any::<String>()), metadata in metadata(),
     ) -> Order {
         let total_amount = lines.iter().map(OrderLine::total).sum();
         let (order_date, status) = (created_at.date(), MOVES[status].0);
-        Order { id, customer_id, order_date, status, total_amount, version, created_at, updated_at, lines }
+        Order {
+            id, customer_id, order_date, status, total_amount, version, created_at, updated_at, lines, reference, metadata,
+        }
     }
 }
 

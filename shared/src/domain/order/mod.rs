@@ -3,6 +3,7 @@
 
 mod changes;
 mod ids;
+mod metadata;
 mod money;
 mod number;
 mod status;
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 
 pub use changes::{ChangedFields, Changes, FieldChange};
 pub use ids::{CustomerId, LineId, NotPositive, OrderId, ProductId};
+pub use metadata::{MAX_METADATA_ENTRIES, MAX_METADATA_KEY, MAX_METADATA_VALUE, Metadata};
 pub use money::{Money, MoneyError};
 pub use number::Number;
 pub use status::{MOVES, OrderStatus, UnknownStatus};
@@ -23,6 +25,8 @@ use crate::domain::timestamp;
 pub const MAX_LINES: usize = 50;
 /// The highest quantity of one line.
 pub const MAX_QUANTITY: i32 = 1000;
+/// The most characters of a reference, which has at least one.
+pub const MAX_REFERENCE: usize = 64;
 
 /// The highest version of an order, so that the version of its deletion still fits 64 bits.
 pub const MAX_VERSION: i64 = i64::MAX - 1;
@@ -57,6 +61,15 @@ pub struct Order {
     /// What is ordered, in the order given.
     #[schema(min_items = 1, max_items = 50)]
     pub lines: Vec<OrderLine>,
+    /// The client's own number of it, unique among the orders of the customer. Missing in what was written before there were
+    /// references.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 64)]
+    pub reference: Option<String>,
+    /// The client's own data. Missing, and then none, in what was written before there were any. The last field: see
+    /// `cache::entry`.
+    #[serde(default)]
+    pub metadata: Metadata,
 }
 
 /// One position of an order.
@@ -107,7 +120,8 @@ mod tests {
         r#""total_amount":"49999999500.05","version":1,"created_at":"2025-01-20T10:00:00.000001Z","#,
         r#""updated_at":"2025-12-31T23:59:59.123456Z","lines":["#,
         r#"{"id":9,"product_id":1001,"quantity":1000,"unit_price":"0.00"},"#,
-        r#"{"id":10,"product_id":1002,"quantity":1,"unit_price":"999999.99"}]}"#,
+        r#"{"id":10,"product_id":1002,"quantity":1,"unit_price":"999999.99"}],"#,
+        r#""reference":"PO-4711","metadata":{"color":"red","gift":"\"yes\""}}"#,
     );
 
     #[test]
@@ -118,5 +132,13 @@ mod tests {
         let mut expected: Value = serde_json::from_str(GOLDEN).unwrap();
         expected["lines"] = json!([]);
         assert_eq!(serde_json::from_str::<Value>(&bare.to_json()).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_order_that_was_written_before_there_were_references_and_metadata_has_none() {
+        let (old, _) = GOLDEN.split_once(r#","reference""#).unwrap();
+        let order: Order = serde_json::from_str(&format!("{old}}}")).unwrap();
+        assert!(order.reference.is_none() && order.metadata.is_empty());
+        assert!(order.to_json().ends_with(r#","reference":null,"metadata":{}}"#));
     }
 }

@@ -71,7 +71,9 @@ async fn compare_entries(
 /// What is wrong with an entry, compared with the order, if it exists.
 pub(super) fn find_fault(entry: &CacheEntry, order: Option<&Order>) -> Option<CacheFault> {
     match (entry.lookup(), order) {
-        (None | Some(Lookup::Miss), _) => Some(CacheFault::Unreadable),
+        (None, _) => Some(CacheFault::Unreadable),
+        // Incomplete, and so never read.
+        (Some(Lookup::Miss), _) => None,
         (Some(Lookup::Deleted { .. }), None) => None,
         (Some(Lookup::Deleted { version }), Some(_)) => Some(CacheFault::Tombstone { cached: version }),
         (Some(Lookup::Found(found)), None) => Some(CacheFault::Orphan { cached: found.version }),

@@ -6,7 +6,7 @@ use shared::{
     domain::{
         clock::Clock,
         event::{Event, EventType, Happened},
-        order::{CustomerId, LineId, Money, Order, OrderLine, OrderStatus, ProductId},
+        order::{CustomerId, LineId, Metadata, Money, Order, OrderLine, OrderStatus, ProductId},
     },
 };
 use sqlx::PgPool;
@@ -40,6 +40,8 @@ pub(crate) fn order(id: i64, version: i64) -> Order {
         created_at: now,
         updated_at: now,
         lines,
+        reference: None,
+        metadata: Metadata::default(),
     }
 }
 

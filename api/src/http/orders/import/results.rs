@@ -1,9 +1,11 @@
 //! The lines of the response to an import.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use shared::domain::order::OrderId;
 use utoipa::ToSchema;
 
+use super::super::row_result::RowProblem;
 use crate::{
     http::error::{ApiError, Problem},
     orders::response::OrderResponse,
@@ -32,8 +34,8 @@ pub(super) struct ImportResult {
     replayed: Option<bool>,
     /// Why it is not placed. Pointers begin at the row, such as `/lines/0/quantity`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    problem: Option<Problem>,
+    #[schema(value_type = Option<Problem>, nullable = false)]
+    problem: Option<Box<RawValue>>,
 }
 
 /// A line of the response.
@@ -71,8 +73,11 @@ pub(super) struct ImportEnd {
 }
 
 impl ImportResult {
-    /// The order of a row is placed.
-    pub(super) fn placed(row: u64, response: &OrderResponse) -> Result<Self, ApiError> {
+    /// The order of a row is placed, or was refused under the row's key.
+    pub(super) fn of_response(row: u64, response: &OrderResponse) -> Result<Self, ApiError> {
+        if let Some(problem) = RowProblem::of_response(response)? {
+            return Ok(Self::refused(row, problem));
+        }
         let id = response.created_order().ok_or_else(|| ApiError::internal("no order was created"))?;
         Ok(Self {
             row,
@@ -85,9 +90,8 @@ impl ImportResult {
     }
 
     /// It is not.
-    pub(super) fn refused(row: u64, problem: Problem) -> Self {
-        let status = problem.status;
-        Self { row, status, id: None, version: None, replayed: None, problem: Some(problem) }
+    pub(super) fn refused(row: u64, RowProblem { status, document }: RowProblem) -> Self {
+        Self { row, status, id: None, version: None, replayed: None, problem: Some(document) }
     }
 }
 

@@ -12,7 +12,12 @@ use tokio::{
 };
 
 use super::{
-    super::{body::parse_imported_order, idempotency::RowKeys, row_result::refuse_row},
+    super::{
+        body::parse_imported_order,
+        idempotency::RowKeys,
+        response::render_refusals,
+        row_result::{RowProblem, refuse_row},
+    },
     ROUTE,
     results::{ImportEnd, ImportResult},
     rows::{Row, RowReader},
@@ -135,10 +140,10 @@ impl Import {
 
     async fn place(&self, row: u64, json: Row) -> Outcome {
         let placed = self.try_to_place(row, json).await;
-        match placed.and_then(|response| ImportResult::placed(row, &response)) {
+        match placed.and_then(|response| ImportResult::of_response(row, &response)) {
             Ok(result) => Outcome { result, outage: None },
             Err(error) => {
-                let result = ImportResult::refused(row, refuse_row(&error, ROUTE, &self.context));
+                let result = ImportResult::refused(row, RowProblem::new(&error, ROUTE, &self.context));
                 let is_outage = matches!(error.code(), Code::Unavailable | Code::Timeout);
                 Outcome { result, outage: is_outage.then_some(error) }
             }
@@ -157,7 +162,9 @@ impl Import {
                 performed_by: self.caller.customer_id,
                 traceparent: self.traceparent.clone(),
             };
-            let error = match self.state.orders.place(new.clone(), claim.clone(), happened).await {
+            let render_refusal = render_refusals(ROUTE.to_owned(), self.context.request_id().to_owned());
+            let place = self.state.orders.place(new.clone(), claim.clone(), happened, render_refusal);
+            let error = match place.await {
                 Ok(response) => return Ok(response),
                 Err(error) => ApiError::from(error),
             };
