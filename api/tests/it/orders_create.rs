@@ -29,6 +29,7 @@ async fn an_order_is_returned_stored_and_written_to_the_log() {
             {"id": 1, "product_id": 1001, "quantity": 2, "unit_price": "25.50"},
             {"id": 2, "product_id": 1002, "quantity": 1, "unit_price": "15.00"},
         ],
+        "reference": null, "metadata": {},
     });
     assert_eq!(created.json, expected);
     assert_eq!(created.header("location"), Some("/api/v1/orders/1"));

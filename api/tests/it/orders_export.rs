@@ -58,13 +58,17 @@ async fn csv_has_a_row_an_order_and_its_cursor_and_count_in_comments_at_the_end(
     let text = String::from_utf8(export.bytes).unwrap();
     let lines: Vec<&str> = text.split("\r\n").collect();
     let [header, row, cursor, complete, ""] = lines[..] else { panic!("{text}") };
-    assert_eq!(header, "id,customer_id,order_date,status,total_amount,version,created_at,updated_at,lines");
+    assert_eq!(
+        header,
+        "id,customer_id,order_date,status,total_amount,version,created_at,updated_at,lines,reference,metadata"
+    );
     let order = session.get(&path(id)).await.json;
     let quoted = order["lines"].to_string().replace('"', "\"\"");
     let at = order["created_at"].as_str().unwrap();
     // The test's JSON has its members in another order.
-    assert_eq!(row.len(), format!("{id},1,2025-01-20,PENDING,66.00,1,{at},{at},\"{quoted}\"").len());
+    assert_eq!(row.len(), format!("{id},1,2025-01-20,PENDING,66.00,1,{at},{at},\"{quoted}\",,{{}}").len());
     assert!(row.starts_with(&format!("{id},1,2025-01-20,PENDING,66.00,1,{at},{at},\"[{{")), "{row}");
+    assert!(row.ends_with("}]\",,{}"), "{row}");
     assert!(cursor.starts_with("# feed_cursor: "), "{cursor}");
     assert_eq!(complete, "# complete: true, rows: 1");
 }

@@ -16,6 +16,7 @@ async fn seed(db: &PgPool) {
          FROM generate_series(1, 60000) g",
         "INSERT INTO order_lines
          SELECT 2 * g + l, g, l, 1 + (g * 7 + l) % 3000, 1, 1 FROM generate_series(1, 60000) g, generate_series(0, 1) l",
+        "UPDATE orders SET reference = 'R ' || id WHERE id % 3 > 0",
         "VACUUM ANALYZE orders",
         "VACUUM ANALYZE order_lines",
     ] {
@@ -25,7 +26,8 @@ async fn seed(db: &PgPool) {
 
 /// Every combination of filters, for one customer and for all.
 fn filters() -> impl Iterator<Item = OrderFilter> {
-    (0..128_u32).map(|bits| {
+    // With ids or a reference, some of them: those are few orders, whatever else is asked for.
+    (0..128_u32).chain((128..512).step_by(5)).map(|bits| {
         let on = |bit: u32| bits & (1 << bit) != 0;
         OrderFilter {
             customer: on(0).then(|| 1.try_into().unwrap()),
@@ -35,6 +37,8 @@ fn filters() -> impl Iterator<Item = OrderFilter> {
             date_to: on(4).then_some(date!(2024 - 06 - 30)),
             min_total: on(5).then(|| "100".parse::<Money>().unwrap()),
             max_total: on(6).then(|| "4000".parse::<Money>().unwrap()),
+            ids: on(7).then(|| vec![1.try_into().unwrap(), 50_000.try_into().unwrap()]),
+            reference: on(8).then(|| "R 50000".to_owned()),
         }
     })
 }

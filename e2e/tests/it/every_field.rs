@@ -3,6 +3,8 @@
 //! The names of the fields come from the schema `Order` of the OpenAPI document, so a field that is new fails here until this
 //! test knows how it changes, also if responses leave it out while it has no value.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use e2e::{Broker, Client, System};
 use redis::AsyncCommands as _;
 use reqwest::Method;
@@ -13,6 +15,9 @@ use sqlx::PgPool;
 /// Fields that events and history have beside the changes, not among them.
 const NOT_LISTED: [&str; 4] = ["id", "version", "created_at", "updated_at"];
 
+/// A customer gives each reference once.
+static NEXT_REFERENCE: AtomicU32 = AtomicU32::new(1);
+
 /// The body with which a client changes a field; `None` if no client can.
 fn change_request(field: &str) -> Option<Value> {
     match field {
@@ -21,6 +26,8 @@ fn change_request(field: &str) -> Option<Value> {
         "lines" | "total_amount" => {
             Some(json!({"lines": [{"product_id": 7, "quantity": 3, "unit_price": "9.99"}]}))
         }
+        "reference" => Some(json!({"reference": "another one"})),
+        "metadata" => Some(json!({"metadata": {"a longer key": "1", "b": "\"2\""}})),
         "id" | "customer_id" | "created_at" => None,
         _ => panic!("add the request that changes the new field {field}"),
     }
@@ -37,6 +44,8 @@ fn damage(field: &str) -> Option<&'static str> {
         "version" => "UPDATE orders SET version = version + 1 WHERE id = $1",
         "created_at" => "UPDATE orders SET created_at = created_at - interval '1 microsecond' WHERE id = $1",
         "updated_at" => "UPDATE orders SET updated_at = updated_at + interval '1 microsecond' WHERE id = $1",
+        "reference" => "UPDATE orders SET reference = reference || '!' WHERE id = $1",
+        "metadata" => "UPDATE orders SET metadata = '{\"color\":\"blue\"}' WHERE id = $1",
         "lines" => "DELETE FROM order_lines WHERE order_id = $1 AND position = 1",
         "lines.id" => "UPDATE order_lines SET id = id + 1000000 WHERE order_id = $1 AND position = 0",
         "lines.product_id" => {
@@ -70,8 +79,12 @@ impl Shop {
         answer
     }
 
+    /// An order in which every field has a value.
     async fn create(&self) -> Value {
-        self.request(Method::POST, "/api/v1/orders", Some(&Client::order(1))).await
+        let mut body = Client::order(1);
+        body["reference"] = json!(format!("PO-{}", NEXT_REFERENCE.fetch_add(1, Ordering::Relaxed)));
+        body["metadata"] = json!({"color": "red"});
+        self.request(Method::POST, "/api/v1/orders", Some(&body)).await
     }
 
     async fn get(&self, path: &str) -> Value {

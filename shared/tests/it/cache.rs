@@ -50,6 +50,41 @@ fn found(version: i64) -> Lookup {
     Lookup::Found(CachedOrder { version, owner: 7.try_into().unwrap(), body: body(version) })
 }
 
+/// An entry without the last fields of an order, as programs of the version before write it.
+fn incomplete(order: i64, version: i64) -> CacheWrite {
+    let body = Bytes::from(format!("{{\"version\":{version},\"lines\":[]}}"));
+    CacheWrite { content: Some((7.try_into().unwrap(), body)), ..write(order, version) }
+}
+
+#[tokio::test]
+async fn an_incomplete_entry_counts_as_absent_and_gives_way_to_a_complete_one_of_its_version() {
+    let redis = testbed::redis().await;
+    let cache = cache(&redis);
+    for version in [1, 3] {
+        let order = version;
+        assert_eq!(cache.put(&[incomplete(order, version)]).await.unwrap(), [true]);
+        assert_eq!(cache.get(id(order)).await.unwrap(), Lookup::Miss);
+        assert_eq!(cache.put(&[incomplete(order, version)]).await.unwrap(), [false]);
+        if version > 1 {
+            assert_eq!(
+                cache.put(&[write(order, version - 1)]).await.unwrap(),
+                [false],
+                "it keeps out older ones"
+            );
+            assert_eq!(cache.get(id(order)).await.unwrap(), Lookup::Miss);
+        }
+        // A reader fills it in, also one whose mark is gone: both have the same version.
+        let token = cache.begin_fill(&[id(order)]).await.unwrap();
+        assert_eq!(cache.fill(&token, &[write(order, version)]).await.unwrap(), [true]);
+        assert_eq!(cache.get(id(order)).await.unwrap(), found(version));
+        // A late event of the version before takes nothing away.
+        assert_eq!(cache.put(&[incomplete(order, version)]).await.unwrap(), [false]);
+        assert_eq!(cache.get(id(order)).await.unwrap(), found(version));
+        assert_eq!(cache.put(&[incomplete(order, version + 1)]).await.unwrap(), [true]);
+        assert_eq!(cache.get(id(order)).await.unwrap(), Lookup::Miss);
+    }
+}
+
 #[tokio::test]
 async fn an_entry_reads_as_it_was_written_and_expires() {
     let redis = testbed::redis().await;

@@ -151,7 +151,10 @@ mod tests {
     use axum::http::HeaderValue;
     use shared::domain::tenant::TenantId;
 
-    use super::*;
+    use super::{
+        super::body::{parse_new_order, parse_update},
+        *,
+    };
     use crate::auth::Role;
 
     fn key(line: &str) -> Option<String> {
@@ -198,6 +201,42 @@ mod tests {
         for other in [hash("PATCH", "/r/1", "x"), hash("PUT", "/r/2", "x"), hash("PUT", "/r/1", "y")] {
             assert_ne!(first, other);
         }
+    }
+
+    /// A key that was used before an upgrade still stands for its request after it: without new fields the hash stays what it was.
+    #[test]
+    fn a_request_without_new_fields_has_the_hash_that_it_always_had() {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
+        let caller =
+            Caller { tenant: TenantId::DEFAULT, customer_id: 1.try_into().unwrap(), role: Role::Customer };
+        let latest = time::macros::date!(2025 - 06 - 30);
+        let hex = |claim: Option<IdempotencyClaim>| {
+            let hash = claim.unwrap().request_hash;
+            hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let create = |body: &str| {
+            let new = parse_new_order(body.as_bytes(), caller, latest).unwrap();
+            let route = "/api/v1/orders";
+            hex(read_claim(&headers, caller, "POST", route, route, &new).unwrap())
+        };
+        let lines = r#""lines":[{"product_id":1001,"quantity":2,"unit_price":25.5}]"#;
+        let bare = create(&format!(r#"{{"order_date":"2025-01-20",{lines}}}"#));
+        assert_eq!(bare, "b772e8136eaa1fa070d0187a0905f3386e83f844768773ba05c0184d94852443");
+        let none =
+            create(&format!(r#"{{"order_date":"2025-01-20",{lines},"metadata":{{}},"reference":null}}"#));
+        assert_eq!(none, bare);
+        assert_ne!(create(&format!(r#"{{"order_date":"2025-01-20",{lines},"reference":"A"}}"#)), bare);
+
+        let update = |body: &str| {
+            let update = Some(parse_update(body.as_bytes(), latest).unwrap());
+            let claim =
+                read_claim(&headers, caller, "PATCH", "/api/v1/orders/{id}", "/api/v1/orders/7", &update);
+            hex(claim.unwrap())
+        };
+        let bare = update(r#"{"status":"CONFIRMED"}"#);
+        assert_eq!(bare, "072946adf1aca11b131c6c8935e3b1b43bc3680f8d24347037cf1f1fee1fc16d");
+        assert_ne!(update(r#"{"status":"CONFIRMED","reference":null}"#), bare, "it takes the reference away");
     }
 
     #[test]

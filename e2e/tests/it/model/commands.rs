@@ -19,6 +19,8 @@ pub(crate) enum Command {
         who: usize,
         day: u8,
         lines: Vec<Line>,
+        reference: Option<u8>,
+        metadata: u8,
     },
     Change {
         who: usize,
@@ -45,6 +47,10 @@ pub(crate) struct Change {
     pub(super) status: Option<OrderStatus>,
     pub(super) day: Option<u8>,
     pub(super) lines: Option<Vec<Line>>,
+    /// The number in the reference, or that there is none.
+    pub(super) reference: Option<Option<u8>>,
+    /// The number of entries.
+    pub(super) metadata: Option<u8>,
 }
 
 /// Two customers, then an administrator.
@@ -58,10 +64,26 @@ pub(super) fn lines() -> impl Strategy<Value = Vec<Line>> {
 pub(crate) fn commands() -> impl Strategy<Value = Vec<Command>> {
     let condition = || prop_oneof![3 => Just(Condition::None), 2 => Just(Condition::Current), 1 => Just(Condition::Stale)];
     let status = proptest::option::of(proptest::sample::select(OrderStatus::ALL.to_vec()));
-    let change = (status, proptest::option::of(1..4_u8), proptest::option::weighted(0.3, lines()))
-        .prop_map(|(status, day, lines)| Change { status, day, lines });
+    // So few that they are taken often.
+    let reference = || proptest::option::weighted(0.6, 0..4_u8);
+    let change = (
+        status,
+        proptest::option::of(1..4_u8),
+        proptest::option::weighted(0.3, lines()),
+        proptest::option::weighted(0.3, reference()),
+        proptest::option::weighted(0.3, 0..3_u8),
+    )
+        .prop_map(|(status, day, lines, reference, metadata)| Change {
+            status,
+            day,
+            lines,
+            reference,
+            metadata,
+        });
     let command = prop_oneof![
-        3 => (0..PEOPLE, 1..4_u8, lines()).prop_map(|(who, day, lines)| Command::Place { who, day, lines }),
+        3 => (0..PEOPLE, 1..4_u8, lines(), reference(), 0..3_u8).prop_map(
+            |(who, day, lines, reference, metadata)| Command::Place { who, day, lines, reference, metadata }
+        ),
         6 => (0..PEOPLE, 0..8_usize, any::<bool>(), change, condition()).prop_map(
             |(who, which, patch, change, condition)| Command::Change { who, which, patch, change, condition }
         ),

@@ -21,6 +21,8 @@ pub(super) struct Modelled {
     pub(super) day: u8,
     pub(super) status: OrderStatus,
     pub(super) lines: Vec<Line>,
+    pub(super) reference: Option<u8>,
+    pub(super) metadata: u8,
     pub(super) deleted: bool,
     /// As it was last answered; `null` once it is deleted.
     pub(super) shown: Value,
@@ -29,15 +31,17 @@ pub(super) struct Modelled {
 }
 
 /// The fields of an order whose changes are recorded.
-pub(super) const RECORDED: [&str; 5] = ["customer_id", "order_date", "status", "total_amount", "lines"];
+pub(super) const RECORDED: [&str; 7] =
+    ["customer_id", "order_date", "status", "total_amount", "lines", "reference", "metadata"];
 
 impl Modelled {
     pub(super) fn version(&self) -> usize {
         self.entries.len()
     }
 
-    /// The expected status. If it is a success the model has changed, and says whether anything did.
-    pub(super) fn change(&mut self, change: &Change) -> (u16, bool) {
+    /// The expected status. If it is a success the model has changed, and says whether anything did. `is_taken` says that another
+    /// order has the reference that the change asks for.
+    pub(super) fn change(&mut self, change: &Change, is_taken: bool) -> (u16, bool) {
         let status = change.status.unwrap_or(self.status);
         if status != self.status && !self.status.can_become(status) {
             return (409, false);
@@ -48,8 +52,15 @@ impl Modelled {
         if edited && self.status != OrderStatus::Pending {
             return (409, false);
         }
-        let changes = edited || status != self.status;
+        let (reference, metadata) =
+            (change.reference.unwrap_or(self.reference), change.metadata.unwrap_or(self.metadata));
+        if is_taken && reference != self.reference {
+            return (409, false);
+        }
+        let own = (reference, metadata);
+        let changes = edited || status != self.status || own != (self.reference, self.metadata);
         (self.day, self.status, self.lines) = (day, status, lines);
+        (self.reference, self.metadata) = own;
         (200, changes)
     }
 
@@ -75,6 +86,8 @@ impl Modelled {
         assert_eq!(shown["version"], self.version());
         assert_eq!(shown["status"], self.status.as_str());
         assert_eq!(shown["order_date"], date(self.day));
+        assert_eq!(shown["reference"], self.reference.map_or(Value::Null, |n| json!(reference(n))));
+        assert_eq!(shown["metadata"], metadata(self.metadata));
         let lines: Vec<Value> = self.lines.iter().map(line_shown).collect();
         let shown_lines: Vec<Value> = shown["lines"]
             .as_array()
@@ -98,6 +111,15 @@ pub(super) fn line_shown((product, quantity, price): &Line) -> Value {
 
 pub(super) fn date(day: u8) -> String {
     format!("2025-01-{day:02}")
+}
+
+pub(super) fn reference(number: u8) -> String {
+    format!("№ {number}")
+}
+
+/// As many entries.
+pub(super) fn metadata(entries: u8) -> Value {
+    (0..entries).map(|n| (format!("key {n}"), json!(format!("\"{entries}\"")))).collect::<Map<_, _>>().into()
 }
 
 pub(super) fn lines_body(lines: &[Line]) -> Value {

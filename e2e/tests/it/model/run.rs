@@ -6,7 +6,7 @@ use shared::domain::order::OrderStatus;
 use testbed::eventually;
 
 use super::commands::{ADMINISTRATOR, Change, Command, Condition, Line};
-use super::modelled::{Modelled, date, lines_body};
+use super::modelled::{Modelled, date, lines_body, metadata, reference};
 use super::world::{Answer, Sent, World};
 
 pub(crate) struct Run<'a> {
@@ -90,7 +90,9 @@ impl<'a> Run<'a> {
 
     pub(crate) async fn step(&mut self, command: Command) {
         match command {
-            Command::Place { who, day, lines } => self.place(who, day, lines).await,
+            Command::Place { who, day, lines, reference, metadata } => {
+                self.place(who, day, lines, reference, metadata).await;
+            }
             Command::Change { who, which, patch, change, condition } => {
                 let method = if patch { Method::PATCH } else { Method::PUT };
                 self.change(who, which, method, &change, condition).await;
@@ -112,10 +114,29 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn place(&mut self, who: usize, day: u8, lines: Vec<Line>) {
+    /// The order of this customer that has a reference.
+    fn holder(&self, owner: i64, reference: Option<u8>) -> Option<&Modelled> {
+        let reference = Some(reference?);
+        let has_it =
+            |order: &&Modelled| !order.deleted && order.owner == owner && order.reference == reference;
+        self.orders.iter().find(has_it)
+    }
+
+    async fn place(&mut self, who: usize, day: u8, lines: Vec<Line>, number: Option<u8>, entries: u8) {
         let owner = self.customer(if who == ADMINISTRATOR { 0 } else { who });
-        let body = json!({"customer_id": owner, "order_date": date(day), "lines": lines_body(&lines)});
+        let mut body = json!({"customer_id": owner, "order_date": date(day), "lines": lines_body(&lines)});
+        body["reference"] = json!(number.map(reference));
+        body["metadata"] = metadata(entries);
         let placed = self.write(who, Method::POST, "/api/v1/orders".into(), None, Some(body)).await;
+        if let Some(holder) = self.holder(owner, number) {
+            assert_eq!(
+                (placed.status, &placed.json["order_id"]),
+                (409, &json!(holder.id)),
+                "{}",
+                placed.text
+            );
+            return;
+        }
         assert_eq!(placed.status, 201, "{}", placed.text);
         let mut order = Modelled {
             id: placed.json["id"].as_i64().unwrap(),
@@ -123,6 +144,8 @@ impl<'a> Run<'a> {
             day,
             status: OrderStatus::Pending,
             lines,
+            reference: number,
+            metadata: entries,
             deleted: false,
             shown: Value::Null,
             entries: Vec::new(),
@@ -149,12 +172,23 @@ impl<'a> Run<'a> {
         if let Some(lines) = &change.lines {
             body["lines"] = lines_body(lines);
         }
+        if let Some(number) = change.reference {
+            body["reference"] = json!(number.map(reference));
+        }
+        if let Some(entries) = change.metadata {
+            body["metadata"] = metadata(entries);
+        }
         let tag = self.tag(which, condition);
         let answer = self.write(who, method, self.address(which), tag, Some(body)).await;
         let (expected, changes) = match condition {
             _ if !self.sees(who, which) => (404, false),
             Condition::Stale => (412, false),
-            _ => self.orders[which].change(change),
+            _ => {
+                let owner = self.orders[which].owner;
+                let holder = self.holder(owner, change.reference.flatten()).map(|order| order.id);
+                let is_taken = holder.is_some_and(|id| id != self.orders[which].id);
+                self.orders[which].change(change, is_taken)
+            }
         };
         assert_eq!(answer.status, expected, "{}", answer.text);
         let performed_by = self.customer(who);
