@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CRATES = ("api", "worker", "shared", "bench", "testbed", "xtask", "e2e", "models")
-BELOW_HTTP = ("orders", "auth", "feed", "limits", "db", "outbox")
+BELOW_HTTP = ("orders", "auth", "feed", "limits", "tenants", "db", "outbox")
 MAX_LINES = 400
 
 ITEM = re.compile(r"\b(?:fn|struct|enum|union|trait|type|const|static|macro_rules!)\s+(?:mut\s+)?(\w+)")

@@ -35,6 +35,7 @@ use crate::{
     orders::{Orders, ReadDb},
     outbox::{PartitionSettings, Relay, RelaySettings, Wake},
     state::{AppState, StateParts},
+    tenants::Tenants,
 };
 
 /// Open files beside the clients' and the pools' connections: Redis, broker, metrics, logs, password checks.
@@ -111,6 +112,7 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
     let relay = Relay::start(relay_settings, &db, Arc::clone(&sink), wake.clone(), shutdown);
     let feed_config = FeedConfig { auth: &config.auth, settings: config.feed, sequenced: relay.sequenced() };
     let feed = Feed::start(&db, redis.clone(), feed_config, shutdown);
+    let tenants = Tenants::start(&db, shutdown);
     let dependencies = HealthDependencies {
         db: db.sibling(PoolSettings::new("health", HEALTH_CONNECTIONS)),
         read_db: orders.read_db(),
@@ -122,10 +124,11 @@ fn build_state(config: ApiConfig, clock: Clock, shutdown: &Shutdown) -> anyhow::
     };
     Ok(AppState::new(StateParts {
         rate_limiter: Arc::new(RateLimiter::new(config.http.rate_limits, redis.clone(), clock.clone())),
-        auth: Auth::new(&config.auth, redis.clone()).context("JWT_JWKS_URL")?,
+        auth: Auth::new(&config.auth, redis.clone(), tenants.clone()).context("JWT_JWKS_URL")?,
         health: Arc::new(HealthMonitor::new(dependencies, clock.clone(), shutdown.clone())),
         bulk: BulkLimits::new(config.http.bulk),
         shutdown: shutdown.clone(),
+        tenants,
         orders,
         feed,
         wake,

@@ -12,3 +12,4 @@ pub mod migrate;
 pub mod orders;
 pub mod outbox;
 pub mod state;
+pub mod tenants;

@@ -16,6 +16,7 @@ use crate::{
     limits::RateLimiter,
     orders::Orders,
     outbox::Wake,
+    tenants::Tenants,
 };
 
 /// The state of the API. Clones share one state.
@@ -38,6 +39,8 @@ pub struct StateParts {
     pub rate_limiter: Arc<RateLimiter>,
     /// Tokens and sessions.
     pub auth: Auth,
+    /// Who is let in, tenant by tenant.
+    pub tenants: Tenants,
     /// The order cache, its breaker, and the writer that groups commits.
     pub orders: Orders,
     /// The event feed.

@@ -10,6 +10,7 @@ use api::{
         auth::fuzzing::bearer_token,
         error::{ApiError, Code},
     },
+    tenants::Tenants,
 };
 use axum::http::{HeaderMap, HeaderValue, header};
 use fuzz::{check_problem, choice};
@@ -17,7 +18,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use libfuzzer_sys::fuzz_target;
 use secrecy::SecretString;
 use serde_json::Value;
-use shared::platform::redis::Redis;
+use shared::platform::{
+    db::{DbPool, PoolSettings, Servers},
+    redis::Redis,
+    shutdown::Shutdown,
+};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::runtime::Runtime;
 
@@ -41,7 +46,12 @@ static AUTH: LazyLock<Auth> = LazyLock::new(|| {
         test_login: false,
         local_accounts: true,
     };
-    Auth::new(&config, redis).expect("nothing to connect to")
+    // Nor is a tenant in PostgreSQL.
+    let servers = Servers::primary(&SecretString::from("postgres://127.0.0.1:1/none".to_owned()));
+    let db = DbPool::new(servers.expect("an address"), PoolSettings::new("fuzz", 1));
+    let shutdown = Shutdown::new();
+    shutdown.begin();
+    Auth::new(&config, redis, Tenants::start(&db, &shutdown)).expect("nothing to connect to")
 });
 
 static PROVIDER: LazyLock<ReadClaims> = LazyLock::new(|| {
@@ -49,6 +59,7 @@ static PROVIDER: LazyLock<ReadClaims> = LazyLock::new(|| {
         jwks_url: "http://127.0.0.1:1/".to_owned(),
         issuer: "us".to_owned(),
         audience: "orders".to_owned(),
+        tenant: "1".parse().expect("a number"),
     }))
 });
 
@@ -92,6 +103,7 @@ fn check_signed_claims(claims: &[u8]) {
             assert_eq!(claims["customer_id"], caller.customer_id.get());
             assert_eq!(claims["type"], "access");
             assert_eq!(claims["role"], caller.role.as_str());
+            assert_eq!(claims.get("tenant").map_or(Some(1), Value::as_i64), Some(caller.tenant.get().into()));
             assert!(claims["exp"].as_i64().is_some_and(|expires| expires > NOW.unix_timestamp()));
             let latest = NOW + ACCESS_LIFETIME;
             assert!(claims["iat"].as_i64().is_some_and(|issued| issued < latest.unix_timestamp()));
@@ -111,6 +123,9 @@ fn check_provider_claims(claims: &[u8]) {
     );
     assert!(claims["exp"].as_f64().is_some_and(|expires| expires > 0.0));
     assert_eq!(caller.role == Role::Admin, claims["role"] == "admin");
+    assert!(caller.role != Role::Operator, "a provider has operators of no tenant but its own");
+    assert_eq!(caller.tenant.get(), 1);
+    assert!(claims.get("tenant").is_none_or(|tenant| *tenant == 1 || *tenant == "1" || tenant.is_null()));
 }
 
 fn verify(token: &str) -> Result<Caller, ApiError> {

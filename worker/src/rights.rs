@@ -9,4 +9,5 @@ pub const RIGHTS: &[Right] = &[
     ("cache_debts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("orders", &["SELECT"]),
     ("order_lines", &["SELECT"]),
+    ("tenants", &["SELECT"]),
 ];

@@ -8,7 +8,7 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// What requests take from the collection's variables, with what these hold at first. Those without a value are filled
 /// by the scripts of the requests.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 9] = [
     ("base_url", "http://localhost:8000"),
     ("customer_id", "123"),
     ("email", ""),
@@ -16,10 +16,21 @@ const VARIABLES: [(&str, &str); 7] = [
     ("access_token", ""),
     ("refresh_token", ""),
     ("order_id", ""),
+    ("operator_token", ""),
+    ("tenant_id", ""),
+];
+
+/// Before a tenant is created: logs an operator in, whose token the requests of its folder carry.
+const LOG_OPERATOR_IN: [&str; 5] = [
+    "const login = {",
+    "    url: pm.variables.replaceIn(\"{{base_url}}/api/v1/auth/login-test\"), method: \"POST\",",
+    "    header: {\"Content-Type\": \"application/json\"}, body: JSON.stringify({customer_id: 1, role: \"operator\"}),",
+    "};",
+    "pm.sendRequest(login, (_, answer) => pm.collectionVariables.set(\"operator_token\", answer.json().accessToken));",
 ];
 
 /// The folders, and the requests in them in an order in which all succeed. What is not named here comes last.
-const FOLDERS: [(&str, &[&str]); 4] = [
+const FOLDERS: [(&str, &[&str]); 5] = [
     ("auth", &["register", "login", "login_test", "refresh", "logout", "logout_all"]),
     (
         "orders",
@@ -37,6 +48,7 @@ const FOLDERS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("events", &["read_events", "create_event_ticket"]),
+    ("tenants", &["create_tenant", "list_tenants", "get_tenant", "patch_tenant"]),
     ("health", &[]),
 ];
 
@@ -113,8 +125,14 @@ impl Operation<'_> {
         // An empty requirement: no token is needed.
         if self.definition["security"] == json!([{}]) {
             request["auth"] = json!({"type": "noauth"});
+        } else if self.is_of_tenants() {
+            let token = json!({"key": "token", "value": "{{operator_token}}", "type": "string"});
+            request["auth"] = json!({"type": "bearer", "bearer": [token]});
         }
         let mut events = vec![script("test", &self.tests())];
+        if self.definition["operationId"] == "create_tenant" {
+            events.push(script("prerequest", &LOG_OPERATOR_IN.map(str::to_owned)));
+        }
         if self.definition["operationId"] == "register" {
             let fresh =
                 r#"pm.collectionVariables.set("email", pm.variables.replaceIn("{{$guid}}@example.com"));"#;
@@ -124,7 +142,8 @@ impl Operation<'_> {
     }
 
     fn url(&self) -> Value {
-        let path = self.path.replace("{id}", "{{order_id}}");
+        let id = if self.is_of_tenants() { "{{tenant_id}}" } else { "{{order_id}}" };
+        let path = self.path.replace("{id}", id);
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         let mut url =
             json!({"raw": format!("{{{{base_url}}}}{path}"), "host": ["{{base_url}}"], "path": parts});
@@ -144,10 +163,15 @@ impl Operation<'_> {
         url
     }
 
+    fn is_of_tenants(&self) -> bool {
+        self.definition["tags"][0] == "tenants"
+    }
+
     fn headers(&self) -> Vec<Value> {
         let own = self.parameters("header").map(|parameter| match parameter["name"].as_str() {
             // Each click is a request of its own.
             Some("Idempotency-Key") => entry(parameter, "{{$guid}}", false),
+            Some("X-Tenant-Id") => entry(parameter, "{{tenant_id}}", true),
             _ => entry(parameter, parameter["example"].as_str().unwrap_or("\"1\""), true),
         });
         let content_type = match (self.schema(), self.file()) {
@@ -181,6 +205,10 @@ impl Operation<'_> {
         for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             body.entry(name).or_insert(Value::Null);
         }
+        // Each run creates another one.
+        if self.definition["operationId"] == "create_tenant" {
+            body.insert("slug".to_owned(), "{{$guid}}".into());
+        }
         let mut numbers = Vec::new();
         for (name, value) in &mut body {
             if VARIABLES.iter().any(|(variable, _)| variable == name) {
@@ -212,6 +240,7 @@ impl Operation<'_> {
                 &[("access_token", "accessToken"), ("refresh_token", "refreshToken")]
             }
             Some("#/components/schemas/Order") if self.method == "post" => &[("order_id", "id")],
+            Some("#/components/schemas/Tenant") if self.method == "post" => &[("tenant_id", "id")],
             _ => &[],
         };
         if !kept.is_empty() {

@@ -16,8 +16,10 @@ pub(crate) const LOCAL_IDS: std::ops::RangeInclusive<i64> = (1 << 52)..=(1 << 53
 pub(crate) enum AccountCreation {
     /// The account was created for this customer.
     Created(CustomerId),
-    /// Another account has this address.
+    /// Another account of the tenant has this address.
     EmailTaken,
+    /// The tenant was removed meanwhile.
+    NoTenant,
 }
 
 /// What a login needs of an account.
@@ -38,38 +40,48 @@ pub(crate) struct CustomerStatus {
     pub(crate) sessions_ended_at: Option<OffsetDateTime>,
 }
 
-/// Creates an account. `beside_provider` takes its customer id from [`LOCAL_IDS`].
+/// Creates an account in a tenant. `beside_provider` takes its customer id from [`LOCAL_IDS`].
 pub(crate) async fn create_account(
     db: &DbPool,
+    tenant: TenantId,
     email: &Email,
     password_hash: &str,
     beside_provider: bool,
 ) -> Result<AccountCreation, AuthError> {
+    // The lock makes the beginning of a removal wait, so that no account is created after it.
     let insert = |mut db: DbConnection| async move {
         if beside_provider {
             sqlx::query_scalar!(
-                "INSERT INTO accounts (customer_id, email, password_hash)
-                 VALUES (nextval('local_customer_ids'), $1, $2) RETURNING customer_id",
+                "INSERT INTO accounts (customer_id, tenant_id, email, password_hash)
+                 SELECT nextval('local_customer_ids'), id, $2, $3
+                 FROM (SELECT id FROM tenants WHERE id = $1 AND removal_began_at IS NULL FOR SHARE) AS open
+                 RETURNING customer_id",
+                tenant.get(),
                 email.as_str(),
                 password_hash
             )
-            .fetch_one(&mut *db)
+            .fetch_optional(&mut *db)
             .await
         } else {
             sqlx::query_scalar!(
-                "INSERT INTO accounts (email, password_hash) VALUES ($1, $2) RETURNING customer_id",
+                "INSERT INTO accounts (tenant_id, email, password_hash)
+                 SELECT id, $2, $3
+                 FROM (SELECT id FROM tenants WHERE id = $1 AND removal_began_at IS NULL FOR SHARE) AS open
+                 RETURNING customer_id",
+                tenant.get(),
                 email.as_str(),
                 password_hash
             )
-            .fetch_one(&mut *db)
+            .fetch_optional(&mut *db)
             .await
         }
     };
     match db.write_with_retry(false, insert).await {
-        Ok((id, _)) => Ok(AccountCreation::Created(id.try_into().map_err(AuthError::internal)?)),
+        Ok((Some(id), _)) => Ok(AccountCreation::Created(id.try_into().map_err(AuthError::internal)?)),
+        Ok((None, _)) => Ok(AccountCreation::NoTenant),
         Err(WriteError { error, in_doubt }) if error.violates("accounts_email_unique") => {
             // The salted hash belongs to this request: an earlier attempt has made the account, and its result was lost.
-            match find_account(db, email).await? {
+            match find_account(db, Some(tenant), email).await? {
                 Some(account) if in_doubt && account.password_hash == password_hash => {
                     Ok(AccountCreation::Created(account.caller.customer_id))
                 }
@@ -80,12 +92,19 @@ pub(crate) async fn create_account(
     }
 }
 
-/// Returns the account with this address.
-pub(crate) async fn find_account(db: &DbPool, email: &Email) -> Result<Option<Account>, AuthError> {
+/// Returns the account of a tenant with this address. There is none if there is no tenant, which takes the same time.
+pub(crate) async fn find_account(
+    db: &DbPool,
+    tenant: Option<TenantId>,
+    email: &Email,
+) -> Result<Option<Account>, AuthError> {
+    let tenant = tenant.map(TenantId::get);
     let select = |mut db: DbConnection| async move {
         sqlx::query!(
-            r#"SELECT customer_id, password_hash, role, coalesce(generation, 0) AS "generation!"
-               FROM accounts LEFT JOIN session_generations USING (customer_id) WHERE email = $1"#,
+            r#"SELECT tenant_id, customer_id, password_hash, role, coalesce(generation, 0) AS "generation!"
+               FROM accounts LEFT JOIN ended_sessions USING (tenant_id, customer_id)
+               WHERE tenant_id = $1 AND email = $2"#,
+            tenant,
             email.as_str()
         )
         .fetch_optional(&mut *db)
@@ -94,8 +113,9 @@ pub(crate) async fn find_account(db: &DbPool, email: &Email) -> Result<Option<Ac
     let row = db.read_with_retry(select).await?;
     row.map(|row| {
         let customer_id = row.customer_id.try_into().map_err(AuthError::internal)?;
+        let tenant = row.tenant_id.try_into().map_err(AuthError::internal)?;
         Ok(Account {
-            caller: Caller { tenant: TenantId::DEFAULT, customer_id, role: parse_role(&row.role)? },
+            caller: Caller { tenant, customer_id, role: parse_role(&row.role)? },
             password_hash: row.password_hash,
             generation: row.generation,
         })
@@ -103,13 +123,18 @@ pub(crate) async fn find_account(db: &DbPool, email: &Email) -> Result<Option<Ac
     .transpose()
 }
 
-/// Reads the status of a customer.
-pub(crate) async fn load_status(db: &DbPool, customer: CustomerId) -> Result<CustomerStatus, AuthError> {
+/// Reads the status of a customer of a tenant.
+pub(crate) async fn load_status(
+    db: &DbPool,
+    tenant: TenantId,
+    customer: CustomerId,
+) -> Result<CustomerStatus, AuthError> {
     let select = |mut db: DbConnection| async move {
         sqlx::query!(
-            "SELECT (SELECT role FROM accounts WHERE customer_id = $1) AS role,
-                    (SELECT generation FROM session_generations WHERE customer_id = $1) AS generation,
-                    (SELECT ended_at FROM session_generations WHERE customer_id = $1) AS ended_at",
+            "SELECT (SELECT role FROM accounts WHERE tenant_id = $1 AND customer_id = $2) AS role,
+                    (SELECT generation FROM ended_sessions WHERE tenant_id = $1 AND customer_id = $2) AS generation,
+                    (SELECT ended_at FROM ended_sessions WHERE tenant_id = $1 AND customer_id = $2) AS ended_at",
+            tenant.get(),
             customer.get()
         )
         .fetch_one(&mut *db)
@@ -123,17 +148,19 @@ pub(crate) async fn load_status(db: &DbPool, customer: CustomerId) -> Result<Cus
     })
 }
 
-/// Ends every session of a customer. Ending them twice does no harm.
+/// Ends every session of a customer of a tenant. Ending them twice does no harm.
 pub(crate) async fn end_sessions(
     db: &DbPool,
+    tenant: TenantId,
     customer: CustomerId,
     now: OffsetDateTime,
 ) -> Result<(), AuthError> {
     let upsert = |mut db: DbConnection| async move {
         sqlx::query!(
-            "INSERT INTO session_generations AS current (customer_id, generation, ended_at) VALUES ($1, 1, $2)
-             ON CONFLICT (customer_id) DO UPDATE
+            "INSERT INTO ended_sessions AS current (tenant_id, customer_id, generation, ended_at) VALUES ($1, $2, 1, $3)
+             ON CONFLICT (tenant_id, customer_id) DO UPDATE
              SET generation = current.generation + 1, ended_at = greatest(current.ended_at, excluded.ended_at)",
+            tenant.get(),
             customer.get(),
             now
         )

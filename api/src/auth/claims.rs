@@ -1,7 +1,7 @@
 //! The claims of our own tokens.
 
 use serde::{Deserialize, Serialize};
-use shared::domain::order::CustomerId;
+use shared::domain::{order::CustomerId, tenant::TenantId};
 
 use super::Role;
 
@@ -20,6 +20,8 @@ pub(crate) enum TokenKind {
 pub(crate) struct SignedClaims<'a> {
     pub(crate) sub: String,
     pub(crate) customer_id: CustomerId,
+    #[serde(skip_serializing_if = "TenantId::is_default")]
+    pub(crate) tenant: TenantId,
     pub(crate) role: Role,
     #[serde(rename = "type")]
     pub(crate) kind: TokenKind,
@@ -32,6 +34,9 @@ pub(crate) struct SignedClaims<'a> {
 #[derive(Clone, Copy, Deserialize)]
 pub(crate) struct VerifiedClaims {
     pub(crate) customer_id: CustomerId,
+    /// Tokens of the default tenant do not name it.
+    #[serde(default)]
+    pub(crate) tenant: TenantId,
     pub(crate) role: Role,
     #[serde(rename = "type")]
     pub(crate) kind: TokenKind,

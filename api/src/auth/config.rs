@@ -3,7 +3,12 @@
 use std::net::IpAddr;
 
 use secrecy::SecretString;
-use shared::platform::config::{ConfigError, Env};
+use shared::{
+    domain::tenant::TenantId,
+    platform::config::{ConfigError, Env},
+};
+
+use crate::tenants::TenantName;
 
 /// HS256 asks for a key of at least the hash's size (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
@@ -35,11 +40,13 @@ pub struct ProviderConfig {
     pub issuer: String,
     /// What `aud` of its tokens must contain.
     pub audience: String,
+    /// Whose customers they are.
+    pub tenant: TenantName,
 }
 
 impl ProviderConfig {
     /// Reads `JWT_JWKS_URL`, `JWT_ISSUER` and `JWT_AUDIENCE`, which are set together or not at all: a token that was
-    /// made for another service must not be accepted.
+    /// made for another service must not be accepted. `JWT_TENANT` is the default tenant if it is left out.
     fn from_env(env: &Env) -> Result<Option<Self>, ConfigError> {
         let Some(jwks_url) = env.http_url("JWT_JWKS_URL")? else { return Ok(None) };
         if !is_safe_source_of_keys(&jwks_url) {
@@ -53,6 +60,7 @@ impl ProviderConfig {
             jwks_url: jwks_url.into(),
             issuer: env.required("JWT_ISSUER")?.to_owned(),
             audience: env.required("JWT_AUDIENCE")?.to_owned(),
+            tenant: env.parsed_or("JWT_TENANT", TenantName::Id(TenantId::DEFAULT))?,
         }))
     }
 }

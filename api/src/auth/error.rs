@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 
 use shared::platform::{db::DbError, redis::RedisFailure};
 
+use crate::tenants::TenantError;
+
 /// Why a token is refused. The client needs the reason, because it must react to each in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -34,6 +36,9 @@ pub enum TokenError {
     /// Issuer or audience are not ours, or no customer is named.
     #[error("the token is not meant for this service")]
     NotForUs,
+    /// There is no such tenant, or no longer.
+    #[error("the token's tenant does not exist")]
+    NoTenant,
 }
 
 /// Why a token, a session or an account cannot be made, read or ended.
@@ -65,6 +70,9 @@ pub enum AuthError {
     /// Redis, which holds the sessions, does not answer.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
+    /// The tenant of the identity provider's tokens is not known.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
     /// PostgreSQL, which holds the accounts, does not answer.
     #[error(transparent)]
     Database(#[from] DbError),

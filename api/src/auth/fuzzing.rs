@@ -1,5 +1,6 @@
 //! The parsers of tokens, for the fuzz targets.
 
+use shared::domain::tenant::TenantId;
 use time::OffsetDateTime;
 
 use super::{
@@ -12,7 +13,14 @@ pub fn provider_claims(
     config: ProviderConfig,
 ) -> impl Fn(&[u8], OffsetDateTime) -> Option<Result<Caller, TokenError>> {
     let provider = IdentityProvider::new(config).expect("an HTTP client");
-    move |json, now| Some(provider.caller_from_claims(serde_json::from_slice(json).ok()?, now))
+    move |json, now| {
+        Some(provider.caller_from_claims(
+            serde_json::from_slice(json).ok()?,
+            TenantId::DEFAULT,
+            |text| text == "1",
+            now,
+        ))
+    }
 }
 
 /// Whether a key of a provider's set can be used here.

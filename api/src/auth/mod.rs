@@ -14,6 +14,8 @@ pub mod fuzzing;
 mod password_queue;
 pub(crate) mod passwords;
 mod provider;
+pub mod rights;
+mod role;
 pub(crate) mod sessions;
 mod tokens;
 mod unverified_token;
@@ -21,10 +23,12 @@ mod unverified_token;
 use shared::{domain::order::CustomerId, platform::redis::Redis};
 use time::{Duration, OffsetDateTime};
 
-pub use caller::{Caller, Role};
+pub use caller::Caller;
 pub use config::{AuthConfig, PUBLISHED_SECRET, ProviderConfig};
 pub use email::{Email, EmailParseError};
 pub use error::{AuthError, TokenError};
+pub use rights::{Action, Extent};
+pub use role::Role;
 pub use sessions::MAX_SESSION_AGE;
 pub use tokens::{ACCESS_LIFETIME, REFRESH_LIFETIME, RefreshToken};
 
@@ -36,6 +40,8 @@ use sessions::{SessionOrigin, SessionRules, SessionTokens};
 use tokens::TokenKeys;
 use unverified_token::UnverifiedToken;
 
+use crate::tenants::Tenants;
+
 /// Makes and checks tokens and sessions.
 pub struct Auth {
     keys: TokenKeys,
@@ -43,18 +49,20 @@ pub struct Auth {
     provider: Option<IdentityProvider>,
     test_login: bool,
     local_accounts: bool,
+    tenants: Tenants,
     redis: Redis,
 }
 
 impl Auth {
     /// Builds the keys. Nothing connects yet.
-    pub fn new(config: &AuthConfig, redis: Redis) -> Result<Self, reqwest::Error> {
+    pub fn new(config: &AuthConfig, redis: Redis, tenants: Tenants) -> Result<Self, reqwest::Error> {
         Ok(Self {
             keys: TokenKeys::new(config),
             password_queues: PasswordQueues::new(),
             provider: config.provider.clone().map(IdentityProvider::new).transpose()?,
             test_login: config.test_login,
             local_accounts: config.local_accounts,
+            tenants,
             redis,
         })
     }
@@ -66,7 +74,9 @@ impl Auth {
         }
         let token = UnverifiedToken::parse(token)?;
         match &self.provider {
-            Some(provider) if token.header.alg != tokens::ALGORITHM => provider.verify(&token, now).await,
+            Some(provider) if token.header.alg != tokens::ALGORITHM => {
+                provider.verify(&token, &self.tenants, now).await
+            }
             _ => Ok(self.keys.verify_access(&token, now)?),
         }
     }
@@ -113,8 +123,7 @@ impl Auth {
     }
 
     /// Ends the session of a refresh token.
-    pub async fn log_out(&self, token: &str, now: OffsetDateTime) -> Result<(), AuthError> {
-        let presented = self.keys.verify_refresh(token, now)?;
-        sessions::end_session(&self.redis, &presented).await
+    pub(crate) async fn log_out(&self, presented: &RefreshToken) -> Result<(), AuthError> {
+        sessions::end_session(&self.redis, presented).await
     }
 }

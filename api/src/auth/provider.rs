@@ -1,5 +1,7 @@
 //! Tokens of an external identity provider: RS256, ES256 and `EdDSA`, checked with the keys it publishes (JWKS).
 //!
+//! The tenant of its tokens is a setting, and no token can name another one.
+//!
 //! A server that can answer at the URL of the keys can sign in as any customer. So the keys are read over TLS or from this
 //! machine, redirects are not followed, and keys are used for a limited time.
 
@@ -20,6 +22,7 @@ use super::{
     AuthError, Caller, ProviderConfig, Role, TokenError, accounts::LOCAL_IDS,
     unverified_token::UnverifiedToken,
 };
+use crate::tenants::Tenants;
 
 /// An unknown key makes us fetch the keys again, at most this often: tokens with made-up keys must not flood the provider.
 const REFETCH_AFTER: Duration = Duration::seconds(60);
@@ -92,6 +95,9 @@ pub(crate) struct ProviderClaims {
     customer_id: Option<NumberOrText>,
     #[serde(default)]
     role: Option<String>,
+    /// May repeat the tenant that is set, by its number or its slug.
+    #[serde(default)]
+    tenant: Option<NumberOrText>,
     /// Providers name the purpose of a token in one of these three claims.
     #[serde(default, rename = "type")]
     kind: Option<String>,
@@ -126,6 +132,7 @@ impl IdentityProvider {
     pub(crate) async fn verify(
         &self,
         token: &UnverifiedToken<'_>,
+        tenants: &Tenants,
         now: OffsetDateTime,
     ) -> Result<Caller, AuthError> {
         let algorithm = match token.header.alg.as_str() {
@@ -134,6 +141,10 @@ impl IdentityProvider {
             "EdDSA" => Algorithm::EdDSA,
             _ => return Err(TokenError::Algorithm.into()),
         };
+        // A provider's tenant is set here, and its tokens have no extension that we understand.
+        if token.tenant.is_some() {
+            return Err(TokenError::Algorithm.into());
+        }
         let kid = token.header.kid.as_deref().unwrap_or_default();
         let keys = self.keys_for(kid, now).await?;
         let key =
@@ -142,7 +153,9 @@ impl IdentityProvider {
         if !jsonwebtoken::crypto::verify(token.signature, message, &key.key, algorithm).unwrap_or(false) {
             return Err(TokenError::Signature.into());
         }
-        Ok(self.caller_from_claims(token.claims()?, now)?)
+        let tenant = tenants.find(&self.config.tenant).await?;
+        let is_called = |text: &str| tenants.is_called(tenant, text);
+        Ok(self.caller_from_claims(token.claims()?, tenant, is_called, now)?)
     }
 
     /// Returns keys with the key `kid`, if the provider has it.
@@ -215,10 +228,13 @@ impl IdentityProvider {
         Ok(ProviderKeys { by_id, fetched: Some(now) })
     }
 
-    /// Returns the caller that the claims name, if they are meant for us and valid at this time.
+    /// Returns the caller that the claims name, if they are meant for us and for this tenant, and valid at this time. `is_called`
+    /// says whether a text stands for the tenant.
     pub(crate) fn caller_from_claims(
         &self,
         claims: ProviderClaims,
+        tenant: TenantId,
+        is_called: impl Fn(&str) -> bool,
         now: OffsetDateTime,
     ) -> Result<Caller, TokenError> {
         let is_for_us = match &claims.aud {
@@ -240,6 +256,14 @@ impl IdentityProvider {
         if claims.nbf.is_some_and(|nbf| at(nbf).saturating_sub(LEEWAY) > now) {
             return Err(TokenError::NotYetValid);
         }
+        let names_tenant = match &claims.tenant {
+            Some(NumberOrText::Number(number)) => is_called(&number.to_string()),
+            Some(NumberOrText::Text(text)) => is_called(text),
+            None => true,
+        };
+        if !names_tenant {
+            return Err(TokenError::NotForUs);
+        }
         let customer_id = match claims.customer_id {
             Some(NumberOrText::Number(id)) => Some(id),
             Some(NumberOrText::Text(text)) => text.parse().ok(),
@@ -248,11 +272,13 @@ impl IdentityProvider {
         // The provider cannot name ids of local accounts.
         let customer_id = customer_id.filter(|id| !LOCAL_IDS.contains(id));
         let customer_id = customer_id.and_then(|id| id.try_into().ok()).ok_or(TokenError::NotForUs)?;
+        // Its role reaches no further than its tenant: an operator's would reach all of them.
         let role = match claims.role.as_deref() {
             Some("admin") => Role::Admin,
+            Some("auditor") => Role::Auditor,
             _ => Role::Customer,
         };
-        Ok(Caller { tenant: TenantId::DEFAULT, customer_id, role })
+        Ok(Caller { tenant, customer_id, role })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Sessions in Redis: one per login, over which refresh tokens rotate.
 //!
 //! Redis holds ids, never tokens: tokens are signed from the ids, so that a repeated refresh returns equal tokens. How and
-//! when a session began, and in which generation, is in its id, which is part of every token of the session.
+//! when a session began, and in which generation, is in its id, which is part of every token of the session. Its key names its
+//! tenant, so that a token of one tenant finds no session of another.
 
 use std::{sync::LazyLock, time::Duration};
 
 use redis::Script;
-use shared::platform::redis::Redis;
+use shared::{domain::tenant::TenantId, platform::redis::Redis};
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -139,7 +140,7 @@ pub(crate) async fn begin_session(
     now: OffsetDateTime,
 ) -> Result<SessionTokens, AuthError> {
     let (session, token) = (SessionId::new_text(origin, now), new_id());
-    let key = key(&session);
+    let key = key(caller.tenant, &session);
     let mut invocation = BEGIN.prepare_invoke();
     invocation.key(&key).arg(&token).arg(ttl_ms());
     redis.at_key(&key).run_script::<()>(&invocation, DEADLINE).await?;
@@ -161,7 +162,7 @@ pub(crate) async fn rotate_token(
         session.current_role(presented.caller.role, status, rules, now).ok_or(TokenError::SessionOver)?;
     let caller = Caller { role, ..presented.caller };
 
-    let key = key(session.text);
+    let key = key(caller.tenant, session.text);
     let mut invocation = ROTATE.prepare_invoke();
     invocation
         .key(&key)
@@ -191,7 +192,7 @@ pub(crate) async fn rotate_token(
 /// Ends the session of a refresh token, with all its tokens.
 pub(crate) async fn end_session(redis: &Redis, presented: &RefreshToken) -> Result<(), AuthError> {
     let session = presented.jti.split_once('.').map_or(presented.jti.as_str(), |(session, _)| session);
-    let key = key(session);
+    let key = key(presented.caller.tenant, session);
     Ok(redis.at_key(&key).run_command(redis::cmd("DEL").arg(&key)).await?)
 }
 
@@ -210,8 +211,9 @@ fn sign_tokens(
     })
 }
 
-fn key(session: &str) -> String {
-    format!("session:{session}")
+/// The key of the default tenant has no tenant, as in the version before.
+fn key(tenant: TenantId, session: &str) -> String {
+    if tenant.is_default() { format!("session:{session}") } else { format!("session:{tenant}:{session}") }
 }
 
 fn new_id() -> String {

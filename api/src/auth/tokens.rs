@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::{
     AuthConfig, AuthError, Caller, TokenError,
     claims::{SignedClaims, TokenId, TokenKind, VerifiedClaims},
-    unverified_token::UnverifiedToken,
+    unverified_token::{TENANT_HEADER, UnverifiedToken},
 };
 
 /// The algorithm of our own tokens.
@@ -85,13 +85,14 @@ impl TokenKeys {
         let claims = SignedClaims {
             sub: caller.customer_id.to_string(),
             customer_id: caller.customer_id,
+            tenant: caller.tenant,
             role: caller.role,
             kind,
             iat: at.unix_timestamp(),
             exp: (at + lifetime).unix_timestamp(),
             jti,
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.sign).map_err(AuthError::internal)
+        jsonwebtoken::encode(&header_of(caller.tenant), &claims, &self.sign).map_err(AuthError::internal)
     }
 
     /// Verifies an access token whose claims are cached. Returns `None` for any other token.
@@ -145,8 +146,21 @@ impl TokenKeys {
             return Err(TokenError::Signature);
         }
         let claims: VerifiedClaims = token.claims()?;
+        if token.tenant.is_some_and(|tenant| tenant != claims.tenant) {
+            return Err(TokenError::Malformed);
+        }
         if claims.kind == kind { Ok(claims) } else { Err(TokenError::WrongType) }
     }
+}
+
+/// The header of a token. That of another tenant than the default one says that it must be understood.
+fn header_of(tenant: TenantId) -> Header {
+    let mut header = Header::new(Algorithm::HS256);
+    if !tenant.is_default() {
+        header.crit = Some(vec![TENANT_HEADER.to_owned()]);
+        header.extras.insert(TENANT_HEADER, tenant);
+    }
+    header
 }
 
 impl VerifiedClaims {
@@ -160,7 +174,7 @@ impl VerifiedClaims {
         if self.nbf.is_some_and(|nbf| nbf > now) || self.iat > latest {
             return Err(TokenError::NotYetValid);
         }
-        Ok(Caller { tenant: TenantId::DEFAULT, customer_id: self.customer_id, role: self.role })
+        Ok(Caller { tenant: self.tenant, customer_id: self.customer_id, role: self.role })
     }
 }
 

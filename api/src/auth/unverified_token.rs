@@ -2,11 +2,15 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, de::DeserializeOwned};
+use shared::domain::tenant::TenantId;
 
 use super::TokenError;
 
 /// Longer texts are not decoded: they are not tokens.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// The one extension that we understand: the tenant of a token, which its claims repeat.
+pub(crate) const TENANT_HEADER: &str = "tenant";
 
 /// A token whose signature has not been checked yet.
 #[derive(Debug)]
@@ -18,6 +22,9 @@ pub(crate) struct UnverifiedToken<'a> {
     pub(crate) signature: &'a str,
     payload: &'a str,
     pub(crate) header: TokenHeader,
+    /// The tenant in the header of our own tokens, if it is not the default one. It is an extension that must be understood, so
+    /// that a version that knows no tenants refuses the token, and does not take its customer for one of the default tenant.
+    pub(crate) tenant: Option<TenantId>,
 }
 
 /// The header of a token: how to check its signature.
@@ -30,9 +37,12 @@ pub(crate) struct TokenHeader {
     /// What kind of token it is (RFC 7519, section 5.1).
     #[serde(default)]
     typ: Option<String>,
-    /// Extensions that a verifier must understand (RFC 7515, section 4.1.11); we understand none.
+    /// Extensions that a verifier must understand (RFC 7515, section 4.1.11).
     #[serde(default)]
-    crit: Option<serde::de::IgnoredAny>,
+    crit: Option<Vec<String>>,
+    /// The value of the one that we understand. It means nothing in a token that does not name it in `crit`.
+    #[serde(default)]
+    tenant: Option<serde_json::Value>,
 }
 
 impl<'a> UnverifiedToken<'a> {
@@ -44,13 +54,17 @@ impl<'a> UnverifiedToken<'a> {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
         let header: TokenHeader = decode_part(header)?;
-        if header.crit.is_some() {
-            return Err(TokenError::Algorithm);
-        }
+        let tenant = match (&header.crit, &header.tenant) {
+            (None, _) => None,
+            (Some(extensions), Some(tenant)) if extensions == &[TENANT_HEADER] => {
+                Some(TenantId::deserialize(tenant).map_err(|_| TokenError::Malformed)?)
+            }
+            _ => return Err(TokenError::Algorithm),
+        };
         if !header.typ.as_deref().is_none_or(is_access_token_type) {
             return Err(TokenError::WrongType);
         }
-        Ok(Self { text: token, message, signature, payload, header })
+        Ok(Self { text: token, message, signature, payload, header, tenant })
     }
 
     /// Reads the claims. They must not be used before the signature has been checked.

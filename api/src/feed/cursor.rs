@@ -5,7 +5,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use shared::domain::{order::CustomerId, tenant::TenantId};
 
-use crate::auth::{AuthConfig, Caller, Role};
+use crate::auth::{Action, AuthConfig, Caller, Extent};
 
 /// The first byte, so that a later layout can be distinguished from this one.
 const LAYOUT: u8 = 1;
@@ -29,9 +29,9 @@ pub struct FeedScope {
 
 impl From<Caller> for FeedScope {
     fn from(caller: Caller) -> Self {
-        let customer = match caller.role {
-            Role::Admin => None,
-            Role::Customer => Some(caller.customer_id),
+        let customer = match caller.extent(Action::ReadOrders) {
+            Extent::All => None,
+            Extent::Own | Extent::Nothing => Some(caller.customer_id),
         };
         Self { tenant: caller.tenant, customer }
     }

@@ -36,6 +36,8 @@ pub enum Code {
     Unauthenticated,
     /// Authenticated, but not allowed.
     Forbidden,
+    /// The caller's tenant is suspended.
+    TenantSuspended,
     /// Nothing here that the caller is allowed to see.
     NotFound,
     /// The path exists, but not with this method.
@@ -50,6 +52,10 @@ pub enum Code {
     IdempotencyInProgress,
     /// Another account has this address.
     EmailTaken,
+    /// Another tenant has this slug.
+    SlugTaken,
+    /// The tenant is being removed.
+    TenantBeingRemoved,
     /// What follows the cursor is not retained.
     CursorExpired,
     /// `If-Match` is stale.
@@ -83,6 +89,7 @@ impl Code {
             Self::MalformedRequest => (StatusCode::BAD_REQUEST, "malformed_request", "Malformed request"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Authentication required"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Forbidden"),
+            Self::TenantSuspended => (StatusCode::FORBIDDEN, "tenant_suspended", "Tenant suspended"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed")
@@ -96,6 +103,10 @@ impl Code {
                 (StatusCode::CONFLICT, "idempotency_in_progress", "Request still in progress")
             }
             Self::EmailTaken => (StatusCode::CONFLICT, "email_taken", "Email address taken"),
+            Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken", "Slug taken"),
+            Self::TenantBeingRemoved => {
+                (StatusCode::CONFLICT, "tenant_being_removed", "Tenant being removed")
+            }
             Self::CursorExpired => (StatusCode::GONE, "cursor_expired", "Cursor expired"),
             Self::VersionMismatch => {
                 (StatusCode::PRECONDITION_FAILED, "version_mismatch", "Version mismatch")

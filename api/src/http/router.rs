@@ -11,7 +11,7 @@ use crate::{
         auth, events,
         health::routes as health,
         layer::{RequestLayer, RequestSettings},
-        openapi, orders,
+        openapi, orders, tenants,
     },
     state::AppState,
 };
@@ -50,7 +50,9 @@ fn documented_routes(test_login: bool, local_accounts: bool) -> OpenApiRouter<Ap
         .routes(routes!(orders::get::get, orders::update::put, orders::update::patch, orders::delete::delete))
         .routes(routes!(orders::history::history))
         .routes(routes!(events::read::read))
-        .routes(routes!(events::ticket::ticket));
+        .routes(routes!(events::ticket::ticket))
+        .routes(routes!(tenants::list::list, tenants::create::create))
+        .routes(routes!(tenants::get::get, tenants::update::patch));
     if local_accounts {
         routes = routes.routes(routes!(auth::register::register)).routes(routes!(auth::login::login));
     }

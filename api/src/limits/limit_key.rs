@@ -6,15 +6,17 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use shared::domain::order::CustomerId;
+use shared::domain::{order::CustomerId, tenant::TenantId};
 
 /// Who is counted by a limit. An address can only be counted by its network.
 #[derive(Clone, Copy, Debug)]
 pub enum LimitKey<'a> {
     /// Everybody who calls from a network.
     Network(Network),
-    /// A customer, from any address.
-    Customer(CustomerId),
+    /// A customer of a tenant, from any address.
+    Customer(TenantId, CustomerId),
+    /// All callers of a tenant.
+    Tenant(TenantId),
     /// Attempts at the account of an e-mail address, from any address.
     Account(&'a str),
     /// Attempts at the account of an e-mail address from one network.
@@ -52,7 +54,10 @@ impl fmt::Display for LimitKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) => write!(f, "{network}"),
-            Self::Customer(customer) => write!(f, "{customer}"),
+            // The version before, which may run beside this one, knows only the default tenant.
+            Self::Customer(TenantId::DEFAULT, customer) => write!(f, "{customer}"),
+            Self::Customer(tenant, customer) => write!(f, "{tenant}:{customer}"),
+            Self::Tenant(tenant) => write!(f, "{tenant}"),
             Self::Account(email) => write_fingerprint(email, f),
             Self::AccountFromNetwork(email, network) => {
                 write_fingerprint(email, f)?;

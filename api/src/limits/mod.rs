@@ -1,4 +1,4 @@
-//! How much one address or one customer may ask for. The `RateLimit` header fields and 429 are in `http::layer`.
+//! How much one address, one customer or one tenant may ask for. The `RateLimit` header fields and 429 are in `http::layer`.
 //!
 //! Counts are exact across replicas while Redis answers; while it does not, each process counts for itself. The algorithm
 //! is GCRA, a leaky bucket that is one number for each key: the time at which the bucket would be empty.
@@ -19,7 +19,7 @@ use std::{
 
 use redis::Script;
 use shared::{
-    domain::{clock::Clock, order::CustomerId},
+    domain::{clock::Clock, order::CustomerId, tenant::TenantId},
     platform::redis::{Redis, RedisFailure},
 };
 
@@ -92,9 +92,15 @@ impl RateLimiter {
     }
 
     /// Counts one request of a customer. Returns `None` if customers are not limited.
-    pub async fn count_customer(&self, customer: CustomerId) -> Option<LimitCheck> {
+    pub async fn count_customer(&self, tenant: TenantId, customer: CustomerId) -> Option<LimitCheck> {
         let policy = Policy { name: "customer", counts: "requests", quota: self.quotas.customer? };
-        Some(self.count(policy, LimitKey::Customer(customer)).await)
+        Some(self.count(policy, LimitKey::Customer(tenant, customer)).await)
+    }
+
+    /// Counts one request of a tenant with this quota. Returns `None` if it has none.
+    pub async fn count_tenant(&self, tenant: TenantId, quota: Option<Quota>) -> Option<LimitCheck> {
+        let policy = Policy { name: "tenant", counts: "requests of the tenant", quota: quota? };
+        Some(self.count(policy, LimitKey::Tenant(tenant)).await)
     }
 
     /// Counts one more of what `policy` counts, if it allows one more.

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use shared::domain::{clock::Clock, order::CustomerId};
+use shared::domain::{clock::Clock, order::CustomerId, tenant::TenantId};
 use time::{Duration, macros::datetime};
 
 use crate::support::{Options, TestApp, answer};
@@ -58,7 +58,7 @@ async fn a_limit_is_exact_over_replicas_and_concurrent_requests() {
     }
     let checks = (0..60).map(|index| {
         let state = if index % 2 == 0 { &app.app.state } else { &replica.app.state };
-        state.rate_limiter.count_customer(customer)
+        state.rate_limiter.count_customer(TenantId::DEFAULT, customer)
     });
     let checks = futures_util::future::join_all(checks).await;
     let allowed = checks.iter().flatten().filter(|check| check.allowed).count();

@@ -22,7 +22,7 @@ async fn with_redis_behind_a_proxy() -> (TestApp, Proxy) {
 }
 
 /// An API whose PostgreSQL can fail.
-async fn with_postgresql_behind_a_proxy() -> (TestApp, Proxy) {
+pub(crate) async fn with_postgresql_behind_a_proxy() -> (TestApp, Proxy) {
     let database = testbed::postgres().await;
     let (server, name) = database.url().rsplit_once('/').unwrap();
     let (user, address) = server.rsplit_once('@').unwrap();

@@ -208,7 +208,8 @@ impl TestApp {
         self.login_as(&json!({"customer_id": customer_id, "role": "admin"})).await
     }
 
-    async fn login_as(&self, body: &Value) -> Session {
+    /// Logs in with a body of one's own.
+    pub(crate) async fn login_as(&self, body: &Value) -> Session {
         let pair = self.post("/api/v1/auth/login-test", body).await.expect(StatusCode::OK);
         let text = |name: &str| pair.json[name].as_str().expect("a token").to_owned();
         Session {

@@ -3,15 +3,26 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    extract::{FromRequestParts, MatchedPath},
+    http::{HeaderMap, HeaderName, header, request::Parts},
+};
+use shared::domain::tenant::TenantId;
+
+use super::{action_of, tenant::admit_tenant};
+use crate::{
+    auth::{Action, Caller, Extent, TokenError},
+    http::{
+        error::{ApiError, Code, FieldError},
+        extract::field_code,
+        layer::Context,
+    },
+    limits::{LimitCheck, LimitExceeded},
+    state::AppState,
+    tenants::TenantError,
 };
 
-use crate::{
-    auth::{Caller, TokenError},
-    http::{error::ApiError, layer::Context},
-    state::AppState,
-};
+/// The header by which an operator chooses the tenant in which it acts.
+pub(in crate::http) const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
@@ -19,28 +30,83 @@ impl FromRequestParts<AppState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let token = bearer_token(&parts.headers)?;
         let caller = state.auth.verify_access(token, state.clock.now()).await?;
-        admit_caller(caller, parts, state).await?;
-        Ok(caller)
+        admit_caller(caller, parts, state).await
     }
 }
 
-/// Records the caller of a request, and counts the request against the customer's limit.
+/// Lets a caller in: its tenant is not suspended, the request is within the limits, and its role has the right to the route.
+/// Returns the caller in the tenant in which it acts.
 pub(in crate::http) async fn admit_caller(
     caller: Caller,
     parts: &Parts,
     state: &AppState,
-) -> Result<(), ApiError> {
-    let context = parts.extensions.get::<Arc<Context>>();
+) -> Result<Caller, ApiError> {
+    let context = parts.extensions.get::<Arc<Context>>().map(Arc::as_ref);
+    let quota = admit_tenant(&state.tenants, caller.tenant).await?;
+    // What an operator does in another tenant counts as its own.
+    record_limit(context, state.rate_limiter.count_customer(caller.tenant, caller.customer_id).await)?;
+    record_limit(context, state.rate_limiter.count_tenant(caller.tenant, quota).await)?;
+    let acting = match parts.headers.get(&X_TENANT_ID) {
+        Some(_) => Caller { tenant: chosen_tenant(caller, &parts.headers, state).await?, ..caller },
+        None => caller,
+    };
     if let Some(context) = context {
-        context.set_caller(caller);
+        context.set_caller(acting);
     }
-    if let Some(check) = state.rate_limiter.count_customer(caller.customer_id).await {
-        if let Some(context) = context {
-            context.add_limit(check);
-        }
-        check.require_allowed()?;
+    let route = parts.extensions.get::<MatchedPath>();
+    let action = route.and_then(|route| action_of(&parts.method, route.as_str()));
+    let Some(action) = action else {
+        return Err(ApiError::internal(format!(
+            "nobody has a right to {} {}",
+            parts.method,
+            parts.uri.path()
+        )));
+    };
+    require_right(acting, action)?;
+    Ok(acting)
+}
+
+/// Fails with 403 if the caller's role gives it no right to an action.
+fn require_right(caller: Caller, action: Action) -> Result<(), ApiError> {
+    if caller.extent(action) == Extent::Nothing {
+        let detail = format!("the role {} may not {}", caller.role.as_str(), action.in_words());
+        return Err(ApiError::new(Code::Forbidden, detail));
     }
     Ok(())
+}
+
+/// The tenant that the header names.
+async fn chosen_tenant(caller: Caller, headers: &HeaderMap, state: &AppState) -> Result<TenantId, ApiError> {
+    require_right(caller, Action::ChooseTenant)?;
+    let mut values = headers.get_all(&X_TENANT_ID).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(ApiError::new(Code::MalformedRequest, "X-Tenant-Id is given more than once"));
+    };
+    let number = value.to_str().ok().and_then(|text| {
+        let number = text.parse::<i32>().ok()?;
+        // One tenant has one number: neither `+2` nor `02`.
+        (number.to_string() == text).then_some(number)
+    });
+    let tenant = number.and_then(|number| TenantId::try_from(number).ok()).ok_or_else(|| {
+        ApiError::new(Code::MalformedRequest, "X-Tenant-Id must be the number of a tenant, such as 2")
+    })?;
+    match state.tenants.admit(tenant).await {
+        Err(TenantError::Unknown) => {
+            let error =
+                FieldError::new(X_TENANT_ID.as_str(), field_code::INVALID_VALUE, "there is no such tenant");
+            Err(ApiError::validation(vec![error]))
+        }
+        admitted => Ok(admitted.map(|_| tenant)?),
+    }
+}
+
+/// Keeps the result of a limit for the response, and fails if the request is beyond it.
+fn record_limit(context: Option<&Context>, check: Option<LimitCheck>) -> Result<(), LimitExceeded> {
+    let Some(check) = check else { return Ok(()) };
+    if let Some(context) = context {
+        context.add_limit(check);
+    }
+    check.require_allowed()
 }
 
 /// The token of the one `Authorization` header (RFC 6750, section 2.1).

@@ -11,9 +11,10 @@ use crate::{
         error::{ApiError, FieldError},
         extract::{FieldErrors, Object, Value, field_code},
     },
+    tenants::is_slug,
 };
 
-/// An address and a password.
+/// An address and a password, in one tenant.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.com", "password": "correct horse"}))]
@@ -25,10 +26,13 @@ pub(super) struct Credentials {
     /// as RFC 8265 says (`OpaqueString`).
     #[schema(value_type = String, min_length = 8, max_length = 128)]
     pub(super) password: Password,
+    /// The slug of the tenant; the default one if it is left out. Addresses are unique within a tenant.
+    #[schema(value_type = Option<String>, nullable = false, pattern = "^[a-z0-9-]{1,40}$", example = "my-shop")]
+    pub(super) tenant: Option<String>,
 }
 
 impl Credentials {
-    /// Reads both fields. `accept` decides which passwords are accepted.
+    /// Reads all fields. `accept` decides which passwords are accepted.
     pub(super) fn parse(
         body: &[u8],
         accept: impl FnOnce(String) -> Result<Password, PasswordParseError>,
@@ -37,8 +41,19 @@ impl Credentials {
         let mut fields = Object::parse(body)?;
         let email = fields.required("email", Value::parsed, &mut errors);
         let password = fields.required("password", |value| parse_password(value, accept), &mut errors);
+        let tenant = fields.optional("tenant", parse_slug, &mut errors);
         fields.reject_unknown(&mut errors);
-        errors.into_result(|| Some(Self { email: email?, password: password? }))
+        errors.into_result(|| Some(Self { email: email?, password: password?, tenant: tenant? }))
+    }
+}
+
+/// Reads the slug of a tenant, whether or not there is one.
+pub(in crate::http) fn parse_slug(value: &Value<'_>) -> Result<String, FieldError> {
+    let slug = value.string()?;
+    if is_slug(&slug) {
+        Ok(slug.into_owned())
+    } else {
+        Err(value.error(field_code::INVALID_VALUE, "must be a slug: 1 to 40 of a-z, 0-9 and -"))
     }
 }
 

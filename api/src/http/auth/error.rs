@@ -8,6 +8,7 @@ use crate::{
         error::{ApiError, Code, FieldError},
         extract::field_code,
     },
+    tenants::TenantError,
 };
 
 impl From<TokenError> for ApiError {
@@ -38,6 +39,9 @@ impl From<AuthError> for ApiError {
             AuthError::QueueFull => Self::unavailable(error),
             AuthError::ProviderKeys(cause) => Self::unavailable(cause),
             AuthError::Redis(failure) => failure.into(),
+            // `JWT_TENANT` names no tenant, or one that was removed.
+            AuthError::Tenant(TenantError::Unknown) => TokenError::NoTenant.into(),
+            AuthError::Tenant(error) => error.into(),
             AuthError::Database(error) => error.into(),
             AuthError::Internal(cause) => Self::internal(cause),
         }

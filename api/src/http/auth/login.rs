@@ -8,7 +8,13 @@ use axum::{
     http::{HeaderValue, header},
 };
 
-use super::{credentials::Credentials, token_pair::TokenPair};
+use shared::domain::tenant::TenantId;
+
+use super::{
+    credentials::Credentials,
+    tenant::{admit_tenant, find_tenant},
+    token_pair::TokenPair,
+};
 use crate::{
     auth::{
         Email, accounts,
@@ -37,7 +43,7 @@ const FOR_ACCOUNT: Policy = Policy { name: "login-account", counts: COUNTS, quot
 
 /// Log in with an address and a password.
 ///
-/// A wrong password and an unknown address get equal responses, after the same time. Ten wrong passwords for an account
+/// A wrong password, an unknown address and an unknown tenant get equal responses, after the same time. Ten wrong passwords for an account
 /// from one network in 15 minutes, a hundred from a network for any accounts, or two hundred for an account from
 /// everywhere are enough: then it is 429. A network is an IPv4 address or the /64 of an IPv6 address. Right passwords are
 /// not counted.
@@ -51,7 +57,7 @@ const FOR_ACCOUNT: Policy = Policy { name: "login-account", counts: COUNTS, quot
         (status = 200, description = "Logged in", body = TokenPair),
         (status = 401, description = "The address or the password is wrong",
          body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "The account is from before the identity provider was set, and its customer id may \
+        (status = 403, description = "The tenant is suspended (`tenant_suspended`), or the account is from before the identity provider was set, and its customer id may \
                                       belong to a customer of the provider",
          body = Problem, content_type = "application/problem+json"),
     ),
@@ -61,12 +67,19 @@ pub async fn login(
     Extension(context): Extension<Arc<Context>>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<TokenPair>, ApiError> {
-    let Credentials { email, password } = Credentials::parse(&body, Password::for_login)?;
-    let attempts =
-        LoginAttempts { rate_limiter: &state.rate_limiter, email: &email, network: context.client.into() };
+    let Credentials { email, password, tenant } = Credentials::parse(&body, Password::for_login)?;
+    let tenant_id = match &tenant {
+        Some(slug) => find_tenant(&state.db, slug).await?,
+        None => Some(TenantId::DEFAULT),
+    };
+    let attempts = LoginAttempts {
+        rate_limiter: &state.rate_limiter,
+        account: account_name(tenant.filter(|_| tenant_id != Some(TenantId::DEFAULT)).as_deref(), &email),
+        network: context.client.into(),
+    };
     attempts.check().await?;
     let place = state.auth.password_queues.enter_login(attempts.network)?;
-    let account = accounts::find_account(&state.db, &email).await?;
+    let account = accounts::find_account(&state.db, tenant_id, &email).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     let is_right = passwords::verify_password(place, password, hash).await?;
     let Some(account) = account.filter(|_| is_right) else {
@@ -75,6 +88,7 @@ pub async fn login(
     };
     // Many guesses at once were all within the limit when they came. Beyond the limit a right one must look like a wrong one.
     attempts.check().await?;
+    admit_tenant(&state.tenants, account.caller.tenant).await?;
     if !state.auth.can_use_account(account.caller.customer_id) {
         let detail = "this account is from before the identity provider was set: log in there";
         return Err(ApiError::new(Code::Forbidden, detail));
@@ -83,21 +97,31 @@ pub async fn login(
     Ok(Json(state.auth.log_in(account.caller, origin, state.clock.now()).await?.into()))
 }
 
+/// The name under which attempts at an account are counted. That of an account of the default tenant is its address alone, as in
+/// the version before, and also if its slug is given. A tenant that does not exist counts like one that does.
+fn account_name(slug: Option<&str>, email: &Email) -> String {
+    match slug {
+        // No address has a space in it.
+        Some(slug) => format!("{slug} {}", email.as_str()),
+        None => email.as_str().to_owned(),
+    }
+}
+
 /// Counts failed logins to an account from a network.
 struct LoginAttempts<'a> {
     rate_limiter: &'a RateLimiter,
-    email: &'a Email,
+    account: String,
     network: Network,
 }
 
 impl LoginAttempts<'_> {
     /// The network's limit first: a network beyond it must not use up the limits of an account.
     fn policies(&self) -> [(Policy, LimitKey<'_>); 3] {
-        let email = self.email.as_str();
+        let account = self.account.as_str();
         [
             (FROM_NETWORK, LimitKey::Network(self.network)),
-            (FOR_ACCOUNT_FROM_NETWORK, LimitKey::AccountFromNetwork(email, self.network)),
-            (FOR_ACCOUNT, LimitKey::Account(email)),
+            (FOR_ACCOUNT_FROM_NETWORK, LimitKey::AccountFromNetwork(account, self.network)),
+            (FOR_ACCOUNT, LimitKey::Account(account)),
         ]
     }
 

@@ -2,7 +2,7 @@
 
 use axum::{extract::State, http::StatusCode};
 
-use super::refresh::RefreshRequest;
+use super::{refresh::RefreshRequest, tenant::admit_tenant};
 use crate::{
     http::{
         error::{ApiError, Problem},
@@ -24,10 +24,14 @@ use crate::{
         (status = 204, description = "Logged out"),
         (status = 401, description = "The token is not valid, or the session is over",
          body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The tenant is suspended (`tenant_suspended`)",
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn logout(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<StatusCode, ApiError> {
     let request = RefreshRequest::parse(&body)?;
-    state.auth.log_out(&request.refresh_token, state.clock.now()).await?;
+    let presented = state.auth.verify_refresh(&request.refresh_token, state.clock.now())?;
+    admit_tenant(&state.tenants, presented.caller.tenant).await?;
+    state.auth.log_out(&presented).await?;
     Ok(StatusCode::NO_CONTENT)
 }

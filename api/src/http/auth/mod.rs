@@ -14,6 +14,10 @@ pub mod logout;
 pub mod logout_all;
 pub mod refresh;
 pub mod register;
+mod route_actions;
+mod tenant;
 mod token_pair;
 
-pub(super) use caller::{admit_caller, bearer_token};
+pub(super) use caller::{X_TENANT_ID, admit_caller, bearer_token};
+pub(super) use credentials::parse_slug;
+pub(super) use route_actions::action_of;

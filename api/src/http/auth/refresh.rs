@@ -3,9 +3,9 @@
 use axum::{Json, extract::State};
 use utoipa::ToSchema;
 
-use super::token_pair::TokenPair;
+use super::{tenant::admit_tenant, token_pair::TokenPair};
 use crate::{
-    auth::accounts,
+    auth::{Caller, accounts},
     http::{
         error::{ApiError, Problem},
         extract::{FieldErrors, JsonBody, Object, Value},
@@ -46,6 +46,8 @@ impl RefreshRequest {
         (status = 200, description = "The next pair", body = TokenPair),
         (status = 401, description = "The token is not valid, or the session is over",
          body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The tenant is suspended (`tenant_suspended`)",
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub async fn refresh(
@@ -55,6 +57,8 @@ pub async fn refresh(
     let request = RefreshRequest::parse(&body)?;
     let now = state.clock.now();
     let presented = state.auth.verify_refresh(&request.refresh_token, now)?;
-    let status = accounts::load_status(&state.db, presented.caller.customer_id).await?;
+    let Caller { tenant, customer_id, .. } = presented.caller;
+    admit_tenant(&state.tenants, tenant).await?;
+    let status = accounts::load_status(&state.db, tenant, customer_id).await?;
     Ok(Json(state.auth.refresh(&presented, &status, now).await?.into()))
 }

@@ -38,8 +38,8 @@ pub(super) async fn authenticate(
         }
         let ticket = query.ticket.as_deref().unwrap_or_default();
         let access = state.feed.redeem_ticket(ticket).await?;
-        admit_caller(access.caller, parts, state).await?;
-        return Ok((query, access));
+        let caller = admit_caller(access.caller, parts, state).await?;
+        return Ok((query, StreamTicket { caller, ..access }));
     }
     if !has_header {
         reject_token_in_url(query)?;

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
+use shared::domain::tenant::TenantId;
 use tokio::time::Instant;
 
 use crate::{
@@ -22,6 +23,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub(super) async fn respond(
     state: &AppState,
     mut reader: FeedReader,
+    tenant: TenantId,
     limit: usize,
     wait: Duration,
 ) -> Result<Response, FeedError> {
@@ -45,13 +47,19 @@ pub(super) async fn respond(
             }
             continue;
         }
-        if page.events > 0 || Instant::now() >= deadline || state.shutdown.has_begun() {
+        if page.events > 0
+            || Instant::now() >= deadline
+            || state.shutdown.has_begun()
+            || state.tenants.is_closed(tenant)
+        {
             break false;
         }
         tokio::select! {
             () = reader.wait() => {}
             () = tokio::time::sleep_until(deadline) => {}
             () = state.shutdown.begun() => {}
+            // The next request of its callers is refused.
+            () = state.tenants.closed(tenant) => {}
         }
     };
     Ok(page.finish(&reader.cursor(), has_more))

@@ -49,7 +49,7 @@ pub async fn read(State(state): State<AppState>, request: Request) -> Result<Res
         if for_stream {
             stream::respond(&state, &parts, reader, access).await
         } else {
-            Ok(Ok(page::respond(&state, reader, query.limit, query.wait).await?))
+            Ok(Ok(page::respond(&state, reader, access.caller.tenant, query.limit, query.wait).await?))
         }
     };
     match respond.await {

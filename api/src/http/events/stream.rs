@@ -11,13 +11,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
-use shared::platform::shutdown::Shutdown;
+use shared::{domain::tenant::TenantId, platform::shutdown::Shutdown};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     feed::{Feed, FeedBatch, FeedError, FeedEvent, FeedReader, OpenStream, StreamTicket, count_bytes},
     http::{error::ApiError, server::ConnectionHandle},
     state::AppState,
+    tenants::Tenants,
 };
 
 /// A piece ends with the event that reaches this size.
@@ -52,6 +53,8 @@ struct EventStream {
     quiet_until: Instant,
     /// When the access token expires.
     expires: Instant,
+    tenants: Tenants,
+    tenant: TenantId,
     shutdown: Shutdown,
     open: OpenStream,
 }
@@ -83,6 +86,8 @@ pub(super) async fn respond(
         told,
         quiet_until: Instant::now(),
         expires: Instant::now() + left,
+        tenants: state.tenants.clone(),
+        tenant: access.caller.tenant,
         shutdown: state.shutdown.clone(),
         open,
     };
@@ -99,7 +104,7 @@ pub(super) async fn respond(
 }
 
 impl EventStream {
-    /// The next piece, or `None` at the end: of the process, of the token, or of what can be read from here.
+    /// The next piece, or `None` at the end: of the process, of the token, of what can be read from here, or if the tenant is suspended.
     async fn next_piece(&mut self) -> Option<Bytes> {
         self.open.accepted();
         let piece = self.find_piece().await?;
@@ -116,7 +121,10 @@ impl EventStream {
         }
         loop {
             // A stream that always has something to send ends as soon as another.
-            if self.shutdown.has_begun() || Instant::now() >= self.expires {
+            if self.shutdown.has_begun()
+                || Instant::now() >= self.expires
+                || self.tenants.is_closed(self.tenant)
+            {
                 return None;
             }
             if let Some(piece) = self.write_events() {
@@ -132,6 +140,7 @@ impl EventStream {
                 biased;
                 () = self.shutdown.begun() => return None,
                 () = sleep_until(self.expires) => return None,
+                () = self.tenants.closed(self.tenant) => return None,
                 step = read_on(&mut self.reader, &mut self.batch.is_at_tip) => {
                     // The client resumes, and learns whether it can go on.
                     self.batch = step?;

@@ -12,6 +12,9 @@ pub const RIGHTS: &[Right] = &[
     ("idempotency_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("accounts", &["SELECT", "INSERT"]),
     ("local_customer_ids", &["USAGE"]),
+    ("tenants", &["SELECT", "INSERT", "UPDATE"]),
+    ("ended_sessions", &["SELECT", "INSERT", "UPDATE"]),
+    // A trigger keeps it, for the version before.
     ("session_generations", &["SELECT", "INSERT", "UPDATE"]),
     ("order_history", &["SELECT"]),
     ("outbox", &["SELECT", "INSERT"]),

@@ -27,8 +27,8 @@ pub struct Context {
     pub trace: Option<TraceParent>,
     caller: OnceLock<Caller>,
     order: OnceLock<OrderId>,
-    /// The checks of the address and the customer, in this order.
-    limits: [OnceLock<LimitCheck>; 2],
+    /// The checks of the address, the customer and the tenant, in this order.
+    limits: [OnceLock<LimitCheck>; 3],
 }
 
 impl Context {
@@ -40,7 +40,7 @@ impl Context {
             trace,
             caller: OnceLock::new(),
             order: OnceLock::new(),
-            limits: [OnceLock::new(), OnceLock::new()],
+            limits: [OnceLock::new(), OnceLock::new(), OnceLock::new()],
         }
     }
 

@@ -1,18 +1,26 @@
 //! What all operations have in common, so that no endpoint repeats it: the problems that `RequestLayer` and the extractors
-//! return, and the headers of every response.
+//! return, the headers of every response, who may call them, and the header that chooses a tenant.
 
+use axum::http::Method;
 use utoipa::openapi::{
-    ContentBuilder, Header, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder,
-    Type,
-    path::{Operation, ParameterIn, PathItem},
+    ContentBuilder, Header, HeaderBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response,
+    ResponseBuilder, Type,
+    path::{Operation, ParameterBuilder, ParameterIn, PathItem},
 };
 
-use crate::http::error::{ApiError, Code};
+use crate::{
+    auth::{Action, Role},
+    http::{
+        auth::action_of,
+        error::{ApiError, Code},
+    },
+};
 
 /// The common problems: code, name in the document, an example of the detail, and the operations that can return it.
-const PROBLEMS: [(Code, &str, &str, Operations); 11] = [
+const PROBLEMS: [(Code, &str, &str, Operations); 12] = [
     (Code::MalformedRequest, "MalformedRequest", "the body is not valid JSON", Operations::WithSyntax),
     (Code::Unauthenticated, "Unauthenticated", "a bearer token is required", Operations::Secured),
+    (Code::Forbidden, "Forbidden", "the role auditor may not change orders", Operations::Secured),
     (Code::RequestTimeout, "RequestTimeout", "the body was not sent within 5 s", Operations::WithBody),
     (
         Code::PayloadTooLarge,
@@ -62,8 +70,11 @@ pub(super) fn add_common_parts(mut document: OpenApi) -> OpenApi {
     for (code, name, detail, _) in PROBLEMS {
         components.responses.insert(name.to_owned(), RefOr::T(problem_response(code, detail)));
     }
-    for item in document.paths.paths.values_mut() {
-        for operation in operations_of(item) {
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations_of(item) {
+            if let Some(action) = action_of(&method, path) {
+                describe_access(operation, action);
+            }
             for (code, name, _, operations) in PROBLEMS {
                 if operations.include(operation) {
                     let status = code.parts().0.as_u16().to_string();
@@ -100,8 +111,35 @@ impl Operations {
     }
 }
 
-fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten()
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let PathItem { get, post, put, patch, delete, .. } = item;
+    [
+        (Method::GET, get),
+        (Method::POST, post),
+        (Method::PUT, put),
+        (Method::PATCH, patch),
+        (Method::DELETE, delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Adds the roles that may call an operation, as `x-roles`, and the header by which an operator chooses a tenant.
+fn describe_access(operation: &mut Operation, action: Action) {
+    let roles: Vec<&str> = Role::with_right_to(action).map(Role::as_str).collect();
+    operation.extensions.get_or_insert_default().insert("x-roles".to_owned(), roles.into());
+    let schema =
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(i32::MAX)).build();
+    let tenant = ParameterBuilder::new()
+        .name("X-Tenant-Id")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The tenant in which an operator acts: its own if it is left out. Only operators may send it.",
+        ))
+        .schema(Some(schema))
+        .build();
+    operation.parameters.get_or_insert_default().push(tenant.into());
 }
 
 /// The response of a problem, with an example.

@@ -31,6 +31,7 @@ use crate::http::error::{FieldError, Problem};
         (name = "orders", description = "Orders, their changes and their history"),
         (name = "events", description = "Every change of the orders, in one order for all readers"),
         (name = "auth", description = "Tokens and accounts"),
+        (name = "tenants", description = "The shops that share this installation; for operators"),
         (name = "health", description = "The state of the service"),
     ),
     security(("bearer" = [])),

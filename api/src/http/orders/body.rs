@@ -13,7 +13,7 @@ use time::{Date, OffsetDateTime};
 
 use super::own_fields::{read_metadata, read_reference};
 use crate::{
-    auth::{Caller, Role},
+    auth::{Action, Caller, Extent},
     http::{
         error::{ApiError, Code, FieldError},
         extract::{FieldErrors, Object, Value, field_code},
@@ -74,9 +74,9 @@ fn parse_order(
     latest: Date,
 ) -> Result<NewOrder, ApiError> {
     let mut errors = FieldErrors::new();
-    let customer_id = match caller.role {
-        Role::Admin => fields.required("customer_id", Value::id, &mut errors),
-        Role::Customer => fields
+    let customer_id = match caller.extent(Action::ChangeOrders) {
+        Extent::All => fields.required("customer_id", Value::id, &mut errors),
+        Extent::Own | Extent::Nothing => fields
             .optional("customer_id", Value::id, &mut errors)
             .map(|named| named.unwrap_or(caller.customer_id)),
     };
@@ -103,7 +103,7 @@ fn parse_order(
             metadata: metadata?,
         })
     })?;
-    if caller.may_access(new.customer_id) {
+    if caller.may(Action::ChangeOrders, new.customer_id) {
         Ok(new)
     } else {
         Err(ApiError::new(Code::Forbidden, "a customer may only place orders of its own"))
@@ -233,6 +233,7 @@ mod tests {
     use time::macros::date;
 
     use super::*;
+    use crate::auth::Role;
 
     const LATEST: Date = date!(2025 - 01 - 21);
 

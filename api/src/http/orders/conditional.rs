@@ -23,7 +23,11 @@ pub fn parse_preconditions(headers: &HeaderMap) -> Result<Preconditions, ApiErro
 }
 
 /// 200 with the body, or 304 if the client already has what `tag`, without its quotes, stands for.
-pub(super) fn respond_if_modified(preconditions: &Preconditions, tag: &str, body: Bytes) -> Response {
+pub(in crate::http) fn respond_if_modified(
+    preconditions: &Preconditions,
+    tag: &str,
+    body: Bytes,
+) -> Response {
     let etag = (header::ETAG, format!("\"{tag}\""));
     if preconditions.not_modified(tag) {
         return (StatusCode::NOT_MODIFIED, [etag], [CACHE_CONTROL]).into_response();

@@ -9,7 +9,7 @@ use super::{
     own_fields::parse_reference,
 };
 use crate::{
-    auth::{Caller, Role},
+    auth::{Action, Caller, Extent},
     db::OrderFilter,
     http::{
         error::{ApiError, Code, FieldError},
@@ -80,7 +80,7 @@ impl FilterQuery {
 
     /// A customer sees only its own orders.
     pub(super) fn restricted_to(mut self, caller: Caller) -> Result<Self, ApiError> {
-        if caller.role == Role::Customer {
+        if caller.extent(Action::ReadOrders) != Extent::All {
             let own = caller.customer_id;
             if self.customer_id.replace(own).is_some_and(|named| named != own) {
                 return Err(ApiError::new(Code::Forbidden, "a customer may only list its own orders"));

@@ -23,7 +23,7 @@ use super::{
     job::{Reply, WriteJob},
 };
 use crate::{
-    auth::Caller,
+    auth::{Action, Caller},
     db::{ChangedOrder, IdempotencyClaim},
 };
 
@@ -118,7 +118,7 @@ impl ChangeJob {
 
     fn apply(&self, current: Option<&Order>, now: OffsetDateTime) -> Result<ChangeDecision, RuleViolation> {
         let current = current
-            .filter(|order| self.caller.may_access(order.customer_id))
+            .filter(|order| self.caller.may(Action::ChangeOrders, order.customer_id))
             .ok_or(RuleViolation::NotFound)?;
         rules::check_preconditions(current, &self.preconditions)?;
         let happened = Happened {

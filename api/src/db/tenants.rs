@@ -1,0 +1,300 @@
+//! The SQL of tenants.
+
+use serde::{Serialize, Serializer};
+use shared::domain::{
+    tenant::{NotATenant, TenantId},
+    timestamp,
+};
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::{
+    decode::impossible,
+    idempotency::{IdempotencyClaim, StoredResponse, store_responses},
+};
+
+/// The quota of a tenant with its slug, and whether its callers are let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantRow {
+    /// Which tenant.
+    pub id: TenantId,
+    /// What people call it.
+    pub slug: String,
+    /// Whether its callers are refused: it is suspended, or its removal has begun.
+    pub is_closed: bool,
+    /// The quota of all its requests together, such as `1000/60s`.
+    pub rate_limit: Option<String>,
+}
+
+/// A tenant as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": 2, "slug": "my-shop", "name": "My shop", "timezone": "Europe/Berlin", "rate_limit": "1000/60s", "suspended": false,
+    "version": 1, "created_at": "2025-01-20T10:00:00.123456Z", "updated_at": "2025-01-20T10:00:00.123456Z"
+}))]
+pub struct Tenant {
+    /// Its number, by which tokens and `X-Tenant-Id` name it.
+    pub id: TenantId,
+    /// What logins name it by.
+    #[schema(pattern = "^[a-z0-9-]{1,40}$")]
+    pub slug: String,
+    /// Its name.
+    #[schema(min_length = 1, max_length = 100)]
+    pub name: String,
+    /// The IANA name of the time zone of its days and months.
+    pub timezone: String,
+    /// The quota of all its requests together; `null` is no limit.
+    pub rate_limit: Option<String>,
+    /// Whether its callers get 403 (`tenant_suspended`).
+    pub suspended: bool,
+    /// When its removal began. Until it is gone its callers get 403.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_some_time")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    pub removal_began_at: Option<OffsetDateTime>,
+    /// Grows by one with each change; the `ETag`.
+    #[schema(minimum = 1)]
+    pub version: i64,
+    /// When it was created.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: OffsetDateTime,
+    /// When it was last changed.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: OffsetDateTime,
+}
+
+/// What an operator sets of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TenantSettings {
+    /// What logins name it by.
+    pub slug: String,
+    /// Its name.
+    pub name: String,
+    /// An IANA name.
+    pub timezone: String,
+    /// The quota of all its requests together, such as `1000/60s`.
+    pub rate_limit: Option<String>,
+    /// Whether its callers are refused.
+    pub suspended: bool,
+}
+
+impl Tenant {
+    /// What an operator has set.
+    pub fn settings(&self) -> TenantSettings {
+        TenantSettings {
+            slug: self.slug.clone(),
+            name: self.name.clone(),
+            timezone: self.timezone.clone(),
+            rate_limit: self.rate_limit.clone(),
+            suspended: self.suspended,
+        }
+    }
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn serialize_some_time<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => timestamp::serialize(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// The result of writing a tenant under a key.
+#[derive(Debug)]
+pub enum TenantWrite {
+    /// It was written, and this is the response.
+    Written(StoredResponse),
+    /// Nothing was written, because the key is taken.
+    KeyTaken,
+}
+
+/// Loads what every request needs to know of its tenant, of all tenants.
+pub async fn load_tenant_rows(db: &mut PgConnection) -> Result<Vec<TenantRow>, sqlx::Error> {
+    sqlx::query!(
+        r#"SELECT id, slug, suspended OR removal_began_at IS NOT NULL AS "is_closed!", rate_limit FROM tenants"#
+    )
+    .fetch_all(db)
+    .await?
+    .into_iter()
+    .map(|row| {
+        let id = decode_tenant(row.id)?;
+        Ok(TenantRow { id, slug: row.slug, is_closed: row.is_closed, rate_limit: row.rate_limit })
+    })
+    .collect()
+}
+
+/// Loads up to `limit` tenants with ids above `after`, in ascending order.
+pub async fn load_tenants(db: &mut PgConnection, after: i32, limit: i64) -> Result<Vec<Tenant>, sqlx::Error> {
+    sqlx::query_as!(
+        StoredTenant,
+        "SELECT id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at
+         FROM tenants WHERE id > $1 ORDER BY id LIMIT $2",
+        after,
+        limit
+    )
+    .fetch_all(db)
+    .await?
+    .into_iter()
+    .map(StoredTenant::decode)
+    .collect()
+}
+
+/// Loads one tenant.
+pub async fn load_tenant(db: &mut PgConnection, id: TenantId) -> Result<Option<Tenant>, sqlx::Error> {
+    sqlx::query_as!(
+        StoredTenant,
+        "SELECT id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at
+         FROM tenants WHERE id = $1",
+        id.get()
+    )
+    .fetch_optional(db)
+    .await?
+    .map(StoredTenant::decode)
+    .transpose()
+}
+
+/// Returns the tenant with this slug.
+pub async fn find_tenant(db: &mut PgConnection, slug: &str) -> Result<Option<TenantId>, sqlx::Error> {
+    sqlx::query_scalar!("SELECT id FROM tenants WHERE slug = $1", slug)
+        .fetch_optional(db)
+        .await?
+        .map(decode_tenant)
+        .transpose()
+}
+
+/// Whether PostgreSQL knows a time zone by this IANA name. It would also take abbreviations and rules of its own, which are no
+/// such names.
+pub async fn is_time_zone(db: &mut PgConnection, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM pg_timezone_names
+               WHERE name = $1 AND name NOT LIKE 'posix%' AND name NOT IN ('localtime', 'Factory')
+           ) AS "known!""#,
+        name
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Creates a tenant, and stores the response under the key of its request. Fails if the slug is taken (`tenants_slug_unique`).
+pub async fn insert_tenant(
+    db: &mut PgConnection,
+    settings: &TenantSettings,
+    claim: Option<&IdempotencyClaim>,
+    respond: impl Fn(&Tenant) -> StoredResponse,
+) -> Result<TenantWrite, sqlx::Error> {
+    let mut transaction = db.begin().await?;
+    let created = sqlx::query_as!(
+        StoredTenant,
+        "INSERT INTO tenants (slug, name, timezone, rate_limit, suspended) VALUES ($1, $2, $3, $4, $5)
+         RETURNING id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at",
+        settings.slug,
+        settings.name,
+        settings.timezone,
+        settings.rate_limit,
+        settings.suspended
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let response = respond(&created.decode()?);
+    finish(transaction, claim, response).await
+}
+
+/// Changes a tenant if it still has the version `expected`, and stores the response under the key of its request. Returns `None` if
+/// it has another one by now, or is gone. Fails if the slug is taken (`tenants_slug_unique`).
+pub async fn update_tenant(
+    db: &mut PgConnection,
+    id: TenantId,
+    expected: i64,
+    settings: &TenantSettings,
+    claim: Option<&IdempotencyClaim>,
+    respond: impl Fn(&Tenant) -> StoredResponse,
+) -> Result<Option<TenantWrite>, sqlx::Error> {
+    let mut transaction = db.begin().await?;
+    let changed = sqlx::query_as!(
+        StoredTenant,
+        "UPDATE tenants
+         SET slug = $3, name = $4, timezone = $5, rate_limit = $6, suspended = $7, version = version + 1,
+             updated_at = greatest(updated_at, clock_timestamp())
+         WHERE id = $1 AND version = $2 AND removal_began_at IS NULL
+         RETURNING id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at",
+        id.get(),
+        expected,
+        settings.slug,
+        settings.name,
+        settings.timezone,
+        settings.rate_limit,
+        settings.suspended
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(changed) = changed else { return Ok(None) };
+    let response = respond(&changed.decode()?);
+    finish(transaction, claim, response).await.map(Some)
+}
+
+/// Stores the response under the key, and commits; or neither, if the key is taken.
+async fn finish(
+    mut transaction: sqlx::Transaction<'_, sqlx::Postgres>,
+    claim: Option<&IdempotencyClaim>,
+    response: StoredResponse,
+) -> Result<TenantWrite, sqlx::Error> {
+    if let Some(claim) = claim
+        && store_responses(&mut transaction, &[(claim, &response)]).await?.is_empty()
+    {
+        transaction.rollback().await?;
+        return Ok(TenantWrite::KeyTaken);
+    }
+    transaction.commit().await?;
+    Ok(TenantWrite::Written(response))
+}
+
+/// A row of `tenants`.
+struct StoredTenant {
+    id: i32,
+    slug: String,
+    name: String,
+    timezone: String,
+    rate_limit: Option<String>,
+    suspended: bool,
+    removal_began_at: Option<OffsetDateTime>,
+    version: i64,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+}
+
+impl StoredTenant {
+    fn decode(self) -> Result<Tenant, sqlx::Error> {
+        let Self {
+            id,
+            slug,
+            name,
+            timezone,
+            rate_limit,
+            suspended,
+            removal_began_at,
+            version,
+            created_at,
+            updated_at,
+        } = self;
+        let id = decode_tenant(id)?;
+        Ok(Tenant {
+            id,
+            slug,
+            name,
+            timezone,
+            rate_limit,
+            suspended,
+            removal_began_at,
+            version,
+            created_at,
+            updated_at,
+        })
+    }
+}
+
+fn decode_tenant(id: i32) -> Result<TenantId, sqlx::Error> {
+    id.try_into().map_err(|_: NotATenant| impossible("tenant_id"))
+}

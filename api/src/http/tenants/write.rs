@@ -1,0 +1,70 @@
+//! What creating and changing a tenant have in common: the response, and repeating a request by its key.
+
+use axum::http::HeaderMap;
+use serde::Serialize;
+
+use crate::{
+    auth::Caller,
+    db::{self, IdempotencyClaim, StoredResponse, Tenant},
+    http::{
+        error::{ApiError, Code},
+        orders::idempotency,
+    },
+    orders::{OrderError, preconditions::etag, response::OrderResponse},
+    state::AppState,
+};
+
+/// The path of all tenants.
+pub(super) const ROUTE: &str = "/api/v1/admin/tenants";
+
+/// Reads the claim of a request on its key, if it carries one.
+pub(super) fn read_claim(
+    headers: &HeaderMap,
+    caller: Caller,
+    (method, route, path): (&str, &str, &str),
+    body: &impl Serialize,
+) -> Result<Option<IdempotencyClaim>, ApiError> {
+    idempotency::read_claim(headers, caller, method, route, path, body)
+}
+
+/// A response with the tenant.
+pub(super) fn respond(status: i16, tenant: &Tenant) -> StoredResponse {
+    let mut headers =
+        vec![("content-type".into(), "application/json".to_owned()), ("etag".into(), etag(tenant.version))];
+    if status == 201 {
+        headers.push(("location".into(), format!("{ROUTE}/{}", tenant.id)));
+    }
+    StoredResponse { status, headers, body: serde_json::to_vec(tenant).unwrap_or_default().into() }
+}
+
+/// The response that stands under the key of a request that wrote nothing: if it was sent before, it is sent again, and otherwise the
+/// request is refused.
+pub(super) async fn replay_or(
+    state: &AppState,
+    claim: Option<&IdempotencyClaim>,
+    refusal: ApiError,
+) -> Result<OrderResponse, ApiError> {
+    let Some(claim) = claim else { return Err(refusal) };
+    let name = [(claim.caller, claim.key.as_str())];
+    let stored = state
+        .db
+        .read_with_retry(|mut db| async move { db::load_responses(&mut db, &name).await })
+        .await?
+        .into_values()
+        .next();
+    match stored {
+        Some(stored)
+            if stored.request_hash == claim.request_hash
+                && stored.context_hash == Some(claim.context_hash) =>
+        {
+            Ok(OrderResponse::replayed(stored.response))
+        }
+        Some(_) => Err(OrderError::KeyReused.into()),
+        None => Err(refusal),
+    }
+}
+
+/// 409: another tenant has the slug.
+pub(super) fn slug_taken() -> ApiError {
+    ApiError::new(Code::SlugTaken, "another tenant has this slug")
+}
