@@ -9,7 +9,9 @@ use api::{
 use fuzz::{LATEST, caller, check_problem, choice};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use shared::domain::order::{MAX_LINES, MAX_QUANTITY, Money};
+use shared::domain::order::{
+    MAX_LINES, MAX_METADATA_ENTRIES, MAX_METADATA_KEY, MAX_METADATA_VALUE, MAX_QUANTITY, MAX_REFERENCE, Money,
+};
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, body)) = choice(data) else { return };
@@ -25,8 +27,11 @@ fuzz_target!(|data: &[u8]| {
             if creates && caller.role == Role::Customer {
                 assert_eq!(command["customer_id"], caller.customer_id.get());
             }
-            // What an update does not name is written as `null`, which no request may.
-            command.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+            // What an update does not name is written as `null`, which no request may, except to take a reference away.
+            command
+                .as_object_mut()
+                .expect("an object")
+                .retain(|name, value| name == "reference" || !value.is_null());
             let again = parse(command.to_string().as_bytes()).expect("what was written out is understood");
             assert_eq!(again, understood);
         }
@@ -55,6 +60,17 @@ fn check_command(command: &Value) {
         let date = shared::domain::timestamp::parse_date(date).expect("a date");
         assert!(date <= LATEST);
     }
+    if let Some(reference) = command["reference"].as_str() {
+        check_text(reference, 1, MAX_REFERENCE);
+        assert_eq!(reference.trim(), reference);
+    }
+    if let Some(metadata) = command["metadata"].as_object() {
+        assert!(metadata.len() <= MAX_METADATA_ENTRIES);
+        for (key, value) in metadata {
+            check_text(key, 1, MAX_METADATA_KEY);
+            check_text(value.as_str().expect("a text"), 0, MAX_METADATA_VALUE);
+        }
+    }
     let Some(lines) = command["lines"].as_array() else { return };
     assert!((1..=MAX_LINES).contains(&lines.len()));
     for line in lines {
@@ -63,6 +79,12 @@ fn check_command(command: &Value) {
         let price: Money = line["unit_price"].as_str().expect("a text").parse().expect("an amount");
         assert!((Money::ZERO..=Money::MAX_UNIT_PRICE).contains(&price));
     }
+}
+
+/// PostgreSQL can store it, and everybody can see it.
+fn check_text(text: &str, least: usize, most: usize) {
+    assert!((least..=most).contains(&text.chars().count()), "{text:?}");
+    assert!(!text.contains(char::is_control), "{text:?}");
 }
 
 /// A JSON Pointer (RFC 6901): empty, or `/` before each part, and `~` only as `~0` or `~1`.

@@ -118,7 +118,8 @@ fn check_held(lookup: &Lookup, held: &[u8]) {
 fn write(what: u8, version: u8, body: &[u8]) -> CacheWrite {
     let version = if version == 255 { i64::MAX } else { i64::from(version) + 1 };
     let content = (what & 4 == 0).then(|| {
-        let body = if body.is_empty() { b"{}" } else { body };
+        // One that ends so is incomplete, and counts as absent: only older programs write it.
+        let body = if body.is_empty() || body.ends_with(b"]}") { b"{}" } else { body };
         (7.try_into().expect("positive"), Bytes::copy_from_slice(body))
     });
     CacheWrite { id: id(), version, content, may_create: what & 8 == 0 }

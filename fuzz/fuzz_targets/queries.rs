@@ -15,7 +15,7 @@ use api::{
 use axum::http::Uri;
 use fuzz::{caller, check_problem, choice};
 use libfuzzer_sys::fuzz_target;
-use shared::domain::timestamp;
+use shared::domain::{order::OrderId, timestamp};
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, rest)) = choice(data) else { return };
@@ -97,6 +97,10 @@ fn written(filter: &OrderFilter, start: PageStart, size: i64) -> String {
         PageStart::After(position) => add("cursor", Some(fuzzing::write_cursor(position))),
     }
     add("customer_id", filter.customer.map(|id| id.to_string()));
+    let ids = |ids: &Vec<OrderId>| ids.iter().map(OrderId::to_string).collect::<Vec<_>>().join(",");
+    add("ids", filter.ids.as_ref().map(ids));
+    let escaped = |text: &String| text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    add("reference", filter.reference.as_ref().map(escaped));
     add("status", filter.status.map(|status| status.as_str().to_owned()));
     add("product_id", filter.product.map(|id| id.to_string()));
     add("order_date_from", filter.date_from.map(timestamp::format_date));

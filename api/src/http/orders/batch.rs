@@ -80,7 +80,7 @@ struct BatchResult {
 /// Place up to 100 orders
 ///
 /// With `on_error` `abort`, the default, all are placed in one transaction, or none: then the response is the problem, with the
-/// errors of every order. With `skip`, each is placed by itself, and has a result of its own.
+/// errors of every order. If other orders have their references, that is a 409 with the places of all of them. With `skip`, each is placed by itself, and has a result of its own.
 ///
 /// An `Idempotency-Key` makes repeating safe for 24 hours. With `abort` it stands for the whole request. With `skip`, order *n*
 /// (from 1) has the key `KEY#n`: a repetition places what is missing, and returns what an earlier request has placed.

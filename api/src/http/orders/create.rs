@@ -33,7 +33,7 @@ const ROUTE: &str = "/api/v1/orders";
 
 /// Place an order
 ///
-/// Its total is computed. With an `Idempotency-Key` the request can be repeated safely for 24 hours.
+/// Its total is computed. One order of a customer has a reference: asking for it again is a 409 that names that order. With an `Idempotency-Key` the request can be repeated safely for 24 hours.
 #[utoipa::path(
     post,
     path = "/api/v1/orders",

@@ -66,7 +66,8 @@ enum ExportLine {
 
 /// Export orders
 ///
-/// All orders that match, newest first: a JSON document a line (NDJSON), or CSV with a row an order, whose lines are JSON in one cell.
+/// All orders that match, newest first: a JSON document a line (NDJSON), or CSV with a row an order, whose lines and metadata are
+/// JSON in a cell each.
 /// A cell of CSV that a spreadsheet would run as a formula has an apostrophe before it; an import takes it away.
 ///
 /// The first line of NDJSON is `{"feed_cursor":"…"}`, the last one `{"complete":true,"rows":2}`. CSV has both in comments at its end:

@@ -72,7 +72,7 @@ pub enum OrderErrors {
 #[derive(IntoResponses)]
 pub enum WriteErrors {
     /// The state of the order does not allow it (`illegal_transition` with `from`, `to` and `allowed`,
-    /// `order_not_editable`), or the first request with this key is still running (`idempotency_in_progress`).
+    /// `order_not_editable`), another order of the customer has the reference (`reference_taken` with its `order_id`), or the first request with this key is still running (`idempotency_in_progress`).
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(#[to_schema] Problem),
     /// Every error of the request with its place (`validation_failed`), or the key was used for another request

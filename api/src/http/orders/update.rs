@@ -12,7 +12,8 @@ use crate::{
 
 /// Change an order
 ///
-/// Only what is named changes. An update that changes nothing returns the same version.
+/// Only what is named changes. An update that changes nothing returns the same version. Date and lines can change while the order is
+/// `PENDING`, reference and metadata in every status.
 #[utoipa::path(
     put,
     path = "/api/v1/orders/{id}",
