@@ -75,7 +75,7 @@ impl App {
         ));
         tracing::info!(%addr, "listening");
         if state.config.auth.test_login {
-            tracing::warn!(%addr, "DEBUG=true: login-test gives an admin's token to everyone who can reach this address");
+            tracing::warn!(%addr, "DEBUG=true: login-test gives a token of any role and tenant to everyone who can reach this address");
         }
         Ok(Self { addr, state })
     }

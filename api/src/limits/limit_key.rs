@@ -90,6 +90,14 @@ mod tests {
     }
 
     #[test]
+    fn customers_of_two_tenants_with_one_number_are_counted_apart() {
+        let customer = |tenant: i32| LimitKey::Customer(tenant.try_into().unwrap(), 5.try_into().unwrap());
+        assert_eq!(customer(1).to_string(), "5", "as the version before counts it");
+        assert_eq!(customer(2).to_string(), "2:5");
+        assert_eq!(LimitKey::Tenant(2.try_into().unwrap()).to_string(), "2");
+    }
+
+    #[test]
     fn every_key_with_an_address_is_counted_by_its_network_and_shows_no_e_mail() {
         let email = "ada@example.com";
         let near = ["2001:db8::1", "2001:db8::2"].map(|text| Network::from(text.parse::<IpAddr>().unwrap()));

@@ -24,7 +24,7 @@ const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "orders";
 
 /// A provider on a port of its own.
-struct Provider {
+pub(crate) struct Provider {
     url: String,
     keys: Arc<Mutex<Vec<Value>>>,
     asked: Arc<AtomicUsize>,
@@ -32,7 +32,7 @@ struct Provider {
 }
 
 impl Provider {
-    async fn start(keys: Vec<Value>) -> Self {
+    pub(crate) async fn start(keys: Vec<Value>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
         let (keys, asked, down) =
@@ -55,7 +55,7 @@ impl Provider {
         Self { url, keys, asked, down }
     }
 
-    fn options(&self, clock: &Clock) -> Options {
+    pub(crate) fn options(&self, clock: &Clock) -> Options {
         TestApp::with()
             .set("JWT_JWKS_URL", &*self.url)
             .set("JWT_ISSUER", ISSUER)
@@ -78,11 +78,11 @@ async fn serve(answer: axum::response::Response<String>) -> String {
 }
 
 /// A key pair of the provider: what it signs with, and what it publishes.
-struct Key {
+pub(crate) struct Key {
     id: &'static str,
     algorithm: Algorithm,
     private: EncodingKey,
-    public: Value,
+    pub(crate) public: Value,
 }
 
 impl Key {
@@ -103,7 +103,7 @@ impl Key {
         Self::published(id, Algorithm::ES256, EncodingKey::from_ec_der(der.as_ref()))
     }
 
-    fn ed(id: &'static str) -> Self {
+    pub(crate) fn ed(id: &'static str) -> Self {
         let pair = lc::Ed25519KeyPair::generate().expect("a key");
         let der = pair.to_pkcs8().expect("PKCS #8");
         let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
@@ -118,7 +118,7 @@ impl Key {
         Self { id, algorithm, private, public }
     }
 
-    fn sign(&self, claims: &Value) -> String {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         self.sign_as(self.algorithm, Some(self.id), claims)
     }
 
@@ -134,7 +134,7 @@ fn claims(clock: &Clock) -> Value {
     json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "77", "exp": now + 86_400, "iat": now})
 }
 
-fn with(clock: &Clock, changes: &Value) -> Value {
+pub(crate) fn with(clock: &Clock, changes: &Value) -> Value {
     let mut claims = claims(clock);
     for (name, value) in changes.as_object().expect("an object") {
         claims[name] = value.clone();

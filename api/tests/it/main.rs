@@ -76,5 +76,6 @@ mod support;
 mod tenants_accounts;
 mod tenants_admin;
 mod tenants_callers;
+mod tenants_provider;
 mod tenants_support;
 mod tls;

@@ -143,7 +143,11 @@ async fn with_debug_the_api_listens_on_loopback_and_warns_of_login_test() {
     for (debug, warns) in [("true", true), ("false", false)] {
         let output = Running::start(&[("DEBUG", debug)]).await.stop().await;
         let log = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(log.contains("login-test gives an admin's token to everyone"), warns, "{log}");
+        assert_eq!(
+            log.contains("login-test gives a token of any role and tenant to everyone"),
+            warns,
+            "{log}"
+        );
     }
 }
 
@@ -206,4 +210,7 @@ fn a_provider_without_issuer_or_audience_is_refused_at_start() {
     assert!(with(&["JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"]).is_ok());
     assert!(with(&["JWT_JWKS_URL", "JWT_AUDIENCE"]).is_err_and(|error| error.starts_with("JWT_ISSUER")));
     assert!(with(&["JWT_JWKS_URL", "JWT_ISSUER"]).is_err_and(|error| error.starts_with("JWT_AUDIENCE")));
+    // A URL is no name of a tenant.
+    let all = ["JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_TENANT"];
+    assert!(with(&all).is_err_and(|error| error.starts_with("JWT_TENANT")));
 }

@@ -7,6 +7,7 @@ use shared::domain::clock::Clock;
 use testbed::eventually;
 
 use crate::{
+    bulk_support::{IMPORT, RawStream, ndjson_file},
     orders_cache::with_postgresql_behind_a_proxy,
     orders_support::{order, path, without_database},
     support::{Answer, SECRET, TestApp, answer, claims},
@@ -222,6 +223,24 @@ async fn an_open_stream_and_a_long_poll_of_a_suspended_tenant_end() {
     // The stream of another tenant goes on.
     app.append(7, 1..=1).await;
     assert_eq!(other.event().await.order(), 1);
+}
+
+#[tokio::test]
+async fn an_import_of_a_suspended_tenant_ends() {
+    let app = TestApp::start().await;
+    let operator = app.login_operator().await;
+    let tenant = app.create_tenant("shop").await;
+    let session = app.login_in(tenant, 7).await;
+    let mut import = RawStream::open(&app, &session, "POST", IMPORT).await;
+    let mut rows = ndjson_file(7, 2);
+    let second = rows.split_off(rows.find('\n').expect("two rows") + 1);
+    import.send(&rows).await.expect("the import is under way");
+    assert_eq!(import.line().await.expect("a result")["status"], 201);
+    operator.suspend(tenant).await;
+    let _too_late = import.send(&second).await;
+    let end = import.line().await.expect("the last line");
+    assert_eq!((&end["complete"], &end["created"]), (&json!(false), &json!(1)));
+    assert_eq!(end["problem"]["code"], "tenant_suspended");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::{
 ///
 /// Every change of every order, in one order that is the same for all readers: a page of it, or, with
 /// `Accept: text/event-stream`, a stream of server-sent events that begins with the same events and goes on with each new one.
-/// Customers see the events of their own orders, administrators all.
+/// Customers see the events of their own orders, other roles those of their tenant.
 ///
 /// `next` of a page, and the `id` of a server-sent event, is the cursor to go on with. A page without events has one, too. An
 /// event comes once in a pass from cursor to cursor; after an interruption go on with the last cursor you have dealt with.

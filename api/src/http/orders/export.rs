@@ -104,8 +104,15 @@ pub async fn export(
     let feed_cursor = state.feed.newest_cursor(caller.into()).await?;
     let reader = state.orders.export_reader.clone();
     let first = reader.load_page(&filter, ExportReader::start()).await?;
-    let export = Export { reader, filter, format, feed_cursor, customer_id: caller.customer_id };
-    let body = Body::from_stream(export.start(first, permit, &state.shutdown));
+    let export = Export {
+        reader,
+        filter,
+        format,
+        feed_cursor,
+        customer_id: caller.customer_id,
+        tenant: caller.tenant,
+    };
+    let body = Body::from_stream(export.start(first, permit, &state.shutdown, state.tenants.clone()));
     let headers: [(HeaderName, &str); 2] = match format {
         ExportFormat::Ndjson => [
             (header::CONTENT_TYPE, "application/x-ndjson"),

@@ -118,7 +118,7 @@ fn parse_cursor(text: &str) -> Result<ListPosition, (&'static str, String)> {
 
 /// List orders
 ///
-/// Newest first; customers see their own, administrators all. By page, or by cursor, which costs the same at any depth,
+/// Newest first; customers see their own, other roles all of their tenant. By page, or by cursor, which costs the same at any depth,
 /// and never repeats or hides an order because another is placed meanwhile.
 #[utoipa::path(
     get,

@@ -36,7 +36,7 @@ const ATTEMPTS: u32 = 10;
 /// Change a tenant
 ///
 /// Only what is named changes. A suspension takes effect within a second on every replica: the tenant's callers get 403
-/// (`tenant_suspended`), and its open event streams end. An update that changes nothing returns the same version.
+/// (`tenant_suspended`), and its open event streams, exports and imports end. An update that changes nothing returns the same version.
 #[utoipa::path(
     patch,
     path = "/api/v1/admin/tenants/{id}",

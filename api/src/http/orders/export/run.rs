@@ -5,7 +5,10 @@ use std::{io, str::FromStr, sync::Arc};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use shared::{
-    domain::order::{CustomerId, Order},
+    domain::{
+        order::{CustomerId, Order},
+        tenant::TenantId,
+    },
     platform::{db::DbError, shutdown::Shutdown},
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -14,6 +17,7 @@ use super::super::{bulk_limits::BulkPermit, csv};
 use crate::{
     db::OrderFilter,
     orders::export::{ExportPage, ExportReader},
+    tenants::Tenants,
 };
 
 /// Pages that wait for the client.
@@ -48,6 +52,7 @@ pub(super) struct Export {
     pub(super) format: ExportFormat,
     pub(super) feed_cursor: String,
     pub(super) customer_id: CustomerId,
+    pub(super) tenant: TenantId,
 }
 
 /// A piece of the file.
@@ -70,12 +75,15 @@ impl Export {
         first: ExportPage,
         permit: BulkPermit,
         shutdown: &Shutdown,
+        tenants: Tenants,
     ) -> impl Stream<Item = io::Result<Bytes>> + use<> {
         let (sender, pieces) = mpsc::channel(WAITING_PAGES);
         let tasks = shutdown.clone();
+        let tenant = self.tenant;
         shutdown.spawn(async move {
             tokio::select! {
                 () = tasks.begun() => {}
+                () = tenants.closed(tenant) => {}
                 () = sender.closed() => {}
                 () = self.run(first, &sender) => {}
             }

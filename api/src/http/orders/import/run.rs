@@ -30,6 +30,7 @@ use crate::{
     },
     orders::{input::NewOrder, response::OrderResponse},
     state::AppState,
+    tenants::TenantError,
 };
 
 /// Rows that are placed at a time: as many as two commits take.
@@ -95,6 +96,8 @@ impl Import {
         let mut next_row = 1;
         let mut failure = None;
         let mut is_open = true;
+        let suspended = self.state.tenants.closed(self.caller.tenant);
+        tokio::pin!(suspended);
         loop {
             if is_open && shutdown.has_begun() {
                 (is_open, failure) = (false, Some(shutting_down()));
@@ -127,6 +130,9 @@ impl Import {
                     Ok(Err(error)) => (is_open, failure) = (false, Some(error)),
                     Err(_) => (is_open, failure) = (false, Some(stalled(stall))),
                 },
+                () = &mut suspended, if is_open => {
+                    (is_open, failure) = (false, Some(TenantError::Suspended.into()));
+                }
                 () = shutdown.begun(), if is_open => {}
                 else => break,
             }
