@@ -3,6 +3,7 @@
 //! The statement is put together from fixed pieces, so that what is not asked for is not in it: a condition such as
 //! `$1 IS NULL OR status = $1` would hide the choice from the planner.
 
+use futures_util::TryStreamExt as _;
 use shared::domain::order::{CustomerId, Money, Order, OrderId, OrderStatus, ProductId};
 use sqlx::{FromRow as _, PgConnection, Postgres, QueryBuilder, Row as _};
 use time::{Date, OffsetDateTime};
@@ -78,22 +79,54 @@ pub async fn load_order_page(
     start: PageStart,
     size: i64,
 ) -> Result<OrderPage, sqlx::Error> {
+    let mut page = read_page(db, filter, start, size, usize::MAX).await?;
+    if matches!(start, PageStart::Offset(_)) && page.orders.is_empty() {
+        // No row that could carry the total.
+        page.total = Some(count_orders(db, filter).await?);
+    }
+    Ok(page)
+}
+
+/// Reads up to `size` orders after a position, and fewer if they are large: it ends with the order whose metadata make it more than
+/// `max_bytes`.
+pub async fn load_orders_after(
+    db: &mut PgConnection,
+    filter: &OrderFilter,
+    after: ListPosition,
+    size: i64,
+    max_bytes: usize,
+) -> Result<OrderPage, sqlx::Error> {
+    read_page(db, filter, PageStart::After(after), size, max_bytes).await
+}
+
+/// Reads row by row, so that no order is in memory twice.
+async fn read_page(
+    db: &mut PgConnection,
+    filter: &OrderFilter,
+    start: PageStart,
+    size: i64,
+    max_bytes: usize,
+) -> Result<OrderPage, sqlx::Error> {
     let counts = matches!(start, PageStart::Offset(_));
     let mut query = QueryBuilder::new("");
     push_page(&mut query, filter, start, size, counts);
-    let rows = query.build().persistent(filter.is_plain()).fetch_all(&mut *db).await?;
-    let total = match (counts, rows.first()) {
-        (false, _) => None,
-        (true, Some(row)) => Some(row.try_get("total")?),
-        // No row that could carry the total.
-        (true, None) => Some(count_orders(db, filter).await?),
-    };
-    let mut orders: Vec<Order> =
-        rows.iter().map(|row| OrderRow::from_row(row).and_then(Order::try_from)).collect::<Result<_, _>>()?;
+    let mut rows = query.build().persistent(filter.is_plain()).fetch(db);
     let size = usize::try_from(size).unwrap_or_default();
-    let has_next = orders.len() > size;
-    orders.truncate(size);
-    Ok(OrderPage { orders, has_next, total })
+    let mut page = OrderPage { orders: Vec::new(), has_next: false, total: None };
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        if counts {
+            page.total = Some(row.try_get("total")?);
+        }
+        // The rest is read to its end all the same, so that the connection is free for the next statement.
+        page.has_next |= page.orders.len() == size || bytes > max_bytes;
+        if !page.has_next {
+            let order = Order::try_from(OrderRow::from_row(&row)?)?;
+            bytes += order.metadata.size();
+            page.orders.push(order);
+        }
+    }
+    Ok(page)
 }
 
 async fn count_orders(db: &mut PgConnection, filter: &OrderFilter) -> Result<i64, sqlx::Error> {

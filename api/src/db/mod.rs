@@ -30,7 +30,7 @@ pub use idempotency::{
 pub use ids::{ReservedIds, reserve_ids};
 pub use list::{
     ListPosition, MAX_SCANNED, MAX_TOTAL, OrderFilter, OrderPage, PageStart, count_query, load_order_page,
-    page_query,
+    load_orders_after, page_query,
 };
 pub use log::{LogEra, LogRow, LogTip, load_log_eras, load_log_page};
 pub use read::load_orders;

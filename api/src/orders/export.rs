@@ -8,10 +8,12 @@ use shared::{
 };
 use time::macros::datetime;
 
-use crate::db::{self, ListPosition, OrderFilter, PageStart};
+use crate::db::{self, ListPosition, OrderFilter};
 
-/// Orders of a page. A page of the largest orders takes 2 MiB.
+/// Orders of a page. They take 2 MiB if they have the most lines.
 const PAGE_SIZE: i64 = 500;
+/// The metadata of a page, but for those of its last order: without a limit they could take 20 MiB.
+const PAGE_METADATA_BYTES: usize = 1024 * 1024;
 /// How long a page can take: with a filter that matches nothing, the index is read to its end, some millions of orders a
 /// second.
 const PAGE_LIMIT: Duration = Duration::from_secs(30);
@@ -51,12 +53,11 @@ impl ExportReader {
         filter: &OrderFilter,
         after: ListPosition,
     ) -> Result<ExportPage, DbError> {
-        let start = PageStart::After(after);
         let page = self
             .0
-            .read_with_retry(
-                |mut db| async move { db::load_order_page(&mut db, filter, start, PAGE_SIZE).await },
-            )
+            .read_with_retry(|mut db| async move {
+                db::load_orders_after(&mut db, filter, after, PAGE_SIZE, PAGE_METADATA_BYTES).await
+            })
             .await?;
         let last = page.orders.last().filter(|_| page.has_next);
         let next = last.map(|order| ListPosition { created_at: order.created_at, id: order.id });

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use testbed::eventually;
 
 use crate::{
+    bulk_support::{EXPORT, json_lines},
     orders_support::{order, path, two_lines},
     support::{Session, TestApp, answer},
 };
@@ -141,6 +142,23 @@ async fn an_order_with_the_largest_fields_is_stored_listed_and_fits_every_broker
     // The smallest limit of a message is that of SQS.
     let largest_event = app.count("SELECT max(octet_length(payload))::bigint FROM outbox").await;
     assert!((130_000..160_000).contains(&largest_event), "{largest_event}");
+}
+
+#[tokio::test]
+async fn an_export_of_large_orders_has_all_of_them() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let mut ids = Vec::new();
+    // More than two of the pages in which they are read.
+    for _ in 0..60 {
+        ids.insert(0, session.place(&with_metadata(&largest('1'))).await);
+    }
+    for query in ["", "?status=PENDING"] {
+        let export = session.get(&format!("{EXPORT}{query}")).await.expect(StatusCode::OK);
+        let lines = json_lines(&export.bytes);
+        let exported: Vec<i64> = lines.iter().filter_map(|line| line["id"].as_i64()).collect();
+        assert_eq!((exported, &lines[61]["rows"]), (ids.clone(), &json!(60)));
+    }
 }
 
 /// Reads an order until its cache entry is this body.

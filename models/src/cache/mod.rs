@@ -7,7 +7,8 @@
 //!
 //! **What is left out, and why that is sound.** Other orders: an entry knows only its own. Time, except for what the design relies on: an
 //! entry outlives whatever was under way when it was written, and a mark is gone when readers may fill. Debts of the
-//! worker: they replace entries by what PostgreSQL has. A crash: it is a step that never comes.
+//! worker: they replace entries by what PostgreSQL has. A crash: it is a step that never comes. Incomplete entries of the version before: they
+//! keep older ones out like complete ones, and no replica shows them.
 //!
 //! **What the contract excepts**, and so do the properties: what others read after a write whose replica could not reach Redis, until that
 //! replica has repaired it; what a replica reads that is still on a server that was replaced, for at most two seconds; and replicas that

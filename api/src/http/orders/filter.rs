@@ -25,7 +25,7 @@ const MAX_IDS: usize = 100;
 #[into_params(parameter_in = Query)]
 pub(super) struct FilterQuery {
     /// Only orders among these, such as `1,2,3`.
-    #[param(value_type = Option<Vec<i64>>, style = Form, explode = false, min_items = 1, max_items = 100, nullable = false)]
+    #[param(style = Form, explode = false, min_items = 1, max_items = 100, nullable = false)]
     ids: Option<Vec<OrderId>>,
     /// Only the order with this number of the client's own; for administrators the orders of all customers with it.
     #[param(

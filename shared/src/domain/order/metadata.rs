@@ -34,6 +34,11 @@ impl Metadata {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// The bytes of all keys and values.
+    pub fn size(&self) -> usize {
+        self.entries().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
     /// The JSON object.
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).expect("texts by key can be written as JSON")

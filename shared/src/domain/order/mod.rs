@@ -66,8 +66,8 @@ pub struct Order {
     #[serde(default)]
     #[schema(min_length = 1, max_length = 64)]
     pub reference: Option<String>,
-    /// The client's own data. Missing, and then none, in what was written before there were any. The last field: see
-    /// `cache::entry`.
+    /// The client's own data. Missing, and then none, in what was written before there were any.
+    // The last field, by which a complete cache entry is recognised.
     #[serde(default)]
     pub metadata: Metadata,
 }
