@@ -13,3 +13,4 @@ pub mod health;
 pub mod rights;
 pub mod run;
 pub mod store;
+pub mod tenant_removal;

@@ -11,7 +11,7 @@ use shared::{
         backoff::Backoff,
         config::ConfigError,
         db::{self, PoolSettings},
-        redis,
+        redis::{self, Redis},
         schema::SchemaCheck,
         service,
         shutdown::{DRAIN_DEADLINE, Shutdown},
@@ -28,6 +28,7 @@ use crate::{
     handlers,
     health::{self, Health},
     rights::RIGHTS,
+    tenant_removal::TenantRemoval,
 };
 
 /// The deadline of cache writes. No client waits for them, so it is longer than that of the API.
@@ -75,6 +76,9 @@ pub async fn run_worker(config: WorkerConfig) -> anyhow::Result<()> {
         // The cell is set only here.
         let _first = source.set(Arc::clone(&connected));
         shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).pay_until_shutdown(shutdown.clone()));
+        let redis = Redis::new(&config.redis_url).context("REDIS_URL cannot be used")?;
+        let removal = TenantRemoval::new(db.clone(), redis, Arc::clone(&connected));
+        shutdown.spawn(removal.run_until_shutdown(shutdown.clone()));
         let handlers = handlers::all_handlers(&db, &cache, config.cache_ttl, &shutdown);
         let settings = ConsumerSettings {
             batch_size: config.batch_size,

@@ -48,7 +48,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("events", &["read_events", "create_event_ticket"]),
-    ("tenants", &["create_tenant", "list_tenants", "get_tenant", "patch_tenant"]),
+    ("tenants", &["create_tenant", "list_tenants", "get_tenant", "patch_tenant", "delete_tenant"]),
     ("health", &[]),
 ];
 

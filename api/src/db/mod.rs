@@ -36,7 +36,7 @@ pub use log::{LogEra, LogRow, LogTip, load_log_eras, load_log_page};
 pub use read::load_orders;
 pub use replication::{ReplicationState, load_replication_state};
 pub use tenants::{
-    Tenant, TenantRow, TenantSettings, TenantWrite, find_tenant, insert_tenant, is_time_zone, load_tenant,
-    load_tenant_rows, load_tenants, update_tenant,
+    Tenant, TenantRemoval, TenantRow, TenantSettings, TenantWrite, begin_removal, find_tenant, insert_tenant,
+    is_time_zone, load_tenant, load_tenant_rows, load_tenants, update_tenant,
 };
 pub use trial_write::try_to_write;

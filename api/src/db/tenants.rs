@@ -1,6 +1,6 @@
 //! The SQL of tenants.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use shared::domain::{
     tenant::{NotATenant, TenantId},
     timestamp,
@@ -48,10 +48,10 @@ pub struct Tenant {
     pub rate_limit: Option<String>,
     /// Whether its callers get 403 (`tenant_suspended`).
     pub suspended: bool,
-    /// When its removal began. Until it is gone its callers get 403.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_some_time")]
-    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
-    pub removal_began_at: Option<OffsetDateTime>,
+    /// How far its removal has come. Until it is gone its callers get 403.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub removal: Option<TenantRemoval>,
     /// Grows by one with each change; the `ETag`.
     #[schema(minimum = 1)]
     pub version: i64,
@@ -93,12 +93,25 @@ impl Tenant {
     }
 }
 
-#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
-fn serialize_some_time<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => timestamp::serialize(at, serializer),
-        None => serializer.serialize_none(),
-    }
+/// The job that removes a tenant with everything of it. A worker does it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TenantRemoval {
+    /// When it was ordered.
+    #[serde(with = "timestamp")]
+    #[schema(value_type = String, format = DateTime)]
+    pub began_at: OffsetDateTime,
+    /// What is being removed: `waiting` for requests that were under way, then `events`, `orders`, `history`, `rest`, `outside`
+    /// (Redis and the broker). The tenant is gone after the last.
+    pub step: String,
+    /// Events that are gone from the log. Their positions stay used.
+    #[schema(minimum = 0)]
+    pub events: i64,
+    /// Orders that are gone.
+    #[schema(minimum = 0)]
+    pub orders: i64,
+    /// Entries of the history that are gone.
+    #[schema(minimum = 0)]
+    pub entries: i64,
 }
 
 /// The result of writing a tenant under a key.
@@ -129,7 +142,8 @@ pub async fn load_tenant_rows(db: &mut PgConnection) -> Result<Vec<TenantRow>, s
 pub async fn load_tenants(db: &mut PgConnection, after: i32, limit: i64) -> Result<Vec<Tenant>, sqlx::Error> {
     sqlx::query_as!(
         StoredTenant,
-        "SELECT id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at
+        "SELECT id, slug, name, timezone, rate_limit, suspended, removal_began_at, removal_step,
+                removed_events, removed_orders, removed_entries, version, created_at, updated_at
          FROM tenants WHERE id > $1 ORDER BY id LIMIT $2",
         after,
         limit
@@ -145,7 +159,8 @@ pub async fn load_tenants(db: &mut PgConnection, after: i32, limit: i64) -> Resu
 pub async fn load_tenant(db: &mut PgConnection, id: TenantId) -> Result<Option<Tenant>, sqlx::Error> {
     sqlx::query_as!(
         StoredTenant,
-        "SELECT id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at
+        "SELECT id, slug, name, timezone, rate_limit, suspended, removal_began_at, removal_step,
+                removed_events, removed_orders, removed_entries, version, created_at, updated_at
          FROM tenants WHERE id = $1",
         id.get()
     )
@@ -189,7 +204,8 @@ pub async fn insert_tenant(
     let created = sqlx::query_as!(
         StoredTenant,
         "INSERT INTO tenants (slug, name, timezone, rate_limit, suspended) VALUES ($1, $2, $3, $4, $5)
-         RETURNING id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at",
+         RETURNING id, slug, name, timezone, rate_limit, suspended, removal_began_at, removal_step,
+                removed_events, removed_orders, removed_entries, version, created_at, updated_at",
         settings.slug,
         settings.name,
         settings.timezone,
@@ -219,7 +235,8 @@ pub async fn update_tenant(
          SET slug = $3, name = $4, timezone = $5, rate_limit = $6, suspended = $7, version = version + 1,
              updated_at = greatest(updated_at, clock_timestamp())
          WHERE id = $1 AND version = $2 AND removal_began_at IS NULL
-         RETURNING id, slug, name, timezone, rate_limit, suspended, removal_began_at, version, created_at, updated_at",
+         RETURNING id, slug, name, timezone, rate_limit, suspended, removal_began_at, removal_step,
+                removed_events, removed_orders, removed_entries, version, created_at, updated_at",
         id.get(),
         expected,
         settings.slug,
@@ -232,6 +249,33 @@ pub async fn update_tenant(
     .await?;
     let Some(changed) = changed else { return Ok(None) };
     let response = respond(&changed.decode()?);
+    finish(transaction, claim, response).await.map(Some)
+}
+
+/// Begins to remove a tenant if it still has the version `expected`, and stores the response under the key of its request. Returns
+/// `None` if it has another one by now, or is gone.
+pub async fn begin_removal(
+    db: &mut PgConnection,
+    id: TenantId,
+    expected: i64,
+    claim: Option<&IdempotencyClaim>,
+    respond: impl Fn(&Tenant) -> StoredResponse,
+) -> Result<Option<TenantWrite>, sqlx::Error> {
+    let mut transaction = db.begin().await?;
+    let begun = sqlx::query_as!(
+        StoredTenant,
+        "UPDATE tenants
+         SET removal_began_at = clock_timestamp(), version = version + 1, updated_at = greatest(updated_at, clock_timestamp())
+         WHERE id = $1 AND version = $2 AND removal_began_at IS NULL
+         RETURNING id, slug, name, timezone, rate_limit, suspended, removal_began_at, removal_step,
+                removed_events, removed_orders, removed_entries, version, created_at, updated_at",
+        id.get(),
+        expected,
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(begun) = begun else { return Ok(None) };
+    let response = respond(&begun.decode()?);
     finish(transaction, claim, response).await.map(Some)
 }
 
@@ -260,6 +304,10 @@ struct StoredTenant {
     rate_limit: Option<String>,
     suspended: bool,
     removal_began_at: Option<OffsetDateTime>,
+    removal_step: Option<String>,
+    removed_events: i64,
+    removed_orders: i64,
+    removed_entries: i64,
     version: i64,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
@@ -267,30 +315,24 @@ struct StoredTenant {
 
 impl StoredTenant {
     fn decode(self) -> Result<Tenant, sqlx::Error> {
-        let Self {
-            id,
-            slug,
-            name,
-            timezone,
-            rate_limit,
-            suspended,
-            removal_began_at,
-            version,
-            created_at,
-            updated_at,
-        } = self;
-        let id = decode_tenant(id)?;
+        let removal = self.removal_began_at.map(|began_at| TenantRemoval {
+            began_at,
+            step: self.removal_step.unwrap_or_else(|| "waiting".to_owned()),
+            events: self.removed_events,
+            orders: self.removed_orders,
+            entries: self.removed_entries,
+        });
         Ok(Tenant {
-            id,
-            slug,
-            name,
-            timezone,
-            rate_limit,
-            suspended,
-            removal_began_at,
-            version,
-            created_at,
-            updated_at,
+            id: decode_tenant(self.id)?,
+            slug: self.slug,
+            name: self.name,
+            timezone: self.timezone,
+            rate_limit: self.rate_limit,
+            suspended: self.suspended,
+            removal,
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
         })
     }
 }

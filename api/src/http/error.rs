@@ -54,6 +54,8 @@ pub enum Code {
     EmailTaken,
     /// Another tenant has this slug.
     SlugTaken,
+    /// The default tenant must stay.
+    DefaultTenant,
     /// The tenant is being removed.
     TenantBeingRemoved,
     /// What follows the cursor is not retained.
@@ -104,6 +106,7 @@ impl Code {
             }
             Self::EmailTaken => (StatusCode::CONFLICT, "email_taken", "Email address taken"),
             Self::SlugTaken => (StatusCode::CONFLICT, "slug_taken", "Slug taken"),
+            Self::DefaultTenant => (StatusCode::CONFLICT, "default_tenant", "Default tenant"),
             Self::TenantBeingRemoved => {
                 (StatusCode::CONFLICT, "tenant_being_removed", "Tenant being removed")
             }

@@ -52,7 +52,7 @@ fn documented_routes(test_login: bool, local_accounts: bool) -> OpenApiRouter<Ap
         .routes(routes!(events::read::read))
         .routes(routes!(events::ticket::ticket))
         .routes(routes!(tenants::list::list, tenants::create::create))
-        .routes(routes!(tenants::get::get, tenants::update::patch));
+        .routes(routes!(tenants::get::get, tenants::update::patch, tenants::delete::delete));
     if local_accounts {
         routes = routes.routes(routes!(auth::register::register)).routes(routes!(auth::login::login));
     }

@@ -21,6 +21,7 @@ mod failure;
 mod lease;
 mod link;
 mod observer;
+mod purge;
 mod request;
 mod sentinel;
 mod slots;

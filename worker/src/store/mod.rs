@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod history;
 pub mod log;
 pub mod orders;
+pub mod removal;
 
 use std::{io, time::Duration};
 

@@ -15,4 +15,5 @@ mod postgres_failures;
 mod redis_outages;
 mod redrive;
 mod support;
+mod tenant_removal;
 mod verify;

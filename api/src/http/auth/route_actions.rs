@@ -23,6 +23,7 @@ const ROUTE_ACTIONS: &[(Method, &str, Action)] = &[
     (Method::POST, "/api/v1/admin/tenants", Action::ManageTenants),
     (Method::GET, "/api/v1/admin/tenants/{id}", Action::ManageTenants),
     (Method::PATCH, "/api/v1/admin/tenants/{id}", Action::ManageTenants),
+    (Method::DELETE, "/api/v1/admin/tenants/{id}", Action::ManageTenants),
 ];
 
 /// What a route does, by its method and its path with the names of its parameters.

@@ -4,6 +4,7 @@
 
 mod body;
 pub mod create;
+pub mod delete;
 pub mod get;
 pub mod list;
 mod path;

@@ -96,7 +96,7 @@ async fn change(
         if !preconditions.allow_change_of(current.version) {
             return Err(RuleViolation::VersionMismatch { current: current.version }.into());
         }
-        if current.removal_began_at.is_some() {
+        if current.removal.is_some() {
             return Err(ApiError::new(Code::TenantBeingRemoved, "the tenant is being removed"));
         }
         let before = current.settings();

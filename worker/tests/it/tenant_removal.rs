@@ -1,0 +1,195 @@
+//! Removing a tenant: everything of it goes, and nothing of others.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use secrecy::SecretString;
+use shared::platform::redis::Redis;
+use sqlx::{AssertSqlSafe, PgPool};
+use worker::tenant_removal::{RemovalProgress, TenantRemoval};
+
+use crate::support::World;
+
+/// The tenant that is removed, between two that stay; one of these has a number that begins like its own.
+const GONE: i32 = 3;
+const TENANTS: [i32; 3] = [1, GONE, 33];
+/// The stream of the broker.
+const STREAM: &str = "events:orders";
+/// Orders of each tenant.
+const ORDERS: i32 = 40;
+/// The tables with rows of tenants, and how their rows name it.
+const TABLES: [(&str, &str); 9] = [
+    ("orders", "tenant_id"),
+    ("order_lines", "tenant_id"),
+    ("outbox", "tenant_id"),
+    ("order_history", "tenant_id"),
+    ("dead_letters", "tenant_id"),
+    ("cache_debts", "tenant_id"),
+    ("accounts", "tenant_id"),
+    ("ended_sessions", "tenant_id"),
+    ("idempotency_keys", "CASE WHEN key LIKE '% %' THEN split_part(key, ' ', 1)::int ELSE 1 END"),
+];
+
+/// Writes rows of three tenants into every table, in turn.
+async fn fill(db: &PgPool) {
+    let statements = format!(
+        "INSERT INTO tenants (id, slug, name, removal_began_at) VALUES (33, 'stays', 'Stays', NULL), ({GONE}, 'gone', 'Gone', now());
+         CREATE TEMP TABLE new AS
+         SELECT n * 100 + t AS id, t AS tenant FROM generate_series(1, {ORDERS}) n, unnest(ARRAY[1, {GONE}, 33]) t ORDER BY 1;
+         INSERT INTO orders (id, tenant_id, customer_id, order_date, status, total_amount, version, created_at, updated_at)
+         SELECT id, tenant, 7, '2025-01-20', 'PENDING', 1, 2, now(), now() FROM new;
+         INSERT INTO order_lines (id, tenant_id, order_id, position, product_id, quantity, unit_price)
+         SELECT id, tenant, id, 0, 1, 1, 1 FROM new;
+         INSERT INTO outbox (event_id, event_type, tenant_id, order_id, version, payload)
+         SELECT gen_random_uuid(), 'OrderCreated', tenant, id, v, '{{}}' FROM new, generate_series(1, 2) v ORDER BY v, id;
+         INSERT INTO order_history (order_id, tenant_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+         SELECT id, tenant, v, 'UPDATED', '{{}}', 7, 7, gen_random_uuid(), now() FROM new, generate_series(1, 2) v;
+         INSERT INTO dead_letters (tenant_id, order_id, body, source, reason, attempts, broker)
+         SELECT tenant, id, id::text::bytea, 'history', 'a test', 1, 'local' FROM new;
+         INSERT INTO cache_debts (order_id, tenant_id, version) SELECT id, tenant, 1 FROM new;
+         INSERT INTO accounts (tenant_id, email, password_hash) SELECT DISTINCT tenant, 'ada@example.com', 'x' FROM new;
+         INSERT INTO ended_sessions SELECT DISTINCT tenant, 7, 1, now() FROM new;
+         INSERT INTO idempotency_keys (customer_id, key, request_hash, status, headers, body)
+         SELECT 7, CASE tenant WHEN 1 THEN 'k' || id ELSE tenant || ' k' || id END, '', 201, '[]', '' FROM new;
+         WITH sequenced AS (SELECT * FROM log_append_all(7))
+         UPDATE relay r SET head = r.head + s.appended, published_position = r.head + s.appended, sequenced = s.sequenced FROM sequenced s"
+    );
+    // One connection, because of the temporary table.
+    let mut connection = db.acquire().await.expect("a connection");
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *connection).await.expect("rows of three tenants");
+}
+
+/// How many rows each table has of each tenant.
+async fn count(db: &PgPool) -> BTreeMap<(&'static str, i32), i64> {
+    let mut counts = BTreeMap::new();
+    for (table, tenant) in TABLES {
+        let sql = format!("SELECT {tenant} AS tenant, count(*) FROM {table} GROUP BY 1");
+        let rows: Vec<(i32, i64)> = sqlx::query_as(AssertSqlSafe(sql))
+            .fetch_all(db)
+            .await
+            .unwrap_or_else(|error| panic!("{table}: {error}"));
+        counts.extend(rows.into_iter().map(|(tenant, rows)| ((table, tenant), rows)));
+    }
+    counts
+}
+
+/// The positions of the log with the tenant of each; `None` if it was removed.
+async fn log(db: &PgPool) -> Vec<(i64, Option<i32>)> {
+    sqlx::query_as("SELECT position, tenant_id FROM log_feed(0, 1000000, NULL)")
+        .fetch_all(db)
+        .await
+        .expect("the log")
+}
+
+/// Keys of all tenants, as the cache, sessions and limits have them.
+fn keys(tenant: i32) -> Vec<String> {
+    [
+        "cache:order:T:5",
+        "cache:order:T:5:fill",
+        "cache:ab12:{order:T:5}",
+        "session:T:a0-1",
+        "limit:customer:T:7",
+        "limit:tenant:T",
+    ]
+    .map(|key| key.replace('T', &tenant.to_string()))
+    .to_vec()
+}
+
+#[tokio::test]
+async fn everything_of_a_removed_tenant_goes_and_nothing_of_others_whenever_the_worker_is_killed() {
+    let world = World::new().await;
+    fill(&world.db).await;
+    let mut redis = world.redis.connect().await;
+    for tenant in TENANTS {
+        for key in keys(tenant) {
+            let _: () = redis::AsyncCommands::set(&mut redis, key, "x").await.expect("SET");
+        }
+        let body = format!(r#"{{"specversion":"1.0","tenantid":"{tenant}"}}"#);
+        let _: String =
+            redis::AsyncCommands::xadd(&mut redis, STREAM, "*", &[("body", body)]).await.expect("XADD");
+    }
+    let (before, log_before) = (count(&world.db).await, log(&world.db).await);
+
+    let removal = || async {
+        let redis = Redis::new(&SecretString::from(world.redis.url().to_owned())).expect("a URL");
+        TenantRemoval::new(world.db.clone().into(), redis, world.source().await).with_grace(Duration::ZERO)
+    };
+    // Killed after ever longer, between any two statements.
+    for micros in (0..60).map(|step| step * 150) {
+        let killed = removal().await;
+        let _ended = tokio::time::timeout(Duration::from_micros(micros), killed.remove_once()).await;
+    }
+    let (one, other) = (removal().await, removal().await);
+    testbed::eventually("the tenant is gone", async || {
+        let (one, other) = tokio::join!(one.remove_once(), other.remove_once());
+        let (one, other) = (one.expect("a step"), other.expect("a step"));
+        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM tenants WHERE id = $1)")
+            .bind(GONE)
+            .fetch_one(&world.db)
+            .await
+            .expect("the tenants");
+        (!exists).then_some(()).ok_or((one, other))
+    })
+    .await;
+    assert_eq!(one.remove_once().await.expect("a step"), RemovalProgress::Nothing);
+
+    let expected: BTreeMap<_, _> = before.into_iter().filter(|((_, tenant), _)| *tenant != GONE).collect();
+    assert_eq!(count(&world.db).await, expected);
+    let expected: Vec<_> = log_before
+        .into_iter()
+        .map(|(position, tenant)| (position, tenant.filter(|tenant| *tenant != GONE)))
+        .collect();
+    assert_eq!(log(&world.db).await, expected, "positions stay used");
+    for tenant in TENANTS {
+        for key in keys(tenant) {
+            let exists: bool = redis::AsyncCommands::exists(&mut redis, &key).await.expect("EXISTS");
+            assert_eq!(exists, tenant != GONE, "{key}");
+        }
+    }
+    let entries: redis::streams::StreamRangeReply =
+        redis::AsyncCommands::xrange_all(&mut redis, STREAM).await.expect("XRANGE");
+    assert_eq!(entries.ids.len(), TENANTS.len() - 1);
+}
+
+#[tokio::test]
+async fn a_tenant_with_unpublished_events_stays_until_they_are_published() {
+    let world = World::new().await;
+    fill(&world.db).await;
+    sqlx::query("UPDATE relay SET published_position = published_position - 1")
+        .execute(&world.db)
+        .await
+        .expect("the relay");
+    let redis = Redis::new(&SecretString::from(world.redis.url().to_owned())).expect("a URL");
+    let removal =
+        TenantRemoval::new(world.db.clone().into(), redis, world.source().await).with_grace(Duration::ZERO);
+    testbed::eventually("it waits", async || {
+        let step = removal.remove_once().await.expect("a step");
+        (step == RemovalProgress::Nothing).then_some(()).ok_or(step)
+    })
+    .await;
+    let orders: i64 = sqlx::query_scalar("SELECT count(*) FROM orders WHERE tenant_id = $1")
+        .bind(GONE)
+        .fetch_one(&world.db)
+        .await
+        .expect("its orders");
+    assert_eq!(orders, i64::from(ORDERS));
+    sqlx::query("UPDATE relay SET published_position = head").execute(&world.db).await.expect("the relay");
+    testbed::eventually("it is gone", async || {
+        let step = removal.remove_once().await.expect("a step");
+        (step == RemovalProgress::Finished).then_some(()).ok_or(step)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removal_begins_after_its_grace() {
+    let world = World::new().await;
+    fill(&world.db).await;
+    let redis = Redis::new(&SecretString::from(world.redis.url().to_owned())).expect("a URL");
+    let removal = TenantRemoval::new(world.db.clone().into(), redis, world.source().await);
+    assert_eq!(removal.remove_once().await.expect("a step"), RemovalProgress::Nothing);
+    sqlx::query("UPDATE tenants SET removal_began_at = removal_began_at - interval '1 minute'")
+        .execute(&world.db)
+        .await
+        .expect("a minute later");
+    assert_eq!(removal.remove_once().await.expect("a step"), RemovalProgress::Removed);
+}
