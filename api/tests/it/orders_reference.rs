@@ -138,11 +138,11 @@ async fn of_many_orders_that_want_a_reference_at_once_one_gets_it() {
     for round in 0..3 {
         let wanted = json!({"reference": format!("round {round}")});
         let creation = referenced(&format!("round {round}"));
-        let changes = ids.iter().map(|id| {
+        let sent = ids.iter().map(|id| {
             let (id, session, wanted) = (*id, if id % 2 == 0 { &here } else { &there }, &wanted);
             async move { (id, session.patch(&path(id), wanted).await) }
         });
-        let (changed, created) = tokio::join!(join_all(changes), here.post(ORDERS, &creation));
+        let (changed, created) = tokio::join!(join_all(sent), here.post(ORDERS, &creation));
         let mut winners: Vec<i64> =
             changed.iter().filter(|(_, answer)| answer.status == StatusCode::OK).map(|(id, _)| *id).collect();
         let is_created = created.status == StatusCode::CREATED;

@@ -105,8 +105,8 @@ async fn of_two_batches_with_the_same_references_at_once_one_is_placed() {
 async fn a_row_of_an_import_whose_reference_is_taken_names_the_order_also_when_it_is_sent_again() {
     let app = TestApp::start().await;
     let session = app.login(1).await;
-    let rows: Vec<Value> = ["A", "B", "A", "C"].iter().map(|reference| referenced(reference)).collect();
-    let file: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let rows: Vec<String> = ["A", "B", "A", "C"].map(|name| referenced(name).to_string()).into();
+    let file = rows.join("\n");
     let first = session.import(NDJSON, Some("k"), file.clone()).await;
     let again = session.import(NDJSON, Some("k"), file).await;
     for imported in [&first, &again] {

@@ -43,6 +43,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::option_option, reason = "a change leaves the reference, takes it away, or gives one")]
 pub(crate) struct Change {
     pub(super) status: Option<OrderStatus>,
     pub(super) day: Option<u8>,

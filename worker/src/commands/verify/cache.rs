@@ -72,9 +72,8 @@ async fn compare_entries(
 pub(super) fn find_fault(entry: &CacheEntry, order: Option<&Order>) -> Option<CacheFault> {
     match (entry.lookup(), order) {
         (None, _) => Some(CacheFault::Unreadable),
-        // Incomplete, and so never read.
-        (Some(Lookup::Miss), _) => None,
-        (Some(Lookup::Deleted { .. }), None) => None,
+        // An incomplete entry is never read.
+        (Some(Lookup::Miss), _) | (Some(Lookup::Deleted { .. }), None) => None,
         (Some(Lookup::Deleted { version }), Some(_)) => Some(CacheFault::Tombstone { cached: version }),
         (Some(Lookup::Found(found)), None) => Some(CacheFault::Orphan { cached: found.version }),
         (Some(Lookup::Found(found)), Some(order)) => {
