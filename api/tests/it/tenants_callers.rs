@@ -1,6 +1,6 @@
 //! Whose token opens which tenant, and what a suspension ends.
 
-use jsonwebtoken::{EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::domain::clock::Clock;
@@ -99,7 +99,7 @@ async fn a_token_of_a_tenant_that_does_not_exist_opens_nothing() {
     // The extension of the header must be what the claims say, and be named.
     let tenant = app.create_tenant("shop").await;
     let with = |crit: Option<&[&str]>, named: Value| {
-        let mut header = Header::default();
+        let mut header = Header::new(Algorithm::HS256);
         header.crit = crit.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         header.extras.insert("tenant", named);
         header

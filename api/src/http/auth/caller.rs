@@ -42,17 +42,12 @@ pub(in crate::http) async fn admit_caller(
     state: &AppState,
 ) -> Result<Caller, ApiError> {
     let context = parts.extensions.get::<Arc<Context>>().map(Arc::as_ref);
-    let quota = admit_tenant(&state.tenants, caller.tenant).await?;
-    // What an operator does in another tenant counts as its own.
-    record_limit(context, state.rate_limiter.count_customer(caller.tenant, caller.customer_id).await)?;
-    record_limit(context, state.rate_limiter.count_tenant(caller.tenant, quota).await)?;
-    let acting = match parts.headers.get(&X_TENANT_ID) {
-        Some(_) => Caller { tenant: chosen_tenant(caller, &parts.headers, state).await?, ..caller },
-        None => caller,
-    };
+    let acting = choose_tenant(caller, context, parts, state).await;
     if let Some(context) = context {
-        context.set_caller(acting);
+        // Also of a request that is refused.
+        context.set_caller(*acting.as_ref().unwrap_or(&caller));
     }
+    let acting = acting?;
     let route = parts.extensions.get::<MatchedPath>();
     let action = route.and_then(|route| action_of(&parts.method, route.as_str()));
     let Some(action) = action else {
@@ -64,6 +59,23 @@ pub(in crate::http) async fn admit_caller(
     };
     require_right(acting, action)?;
     Ok(acting)
+}
+
+/// Counts the request, and returns the caller in the tenant in which it acts.
+async fn choose_tenant(
+    caller: Caller,
+    context: Option<&Context>,
+    parts: &Parts,
+    state: &AppState,
+) -> Result<Caller, ApiError> {
+    let quota = admit_tenant(&state.tenants, caller.tenant).await?;
+    // What an operator does in another tenant counts as its own.
+    record_limit(context, state.rate_limiter.count_customer(caller.tenant, caller.customer_id).await)?;
+    record_limit(context, state.rate_limiter.count_tenant(caller.tenant, quota).await)?;
+    if !parts.headers.contains_key(&X_TENANT_ID) {
+        return Ok(caller);
+    }
+    Ok(Caller { tenant: chosen_tenant(caller, &parts.headers, state).await?, ..caller })
 }
 
 /// Fails with 403 if the caller's role gives it no right to an action.
