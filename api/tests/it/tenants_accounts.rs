@@ -249,6 +249,7 @@ async fn the_quota_of_a_tenant_counts_all_its_callers_and_nobody_else() {
 #[tokio::test]
 async fn a_ticket_opens_a_stream_of_its_tenant() {
     let app = TestApp::start().await;
+    let mut redis = app.redis_connection().await;
     let tenant = app.create_tenant("shop").await;
     for (session, begin) in
         [(app.login(7).await, String::new()), (app.login_in(tenant, 7).await, format!("{tenant}."))]
@@ -257,6 +258,16 @@ async fn a_ticket_opens_a_stream_of_its_tenant() {
         let ticket = ticket.json["ticket"].as_str().expect("a ticket").to_owned();
         assert_eq!(ticket.contains('.'), !begin.is_empty());
         assert!(ticket.starts_with(&begin), "{ticket}");
+        // The version before, which knows no other tenants, must not find it.
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg("ticket:*").query_async(&mut redis).await.expect("keys");
+        let in_key = format!("ticket:{}", begin.replace('.', ":"));
+        assert!(
+            keys.iter().any(
+                |key| key.starts_with(&in_key) && key.matches(':').count() == in_key.matches(':').count()
+            ),
+            "{keys:?}"
+        );
         let open = async |ticket: &str| {
             let request = app.request(Method::GET, &format!("/api/v1/events?ticket={ticket}"));
             request.header("accept", "text/event-stream").send().await.expect("an answer").status()
