@@ -5,6 +5,7 @@ use shared::domain::event::{Event, Happened};
 use shared::domain::order::{
     CustomerId, LineId, Metadata, Money, Order, OrderId, OrderLine, OrderStatus, ProductId,
 };
+use shared::domain::tenant::TenantId;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -30,6 +31,7 @@ pub fn created_event(id: i64) -> anyhow::Result<Event> {
     };
     let order = Order {
         id: OrderId::try_from(id)?,
+        tenant_id: TenantId::DEFAULT,
         customer_id: customer,
         order_date: now.date(),
         status: OrderStatus::Pending,

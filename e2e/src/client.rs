@@ -59,6 +59,7 @@ impl Client {
         let response = request.send().await?;
         let status = response.status();
         let text = response.text().await?;
+        testbed::assert_without_decoy(&text);
         let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? };
         Ok((status, body))
     }

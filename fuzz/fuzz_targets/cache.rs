@@ -14,7 +14,7 @@ use redis::aio::MultiplexedConnection;
 use secrecy::SecretString;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, FillToken, KEY_PREFIX, Lookup},
-    domain::order::OrderId,
+    domain::{order::OrderKey, tenant::TenantId},
 };
 use tokio::runtime::Runtime;
 
@@ -40,8 +40,8 @@ fuzz_target!(|data: &[u8]| {
     runtime.block_on(write_and_check(cache, redis.clone(), data));
 });
 
-fn id() -> OrderId {
-    1.try_into().expect("positive")
+fn order() -> OrderKey {
+    OrderKey { tenant: TenantId::DEFAULT, id: 1.try_into().expect("positive") }
 }
 
 /// Stores the first part of the data, then does a write for every two bytes: the kind of write, and its version.
@@ -58,7 +58,7 @@ async fn write_and_check(cache: &Cache, mut redis: MultiplexedConnection, data: 
         }
         _ => () = redis::cmd("SET").arg(&key).arg(held).query_async(&mut redis).await.expect("taken"),
     }
-    let before = cache.get(id()).await.expect("whatever is held can be looked at");
+    let before = cache.get(order()).await.expect("whatever is held can be looked at");
     check_held(&before, held);
 
     let mut token: Option<FillToken> = None;
@@ -73,7 +73,7 @@ async fn write_and_check(cache: &Cache, mut redis: MultiplexedConnection, data: 
                 (cache.put(std::slice::from_ref(&write)).await.expect("the script works"), create)
             }
             1 => {
-                token = Some(cache.begin_fill(&[id()]).await.expect("Redis answers"));
+                token = Some(cache.begin_fill(&[order()]).await.expect("Redis answers"));
                 continue;
             }
             2 => match token.as_ref() {
@@ -84,12 +84,12 @@ async fn write_and_check(cache: &Cache, mut redis: MultiplexedConnection, data: 
                 None => continue,
             },
             _ => {
-                cache.remove(id()).await.expect("Redis answers");
+                cache.remove(order()).await.expect("Redis answers");
                 (seen, in_the_way) = (Lookup::Miss, false);
                 continue;
             }
         };
-        let now = cache.get(id()).await.expect("Redis answers");
+        let now = cache.get(order()).await.expect("Redis answers");
         if in_the_way && seen == Lookup::Miss {
             in_the_way = !written[0];
         } else {
@@ -122,7 +122,7 @@ fn write(what: u8, version: u8, body: &[u8]) -> CacheWrite {
         let body = if body.is_empty() || body.ends_with(b"]}") { b"{}" } else { body };
         (7.try_into().expect("positive"), Bytes::copy_from_slice(body))
     });
-    CacheWrite { id: id(), version, content, may_create: what & 8 == 0 }
+    CacheWrite { order: order(), version, content, may_create: what & 8 == 0 }
 }
 
 fn version(lookup: &Lookup) -> Option<i64> {

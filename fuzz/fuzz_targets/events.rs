@@ -31,5 +31,6 @@ fuzz_target!(|body: &[u8]| {
         (again.id, again.event_type, again.traceparent),
         (event.id, event.event_type, event.traceparent)
     );
+    assert_eq!(again.tenant(), event.tenant());
     assert_eq!((again.data.changes, again.data.order), (event.data.changes, event.data.order));
 });

@@ -20,18 +20,19 @@ use shared::domain::{order::OrderId, timestamp};
 fuzz_target!(|data: &[u8]| {
     let Some((choice, rest)) = choice(data) else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
-    if let Some(position) = decode_cursor(text) {
-        assert_eq!(fuzzing::write_cursor(position), text, "one position, one text");
+    let caller = caller(choice);
+    if let Some(position) = decode_cursor(text, caller.tenant) {
+        assert_eq!(fuzzing::write_cursor(position, caller.tenant), text, "one position, one text");
     }
     // As it comes in, or decoded more freely than any URI is.
     let uri: Option<Uri> = format!("/api/v1/orders?{text}").parse().ok();
     let query = uri.as_ref().map_or(Some(text), Uri::query);
     check_feed(query, choice & 2 == 0);
-    let caller = caller(choice);
     match fuzzing::list(query, caller) {
         Ok((filter, start, size)) => {
             assert!((1..=100).contains(&size));
             assert!(!matches!(start, PageStart::Offset(offset) if !(0..=MAX_TOTAL).contains(&offset)));
+            assert_eq!(filter.tenant, caller.tenant);
             if caller.role == Role::Customer {
                 assert_eq!(filter.customer, Some(caller.customer_id), "a customer sees only its own");
             }
@@ -94,7 +95,7 @@ fn written(filter: &OrderFilter, start: PageStart, size: i64) -> String {
         PageStart::Offset(offset) => {
             add("page", (offset % size == 0).then(|| (offset / size + 1).to_string()))
         }
-        PageStart::After(position) => add("cursor", Some(fuzzing::write_cursor(position))),
+        PageStart::After(position) => add("cursor", Some(fuzzing::write_cursor(position, filter.tenant))),
     }
     add("customer_id", filter.customer.map(|id| id.to_string()));
     let ids = |ids: &Vec<OrderId>| ids.iter().map(OrderId::to_string).collect::<Vec<_>>().join(",");

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::paths;
+use crate::{decoy, paths};
 
 /// Names the advisory lock under which one test process makes the template for all the others.
 const TEMPLATE_LOCK: i64 = 0x7465_6d70_6c61_7465;
@@ -22,7 +22,7 @@ pub struct Database {
     shared: Option<(String, String)>,
 }
 
-/// A fresh database with the workspace's migrations applied.
+/// A fresh database with the workspace's migrations applied, and with a decoy: tenant 2, of which no test may see anything.
 ///
 /// Cloned from a template that the first test makes, which takes some 50 ms however many migrations there are.
 ///
@@ -136,6 +136,7 @@ async fn template(admin_url: &str) -> anyhow::Result<String> {
         }
         let mut inside = connect(&with_database(admin_url, &draft)?).await?;
         migrator.run(&mut inside).await.context("the migrations cannot be applied")?;
+        sqlx::raw_sql(decoy::SQL).execute(&mut inside).await.context("the decoy cannot be made")?;
         inside.close().await?;
         // A connection, such as autovacuum's, would make every copy of it fail.
         for sql in [
@@ -149,13 +150,14 @@ async fn template(admin_url: &str) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// Named after the migrations, so that a changed one makes a new template, and after the day, because a migration
+/// Named after the migrations and the decoy, so that a changed one makes a new template, and after the day, because a migration
 /// may create partitions from today on.
 fn template_name(migrator: &Migrator, today: &str) -> String {
     let mut hasher = DefaultHasher::new();
     for migration in migrator.iter() {
         (migration.version, &migration.checksum).hash(&mut hasher);
     }
+    decoy::SQL.hash(&mut hasher);
     format!("tmpl_{:016x}_{today}", hasher.finish())
 }
 

@@ -15,6 +15,7 @@
 
 pub mod bad_urls;
 mod database;
+mod decoy;
 pub mod docker;
 mod eventually;
 pub mod http;
@@ -35,6 +36,7 @@ mod sqs;
 pub mod watchdog;
 
 pub use database::{Database, empty_postgres, migrate, migrated_database, postgres};
+pub use decoy::{DECOY_ORDERS, assert_without_decoy};
 pub use eventually::{Outcome, eventually, eventually_within};
 pub use port::free_port;
 pub use private::{

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use shared::{
     cache::{Cache, CacheError, CacheWrite},
-    domain::order::{Order, OrderId},
+    domain::order::{Order, OrderKey},
     platform::{
         db::{DbError, DbPool},
         shutdown::Shutdown,
@@ -66,19 +66,19 @@ impl CacheDebts {
             connection.release();
             return Ok(0);
         }
-        let ids: Vec<OrderId> = debts.iter().map(|(id, _)| *id).collect();
-        let found = orders::load_orders(&mut transaction, &ids).await?;
-        let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
+        let keys: Vec<OrderKey> = debts.iter().map(|(order, _)| *order).collect();
+        let found = orders::load_orders(&mut transaction, &keys).await?;
+        let found: HashMap<OrderKey, Order> = found.into_iter().map(|order| (order.key(), order)).collect();
         let writes: Vec<CacheWrite> = debts
             .iter()
-            .map(|(id, version)| match found.get(id) {
+            .map(|(key, version)| match found.get(key) {
                 Some(order) => current_entry(order, false),
                 // Deleted. Its tombstone can be created: ids are never used again, so it stays true.
-                None => CacheWrite { id: *id, version: *version, content: None, may_create: true },
+                None => CacheWrite { order: *key, version: *version, content: None, may_create: true },
             })
             .collect();
         self.cache.put(&writes).await?;
-        cache_debts::delete_debts(&mut transaction, &ids).await?;
+        cache_debts::delete_debts(&mut transaction, &keys).await?;
         transaction.commit().await?;
         connection.release();
         Ok(writes.len())
@@ -115,5 +115,10 @@ impl CacheDebts {
 /// The entry of an order as it is now, with the body that the API answers.
 pub fn current_entry(order: &Order, may_create: bool) -> CacheWrite {
     let body = Bytes::from(order.to_json());
-    CacheWrite { id: order.id, version: order.version, content: Some((order.customer_id, body)), may_create }
+    CacheWrite {
+        order: order.key(),
+        version: order.version,
+        content: Some((order.customer_id, body)),
+        may_create,
+    }
 }

@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
-use shared::domain::order::OrderId;
+use shared::domain::{order::OrderId, tenant::TenantId};
 use time::OffsetDateTime;
 
 use crate::dead_letters::DeadLetterFilter;
@@ -67,6 +67,9 @@ pub struct Which {
     /// Only those of this order
     #[arg(long, value_name = "ID", value_parser = order_id)]
     pub order: Option<OrderId>,
+    /// Only those of this tenant
+    #[arg(long, value_name = "ID", value_parser = tenant_id)]
+    pub tenant: Option<TenantId>,
     /// Only those that failed at or after this time (RFC 3339, or a date in UTC)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<OffsetDateTime>,
@@ -78,8 +81,13 @@ pub struct Which {
 impl Which {
     /// Whether it selects all dead letters.
     pub fn is_everything(&self) -> bool {
-        let Self { source, event_type, order, since, until } = self;
-        source.is_none() && event_type.is_none() && order.is_none() && since.is_none() && until.is_none()
+        let Self { source, event_type, order, tenant, since, until } = self;
+        source.is_none()
+            && event_type.is_none()
+            && order.is_none()
+            && tenant.is_none()
+            && since.is_none()
+            && until.is_none()
     }
 
     /// The filter, for these numbers if there are any.
@@ -92,6 +100,7 @@ impl Which {
             since: self.since,
             until: self.until,
             open,
+            tenant: self.tenant,
         }
     }
 }
@@ -161,6 +170,9 @@ pub struct Replay {
     /// Which events.
     #[command(flatten)]
     pub which: ReplayWhich,
+    /// Of these, only the events of this tenant
+    #[arg(long, value_name = "ID", value_parser = tenant_id)]
+    pub tenant: Option<TenantId>,
     /// Pass the events only to this handler, in this process and without the broker: `history`, `cache`, or one of your own.
     /// For a handler that is new or whose effects were lost; the reconciler and `verify` know only the history
     #[arg(long, value_name = "NAME")]
@@ -191,6 +203,11 @@ pub struct Verify {
 fn order_id(text: &str) -> Result<OrderId, String> {
     let id: i64 = text.parse().map_err(|_| "must be a positive number".to_owned())?;
     OrderId::try_from(id).map_err(|error| error.to_string())
+}
+
+fn tenant_id(text: &str) -> Result<TenantId, String> {
+    let id: i32 = text.parse().map_err(|_| "must be the number of a tenant".to_owned())?;
+    TenantId::try_from(id).map_err(|error| error.to_string())
 }
 
 fn time(text: &str) -> Result<OffsetDateTime, String> {

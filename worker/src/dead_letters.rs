@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 use shared::domain::{
     event::{Envelope, Event},
     order::OrderId,
+    tenant::TenantId,
     timestamp,
 };
 use time::OffsetDateTime;
@@ -14,6 +15,8 @@ use uuid::Uuid;
 pub struct NewDeadLetter<'a> {
     /// The event, if its body could be read.
     pub event: Option<&'a Event>,
+    /// The tenant of the event, or that which the body names although it cannot be read as an event.
+    pub tenant: TenantId,
     /// As received.
     pub body: &'a [u8],
     /// The part that gave up: a handler's name, `parse`, or `consumer`.
@@ -31,6 +34,8 @@ pub struct NewDeadLetter<'a> {
 pub struct DeadLetter {
     /// Its number.
     pub id: i64,
+    /// The tenant; the default one if the body names none.
+    pub tenant_id: i32,
     /// The event's id, if the body could be read.
     pub event_id: Option<Uuid>,
     /// The event's type.
@@ -79,6 +84,7 @@ impl DeadLetter {
         let body = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::from(text.as_ref()));
         serde_json::json!({
             "id": self.id,
+            "tenant_id": self.tenant_id,
             "event_id": self.event_id,
             "event_type": self.event_type,
             "order_id": self.order_id,
@@ -120,4 +126,6 @@ pub struct DeadLetterFilter {
     pub until: Option<OffsetDateTime>,
     /// Only those that were not sent again since they failed.
     pub open: bool,
+    /// The tenant.
+    pub tenant: Option<TenantId>,
 }

@@ -31,62 +31,88 @@ pub(crate) struct Args {
     /// How many orders to create
     #[arg(long, value_name = "N", default_value_t = 1000)]
     orders: u64,
+    /// How many tenants share them: the default one, and others with the slugs `shop-2`, `shop-3`, and so on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    tenants: u64,
 }
 
 /// Orders are created through the API, so that they have their events, their history and their cache entries as any
 /// other order has.
 pub(crate) async fn seed_data(args: Args) -> anyhow::Result<ExitCode> {
     let api = settings::running_system("API_URL")?;
-    let token = admin_token(&api).await?;
+    let tokens = Arc::new(admin_tokens(&api, args.tenants).await?);
     let style =
         ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} orders, {per_sec}, {eta} left")?;
     let bar = ProgressBar::new(args.orders).with_style(style);
     let next = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS.min(args.orders) {
-        let customers = (args.orders / ORDERS_A_CUSTOMER).max(1);
-        let (api, token, next, bar) = (api.clone(), token.clone(), next.clone(), bar.clone());
+        let customers = (args.orders / args.tenants / ORDERS_A_CUSTOMER).max(1);
+        let (api, tokens, next, bar) = (api.clone(), tokens.clone(), next.clone(), bar.clone());
         clients.spawn(async move {
-            let mut seeder = Seeder::new(&api, &token, customers, client).await?;
-            while next.fetch_add(1, Ordering::Relaxed) < args.orders {
-                seeder.create_order().await?;
+            let mut seeder = Seeder::new(&api, customers, client).await?;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= args.orders {
+                    return anyhow::Ok(());
+                }
+                let tenant = usize::try_from(number % args.tenants)?;
+                seeder.create_order(&tokens[tenant]).await?;
                 bar.inc(1);
             }
-            anyhow::Ok(())
         });
     }
     while let Some(done) = clients.join_next().await {
         done??;
     }
     bar.finish();
-    print_status(format!("{} orders created; the workers write their history.", args.orders));
+    let of_tenants = if args.tenants == 1 { String::new() } else { format!(" of {} tenants", args.tenants) };
+    print_status(format!("{} orders{of_tenants} created; the workers write their history.", args.orders));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn admin_token(api: &str) -> anyhow::Result<String> {
-    let body = json!({"customer_id": 1, "role": "admin"}).to_string();
+/// The value of `Authorization` for an administrator of each tenant. Tenants that are missing are created.
+async fn admin_tokens(api: &str, tenants: u64) -> anyhow::Result<Vec<String>> {
     let mut client =
         Client::connect(api).await.context("the API does not run: start it by `cargo xtask up`")?;
-    let response = client.send("POST", "/api/v1/auth/login-test", &[], Some(&body)).await?;
+    let mut tokens = vec![log_in(&mut client, &json!({"customer_id": 1, "role": "admin"})).await?];
+    if tenants == 1 {
+        return Ok(tokens);
+    }
+    let operator = log_in(&mut client, &json!({"customer_id": 1, "role": "operator"})).await?;
+    for number in 2..=tenants {
+        let slug = format!("shop-{number}");
+        let tenant = json!({"slug": slug, "name": format!("Shop {number}")}).to_string();
+        let headers = [("Authorization", operator.as_str())];
+        let created = client.send("POST", "/api/v1/admin/tenants", &headers, Some(&tenant)).await?;
+        let is_there = created.is_success() || created.status == 409;
+        ensure!(is_there, "creating a tenant returned {}: {}", created.status, created.body);
+        let admin = json!({"customer_id": 1, "role": "admin", "tenant": slug});
+        tokens.push(log_in(&mut client, &admin).await?);
+    }
+    Ok(tokens)
+}
+
+async fn log_in(client: &mut Client, who: &Value) -> anyhow::Result<String> {
+    let response = client.send("POST", "/api/v1/auth/login-test", &[], Some(&who.to_string())).await?;
     ensure!(response.status != 404, "the API runs without DEBUG=true, and only with it lets test data in");
     ensure!(response.is_success(), "the test login returned {}: {}", response.status, response.body);
     let pair: Value = serde_json::from_str(&response.body)?;
-    Ok(pair["accessToken"].as_str().context("the test login returned no token")?.to_owned())
+    let token = pair["accessToken"].as_str().context("the test login returned no token")?;
+    Ok(format!("Bearer {token}"))
 }
 
 /// One client that makes up orders.
 struct Seeder {
     client: Client,
-    authorization: String,
     customers: u64,
     random: StdRng,
 }
 
 impl Seeder {
-    async fn new(api: &str, token: &str, customers: u64, seed: u64) -> anyhow::Result<Self> {
+    async fn new(api: &str, customers: u64, seed: u64) -> anyhow::Result<Self> {
         Ok(Self {
             client: Client::connect(api).await?,
-            authorization: format!("Bearer {token}"),
             customers,
             // Fixed seeds: the same command makes the same kind of data again.
             random: StdRng::seed_from_u64(seed),
@@ -94,18 +120,25 @@ impl Seeder {
     }
 
     /// Creates an order and takes it some way along its life.
-    async fn create_order(&mut self) -> anyhow::Result<()> {
+    async fn create_order(&mut self, authorization: &str) -> anyhow::Result<()> {
         let order = self.random_order();
-        let created = self.send("POST", "/api/v1/orders", &order).await?;
+        let created = self.send(authorization, "POST", "/api/v1/orders", &order).await?;
         let id = created["id"].as_u64().context("the new order has no id")?;
         for status in self.later_statuses() {
-            self.send("PATCH", &format!("/api/v1/orders/{id}"), &json!({"status": status})).await?;
+            let path = format!("/api/v1/orders/{id}");
+            self.send(authorization, "PATCH", &path, &json!({"status": status})).await?;
         }
         Ok(())
     }
 
-    async fn send(&mut self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let headers = [("Authorization", self.authorization.as_str())];
+    async fn send(
+        &mut self,
+        authorization: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<Value> {
+        let headers = [("Authorization", authorization)];
         let response = self.client.send(method, path, &headers, Some(&body.to_string())).await?;
         ensure!(response.is_success(), "{method} {path} returned {}: {}", response.status, response.body);
         Ok(serde_json::from_str(&response.body)?)

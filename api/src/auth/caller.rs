@@ -1,6 +1,9 @@
 //! The caller that a verified access token names.
 
-use shared::domain::{order::CustomerId, tenant::TenantId};
+use shared::domain::{
+    order::{CustomerId, CustomerKey, OrderId, OrderKey},
+    tenant::TenantId,
+};
 
 use super::{
     Role,
@@ -19,6 +22,16 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The customer of the tenant.
+    pub const fn key(&self) -> CustomerKey {
+        CustomerKey { tenant: self.tenant, id: self.customer_id }
+    }
+
+    /// What an order of the tenant is found by.
+    pub const fn order(&self, id: OrderId) -> OrderKey {
+        OrderKey { tenant: self.tenant, id }
+    }
+
     /// How far its right to an action reaches, within its tenant.
     pub fn extent(&self, action: Action) -> Extent {
         self.role.extent(action)

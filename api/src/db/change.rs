@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use shared::domain::{
     event::Envelope,
-    order::{Order, OrderId},
+    order::{Order, OrderId, OrderKey},
 };
 use sqlx::PgConnection;
 
@@ -72,6 +72,7 @@ pub async fn change_orders(
     // An order keeps its owner and the time of its creation; the next version is that which was read, plus one.
     let OrderColumns {
         ids,
+        tenants,
         dates,
         statuses,
         totals,
@@ -92,10 +93,19 @@ pub async fn change_orders(
         bodies,
     } = claims;
     let EventColumns { ids: event_ids, types, payloads } = events;
-    let LineColumns { ids: line_ids, orders: line_orders, positions, products, quantities, prices } = lines;
+    let LineColumns {
+        ids: line_ids,
+        orders: line_orders,
+        positions,
+        products,
+        quantities,
+        prices,
+        tenants: line_tenants,
+    } = lines;
     sqlx::query_file!(
         "src/db/change.sql",
         &ids,
+        &tenants,
         &read_versions,
         &deletes,
         &dates,
@@ -122,6 +132,7 @@ pub async fn change_orders(
         &products,
         &quantities,
         &prices,
+        &line_tenants,
     )
     .fetch_all(db)
     .await?
@@ -138,12 +149,14 @@ pub async fn change_orders(
     .collect()
 }
 
-/// Waits for an order's row and locks it until the transaction ends. Returns whether there is such an order.
+/// Waits for an order's row and locks it until the transaction ends. Returns whether there is such an order of the tenant.
 ///
 /// A change that lost several races waits here, and is then the next.
-pub async fn lock_order(db: &mut PgConnection, id: OrderId) -> Result<bool, sqlx::Error> {
-    let found = sqlx::query_scalar!("SELECT id FROM orders WHERE id = $1 FOR UPDATE", id.get())
-        .fetch_optional(db)
-        .await?;
-    Ok(found.is_some())
+pub async fn lock_order(db: &mut PgConnection, order: OrderKey) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM orders WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        order.tenant.get(),
+        order.id.get()
+    );
+    Ok(found.fetch_optional(db).await?.is_some())
 }

@@ -1,23 +1,23 @@
 -- Writes changes, each only if its order is still at the version at which it was read: see `change.rs`.
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest(
-        $1::bigint[], $2::bigint[], $3::boolean[], $4::date[], $5::text[], $6::numeric[], $7::timestamptz[],
-        $8::text[], $9::text[],
-        $10::bigint[], $11::text[], $12::bytea[], $13::bytea[], $14::smallint[], $15::text[], $16::bytea[],
-        $17::uuid[], $18::text[], $19::text[]
-    ) AS t(id, version, deletes, order_date, status, total_amount, at, reference, metadata,
+        $1::bigint[], $2::integer[], $3::bigint[], $4::boolean[], $5::date[], $6::text[], $7::numeric[], $8::timestamptz[],
+        $9::text[], $10::text[],
+        $11::bigint[], $12::text[], $13::bytea[], $14::bytea[], $15::smallint[], $16::text[], $17::bytea[],
+        $18::uuid[], $19::text[], $20::text[]
+    ) AS t(id, tenant_id, version, deletes, order_date, status, total_amount, at, reference, metadata,
            caller, key, request_hash, context_hash, response_status, headers, body,
            event_id, event_type, payload)
 ), locked AS MATERIALIZED (
     SELECT o.id, o.customer_id, o.reference AS reference_before
-    FROM input i JOIN orders o ON o.id = i.id AND o.version = i.version
+    FROM input i JOIN orders o ON o.id = i.id AND o.tenant_id = i.tenant_id AND o.version = i.version
     ORDER BY o.id FOR UPDATE OF o SKIP LOCKED
 ), checked AS MATERIALIZED (
     SELECT i.*,
            -- The order that has the new reference already.
            CASE WHEN i.reference IS DISTINCT FROM l.reference_before THEN (
                SELECT o.id FROM orders o
-               WHERE o.tenant_id = 1 AND o.customer_id = l.customer_id AND o.reference = i.reference
+               WHERE o.tenant_id = i.tenant_id AND o.customer_id = l.customer_id AND o.reference = i.reference
            ) END AS taken_by
     FROM input i JOIN locked l USING (id)
 ), claimed AS (
@@ -38,23 +38,23 @@ WITH input AS MATERIALIZED (
     UPDATE orders o
     SET order_date = a.order_date, status = a.status, total_amount = a.total_amount,
         version = a.version + 1, updated_at = a.at, reference = a.reference, metadata = a.metadata
-    FROM allowed a WHERE o.id = a.id AND NOT a.deletes
+    FROM allowed a WHERE o.id = a.id AND o.tenant_id = a.tenant_id AND NOT a.deletes
 ), deleted_orders AS (
-    DELETE FROM orders o USING allowed a WHERE o.id = a.id AND a.deletes
+    DELETE FROM orders o USING allowed a WHERE o.id = a.id AND o.tenant_id = a.tenant_id AND a.deletes
 ), deleted_lines AS (
     DELETE FROM order_lines l USING allowed a
-    WHERE l.order_id = a.id AND a.id = ANY($20) AND NOT l.id = ANY($21)
+    WHERE l.order_id = a.id AND l.tenant_id = a.tenant_id AND a.id = ANY($21) AND NOT l.id = ANY($22)
 ), written_lines AS (
-    INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price)
+    INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price, tenant_id)
     SELECT * FROM unnest(
-        $22::bigint[], $23::bigint[], $24::smallint[], $25::bigint[], $26::integer[], $27::numeric[]
-    ) AS l(id, order_id, position, product_id, quantity, unit_price)
+        $23::bigint[], $24::bigint[], $25::smallint[], $26::bigint[], $27::integer[], $28::numeric[], $29::integer[]
+    ) AS l(id, order_id, position, product_id, quantity, unit_price, tenant_id)
     WHERE order_id IN (SELECT id FROM allowed)
     ON CONFLICT (order_id, id) DO UPDATE
         SET position = excluded.position, quantity = excluded.quantity, unit_price = excluded.unit_price
 ), logged_events AS (
-    INSERT INTO outbox (event_id, event_type, order_id, version, payload)
-    SELECT event_id, event_type, id, version + 1, payload FROM allowed
+    INSERT INTO outbox (event_id, event_type, order_id, version, payload, tenant_id)
+    SELECT event_id, event_type, id, version + 1, payload, tenant_id FROM allowed
 )
 SELECT i.id AS "id!", c.id IS NOT NULL AS "locked!", c.taken_by, a.id IS NOT NULL AS "written!"
 FROM input i LEFT JOIN checked c USING (id) LEFT JOIN allowed a USING (id)

@@ -4,7 +4,7 @@
 
 use shared::domain::{
     event::Envelope,
-    order::{Order, OrderId, OrderLine},
+    order::{Order, OrderId, OrderKey, OrderLine},
 };
 use sqlx::types::Decimal;
 use time::{Date, OffsetDateTime};
@@ -14,10 +14,16 @@ pub(super) fn raw_ids(ids: &[OrderId]) -> Vec<i64> {
     ids.iter().map(|id| id.get()).collect()
 }
 
+/// The tenants and the ids of these orders.
+pub(super) fn raw_keys(orders: &[OrderKey]) -> (Vec<i32>, Vec<i64>) {
+    orders.iter().map(|order| (order.tenant.get(), order.id.get())).unzip()
+}
+
 /// Rows of `orders`.
 #[derive(Default)]
 pub(super) struct OrderColumns<'a> {
     pub(super) ids: Vec<i64>,
+    pub(super) tenants: Vec<i32>,
     pub(super) customers: Vec<i64>,
     pub(super) dates: Vec<Date>,
     pub(super) statuses: Vec<&'static str>,
@@ -34,6 +40,7 @@ impl<'a> OrderColumns<'a> {
         // Lines are rows of their own: `LineColumns`.
         let Order {
             id,
+            tenant_id,
             customer_id,
             order_date,
             status,
@@ -46,6 +53,7 @@ impl<'a> OrderColumns<'a> {
             metadata,
         } = order;
         self.ids.push(id.get());
+        self.tenants.push(tenant_id.get());
         self.customers.push(customer_id.get());
         self.dates.push(*order_date);
         self.statuses.push(status.as_str());
@@ -67,6 +75,7 @@ pub(super) struct LineColumns {
     pub(super) products: Vec<i64>,
     pub(super) quantities: Vec<i32>,
     pub(super) prices: Vec<Decimal>,
+    pub(super) tenants: Vec<i32>,
 }
 
 impl LineColumns {
@@ -80,11 +89,12 @@ impl LineColumns {
             self.products.push(product_id.get());
             self.quantities.push(*quantity);
             self.prices.push(unit_price.amount());
+            self.tenants.push(order.tenant_id.get());
         }
     }
 }
 
-/// Rows of `outbox`. The order's id and the version stand in its own columns.
+/// Rows of `outbox`. The order's id, the tenant and the version stand in its own columns.
 #[derive(Default)]
 pub(super) struct EventColumns<'a> {
     pub(super) ids: Vec<Uuid>,

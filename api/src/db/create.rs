@@ -63,6 +63,7 @@ pub async fn insert_orders(
     // The statement writes PENDING, version 1, and the same time twice.
     let OrderColumns {
         ids,
+        tenants,
         customers,
         dates,
         totals,
@@ -75,10 +76,19 @@ pub async fn insert_orders(
     } = orders;
     let ClaimColumns { callers, keys, request_hashes, context_hashes, statuses, headers, bodies } = claims;
     let EventColumns { ids: event_ids, types, payloads } = events;
-    let LineColumns { ids: line_ids, orders: line_orders, positions, products, quantities, prices } = lines;
+    let LineColumns {
+        ids: line_ids,
+        orders: line_orders,
+        positions,
+        products,
+        quantities,
+        prices,
+        tenants: line_tenants,
+    } = lines;
     sqlx::query_file!(
         "src/db/create.sql",
         &ids,
+        &tenants,
         &customers,
         &dates,
         &totals,
@@ -101,6 +111,7 @@ pub async fn insert_orders(
         &products,
         &quantities,
         &prices,
+        &line_tenants,
     )
     .fetch_all(db)
     .await?

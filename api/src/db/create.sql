@@ -4,13 +4,13 @@ WITH input AS MATERIALIZED (
            -- The order that has the reference already.
            CASE WHEN t.reference IS NOT NULL THEN (
                SELECT o.id FROM orders o
-               WHERE o.tenant_id = 1 AND o.customer_id = t.customer_id AND o.reference = t.reference AND o.id <> t.id
+               WHERE o.tenant_id = t.tenant_id AND o.customer_id = t.customer_id AND o.reference = t.reference AND o.id <> t.id
            ) END AS taken_by
     FROM unnest(
-        $1::bigint[], $2::bigint[], $3::date[], $4::numeric[], $5::timestamptz[], $6::text[], $7::text[],
-        $8::bigint[], $9::text[], $10::bytea[], $11::bytea[], $12::smallint[], $13::text[], $14::bytea[],
-        $15::uuid[], $16::text[], $17::text[]
-    ) AS t(id, customer_id, order_date, total_amount, at, reference, metadata,
+        $1::bigint[], $2::integer[], $3::bigint[], $4::date[], $5::numeric[], $6::timestamptz[], $7::text[], $8::text[],
+        $9::bigint[], $10::text[], $11::bytea[], $12::bytea[], $13::smallint[], $14::text[], $15::bytea[],
+        $16::uuid[], $17::text[], $18::text[]
+    ) AS t(id, tenant_id, customer_id, order_date, total_amount, at, reference, metadata,
            caller, key, request_hash, context_hash, response_status, headers, body,
            event_id, event_type, payload)
 ), claimed AS (
@@ -28,17 +28,17 @@ WITH input AS MATERIALIZED (
     WHERE taken_by IS NULL AND (key IS NULL OR (caller, key) IN (SELECT customer_id, key FROM claimed))
 ), inserted_orders AS (
     INSERT INTO orders
-        (id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata)
-    SELECT id, customer_id, order_date, 'PENDING', total_amount, 1, at, at, reference, metadata FROM allowed
-    ORDER BY customer_id, reference, id
+        (id, tenant_id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata)
+    SELECT id, tenant_id, customer_id, order_date, 'PENDING', total_amount, 1, at, at, reference, metadata FROM allowed
+    ORDER BY tenant_id, customer_id, reference, id
 ), inserted_lines AS (
-    INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price)
+    INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price, tenant_id)
     SELECT * FROM unnest(
-        $18::bigint[], $19::bigint[], $20::smallint[], $21::bigint[], $22::integer[], $23::numeric[]
-    ) AS l(id, order_id, position, product_id, quantity, unit_price)
+        $19::bigint[], $20::bigint[], $21::smallint[], $22::bigint[], $23::integer[], $24::numeric[], $25::integer[]
+    ) AS l(id, order_id, position, product_id, quantity, unit_price, tenant_id)
     WHERE order_id IN (SELECT id FROM allowed)
 ), logged_events AS (
-    INSERT INTO outbox (event_id, event_type, order_id, version, payload)
-    SELECT event_id, event_type, id, 1, payload FROM allowed
+    INSERT INTO outbox (event_id, event_type, order_id, version, payload, tenant_id)
+    SELECT event_id, event_type, id, 1, payload, tenant_id FROM allowed
 )
 SELECT i.id AS "id!", i.taken_by, a.id IS NOT NULL AS "written!" FROM input i LEFT JOIN allowed a USING (id)

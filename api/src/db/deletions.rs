@@ -1,18 +1,18 @@
 //! Deleted orders, as the log knows them.
 
-use shared::domain::order::{CustomerId, OrderId};
+use shared::domain::order::{CustomerId, OrderKey};
 use sqlx::PgConnection;
 
 use super::{
-    columns::raw_ids,
-    decode::{decode_customer, impossible},
+    columns::raw_keys,
+    decode::{decode_customer, decode_order},
 };
 
 /// The deletion of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deletion {
     /// Which order.
-    pub order_id: OrderId,
+    pub order: OrderKey,
     /// The version of the deletion.
     pub version: i64,
     /// The customer it belonged to.
@@ -20,18 +20,25 @@ pub struct Deletion {
 }
 
 /// Reads the deletions of these orders, for as long as the log retains them. The partial index `outbox_deletions` serves it.
-pub async fn load_deletions(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<Deletion>, sqlx::Error> {
+pub async fn load_deletions(
+    db: &mut PgConnection,
+    orders: &[OrderKey],
+) -> Result<Vec<Deletion>, sqlx::Error> {
+    let (tenants, ids) = raw_keys(orders);
     sqlx::query!(
-        r#"SELECT order_id, version, (payload::json #>> '{data,customer_id}')::bigint AS "customer_id!"
-           FROM outbox WHERE event_type = 'OrderDeleted' AND order_id = ANY($1)"#,
-        &raw_ids(ids),
+        r#"SELECT tenant_id, order_id, version, (payload::json #>> '{data,customer_id}')::bigint AS "customer_id!"
+           FROM outbox
+           WHERE event_type = 'OrderDeleted' AND order_id = ANY($2)
+             AND (tenant_id, order_id) IN (SELECT * FROM unnest($1::integer[], $2::bigint[]))"#,
+        &tenants,
+        &ids,
     )
     .fetch_all(db)
     .await?
     .into_iter()
     .map(|row| {
         Ok(Deletion {
-            order_id: row.order_id.try_into().map_err(|_| impossible("order_id"))?,
+            order: decode_order(row.tenant_id, row.order_id, "order_id")?,
             version: row.version,
             owner: decode_customer(row.customer_id)?,
         })

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::domain::{
     event::EventType,
-    order::{CustomerId, FieldChange, OrderId},
+    order::{CustomerId, FieldChange, OrderKey},
     timestamp,
 };
 use sqlx::{PgConnection, types::Json};
@@ -69,7 +69,7 @@ pub struct HistoryPage {
 /// primary key alone, about 3 ms for 15,000 versions.
 pub async fn load_history(
     db: &mut PgConnection,
-    id: OrderId,
+    order: OrderKey,
     after: i64,
     limit: i64,
 ) -> Result<HistoryPage, sqlx::Error> {
@@ -79,18 +79,21 @@ pub async fn load_history(
                   event_id AS "event_id?", occurred_at AS "occurred_at?", recorded_at AS "recorded_at?"
            FROM (
                SELECT count(*) FILTER (WHERE version = place) AS complete_through,
-                      (SELECT customer_id FROM order_history WHERE order_id = $1 ORDER BY version LIMIT 1) AS owner
+                      (SELECT customer_id FROM order_history WHERE tenant_id = $4 AND order_id = $1
+                       ORDER BY version LIMIT 1) AS owner
                FROM (SELECT version, row_number() OVER (ORDER BY version) AS place
-                     FROM order_history WHERE order_id = $1) AS placed
+                     FROM order_history WHERE tenant_id = $4 AND order_id = $1) AS placed
            ) AS whole
            LEFT JOIN LATERAL (
                -- One more than asked for, to see whether another page follows.
-               SELECT * FROM order_history WHERE order_id = $1 AND version > $2 ORDER BY version LIMIT $3::bigint + 1
+               SELECT * FROM order_history WHERE tenant_id = $4 AND order_id = $1 AND version > $2
+               ORDER BY version LIMIT $3::bigint + 1
            ) AS page ON true
            ORDER BY version"#,
-        id.get(),
+        order.id.get(),
         after,
         limit,
+        order.tenant.get(),
     )
     .fetch_all(db)
     .await?;

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use bytes::Bytes;
-use shared::domain::order::CustomerId;
+use shared::domain::{order::CustomerId, tenant::TenantId};
 use sqlx::{PgConnection, types::Json};
 
 use super::decode::{decode_customer, impossible};
@@ -13,12 +13,20 @@ use super::decode::{decode_customer, impossible};
 pub struct IdempotencyClaim {
     /// Keys belong to the customer who calls, not to the token.
     pub caller: CustomerId,
-    /// As the client chose it.
+    /// See [`IdempotencyClaim::stored_key`].
     pub key: String,
     /// SHA-256 over method, route, path and what was understood of the body.
     pub request_hash: [u8; 32],
     /// SHA-256 over the caller's role and the preconditions.
     pub context_hash: [u8; 32],
+}
+
+impl IdempotencyClaim {
+    /// A key as it is stored: as the client chose it, behind the tenant if that is not the default one. Two tenants' customers can
+    /// have the same number, and the primary key stays as the version before needs it. What clients send has no spaces.
+    pub fn stored_key(tenant: TenantId, key: &str) -> String {
+        if tenant.is_default() { key.to_owned() } else { format!("{tenant} {key}") }
+    }
 }
 
 /// A response as it was sent.

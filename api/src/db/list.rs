@@ -4,7 +4,10 @@
 //! `$1 IS NULL OR status = $1` would hide the choice from the planner.
 
 use futures_util::TryStreamExt as _;
-use shared::domain::order::{CustomerId, Money, Order, OrderId, OrderStatus, ProductId};
+use shared::domain::{
+    order::{CustomerId, Money, Order, OrderId, OrderStatus, ProductId},
+    tenant::TenantId,
+};
 use sqlx::{FromRow as _, PgConnection, Postgres, QueryBuilder, Row as _};
 use time::{Date, OffsetDateTime};
 
@@ -20,9 +23,11 @@ pub const MAX_TOTAL: i64 = 10_000;
 pub const MAX_SCANNED: i64 = 50_000;
 
 /// Which orders. All conditions must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderFilter {
-    /// The owner; `None` is everybody.
+    /// The tenant: nobody can ask for the orders of all tenants.
+    pub tenant: TenantId,
+    /// The owner; `None` is everybody of the tenant.
     pub customer: Option<CustomerId>,
     /// Only orders among these.
     pub ids: Option<Vec<OrderId>>,
@@ -163,8 +168,8 @@ fn push_page(
     // Filtering and skipping read the index alone, and then only the rows of the page are read. Without either, the first
     // rows are those of the page.
     let first_ones = filter.is_plain() && !matches!(start, PageStart::Offset(1..));
-    query.push(if first_ones { " FROM (SELECT *" } else { " FROM (SELECT id" });
-    query.push(" FROM orders o WHERE true");
+    query.push(if first_ones { " FROM (SELECT *" } else { " FROM (SELECT tenant_id, id" });
+    query.push(" FROM orders o WHERE ");
     filter.push_owner(query);
     filter.push_names(query);
     filter.push_conditions(query);
@@ -178,14 +183,14 @@ fn push_page(
     if let PageStart::Offset(offset @ 1..) = start {
         query.push(" OFFSET ").push_bind(offset);
     }
-    query.push(if first_ones { ") AS o" } else { ") AS page JOIN orders o USING (id)" });
+    query.push(if first_ones { ") AS o" } else { ") AS page JOIN orders o USING (tenant_id, id)" });
     query.push(concat!(", ", order_lines!(), " ORDER BY o.created_at DESC, o.id DESC"));
 }
 
 fn push_count(query: &mut QueryBuilder<Postgres>, filter: &OrderFilter) {
     query.push("SELECT count(*) FROM (SELECT FROM ");
     if filter.names_orders() {
-        query.push("(SELECT id, status, order_date, total_amount FROM orders o WHERE true");
+        query.push("(SELECT id, status, order_date, total_amount FROM orders o WHERE ");
         filter.push_owner(query);
         filter.push_names(query);
         query.push(" LIMIT ").push_bind(MAX_SCANNED);
@@ -193,19 +198,19 @@ fn push_count(query: &mut QueryBuilder<Postgres>, filter: &OrderFilter) {
         filter.push_product(query);
     } else if let Some(product) = filter.product {
         query.push(
-            "(SELECT DISTINCT order_id AS id FROM (SELECT order_id FROM order_lines WHERE product_id = ",
+            "(SELECT DISTINCT order_id AS id FROM (SELECT order_id FROM order_lines WHERE tenant_id = ",
         );
-        query.push_bind(product.get());
+        query.push_bind(filter.tenant.get()).push(" AND product_id = ").push_bind(product.get());
         query.push(" ORDER BY order_id DESC LIMIT ").push_bind(MAX_SCANNED);
-        query.push(") AS newest) AS having_it JOIN orders o USING (id) WHERE true");
+        query.push(") AS newest) AS having_it JOIN orders o USING (id) WHERE ");
         filter.push_owner(query);
     } else if filter.is_plain() {
-        query.push("orders o WHERE true");
+        query.push("orders o WHERE ");
         filter.push_owner(query);
         // Along the index: as cheap if many rows have been deleted.
         query.push(" ORDER BY created_at DESC, id DESC");
     } else {
-        query.push("(SELECT status, order_date, total_amount FROM orders o WHERE true");
+        query.push("(SELECT status, order_date, total_amount FROM orders o WHERE ");
         filter.push_owner(query);
         query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(MAX_SCANNED);
         query.push(") AS newest WHERE true");
@@ -215,13 +220,31 @@ fn push_count(query: &mut QueryBuilder<Postgres>, filter: &OrderFilter) {
 }
 
 impl OrderFilter {
+    /// All orders of a tenant.
+    pub const fn all_of(tenant: TenantId) -> Self {
+        Self {
+            tenant,
+            customer: None,
+            ids: None,
+            reference: None,
+            status: None,
+            product: None,
+            date_from: None,
+            date_to: None,
+            min_total: None,
+            max_total: None,
+        }
+    }
+
     /// Whether at most the owner is filtered. Such statements are few and keep their plan; the others are planned with
     /// the values of each request, which decide what is rare.
     fn is_plain(&self) -> bool {
-        *self == Self { customer: self.customer, ..Self::default() }
+        *self == Self { customer: self.customer, ..Self::all_of(self.tenant) }
     }
 
+    /// The condition that every query begins with.
     fn push_owner(&self, query: &mut QueryBuilder<Postgres>) {
+        query.push("o.tenant_id = ").push_bind(self.tenant.get());
         if let Some(customer) = self.customer {
             query.push(" AND customer_id = ").push_bind(customer.get());
         }
@@ -243,8 +266,12 @@ impl OrderFilter {
 
     fn push_product(&self, query: &mut QueryBuilder<Postgres>) {
         if let Some(product) = self.product {
-            query.push(" AND EXISTS (SELECT FROM order_lines l WHERE l.order_id = o.id AND l.product_id = ");
-            query.push_bind(product.get()).push(")");
+            query.push(" AND EXISTS (SELECT FROM order_lines l WHERE l.order_id = o.id AND l.tenant_id = ");
+            query
+                .push_bind(self.tenant.get())
+                .push(" AND l.product_id = ")
+                .push_bind(product.get())
+                .push(")");
         }
     }
 

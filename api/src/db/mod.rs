@@ -33,7 +33,7 @@ pub use list::{
     load_orders_after, page_query,
 };
 pub use log::{LogEra, LogRow, LogTip, load_log_eras, load_log_page};
-pub use read::load_orders;
+pub use read::{ORDERS_BY_KEY, load_orders};
 pub use replication::{ReplicationState, load_replication_state};
 pub use tenants::{
     Tenant, TenantRemoval, TenantRow, TenantSettings, TenantWrite, begin_removal, find_tenant, insert_tenant,

@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 
-use shared::domain::order::{Order, OrderId, OrderLine};
+use shared::domain::order::{Order, OrderKey, OrderLine};
 use sqlx::{PgConnection, types::Decimal};
 use time::{Date, OffsetDateTime};
 
 use super::{
-    columns::raw_ids,
-    decode::{decode_customer, decode_money, impossible},
+    columns::raw_keys,
+    decode::{decode_customer, decode_money, decode_tenant, impossible},
 };
 
 /// The columns that [`OrderRow`] is read from: of an order `o`, and of its lines in [`order_lines!`].
 macro_rules! order_columns {
     () => {
-        "o.id, o.customer_id, o.order_date, o.status, o.total_amount, o.version, o.created_at, o.updated_at, \
+        "o.id, o.tenant_id, o.customer_id, o.order_date, o.status, o.total_amount, o.version, o.created_at, o.updated_at, \
          o.reference, o.metadata, l.line_ids, l.positions, l.products, l.quantities, l.prices"
     };
 }
@@ -25,7 +25,7 @@ macro_rules! order_lines {
         "LATERAL ( \
              SELECT array_agg(id) AS line_ids, array_agg(position) AS positions, array_agg(product_id) AS products, \
                     array_agg(quantity) AS quantities, array_agg(unit_price) AS prices \
-             FROM order_lines WHERE order_id = o.id \
+             FROM order_lines WHERE order_id = o.id AND tenant_id = o.tenant_id \
          ) AS l"
     };
 }
@@ -33,22 +33,31 @@ macro_rules! order_lines {
 pub(super) use order_columns;
 pub(super) use order_lines;
 
-/// Reads the orders with these ids that exist, with their lines: one statement, one snapshot.
+/// The query of [`load_orders`].
+pub const ORDERS_BY_KEY: &str = concat!(
+    "SELECT ",
+    order_columns!(),
+    " FROM unnest($1::integer[], $2::bigint[]) AS wanted (tenant_id, id) \
+      JOIN orders o ON o.tenant_id = wanted.tenant_id AND o.id = wanted.id, ",
+    order_lines!(),
+);
+
+/// Reads those of these orders that exist, with their lines: one statement, one snapshot.
 pub async fn load_orders(
     db: &mut PgConnection,
-    ids: &[OrderId],
-) -> Result<HashMap<OrderId, Order>, sqlx::Error> {
-    const SQL: &str =
-        concat!("SELECT ", order_columns!(), " FROM orders o, ", order_lines!(), " WHERE o.id = ANY($1)");
-    let rows: Vec<OrderRow> = sqlx::query_as(SQL).bind(raw_ids(ids)).fetch_all(db).await?;
+    orders: &[OrderKey],
+) -> Result<HashMap<OrderKey, Order>, sqlx::Error> {
+    let (tenants, ids) = raw_keys(orders);
+    let rows: Vec<OrderRow> = sqlx::query_as(ORDERS_BY_KEY).bind(tenants).bind(ids).fetch_all(db).await?;
     let orders = rows.into_iter().map(Order::try_from);
-    orders.map(|order| order.map(|order| (order.id, order))).collect()
+    orders.map(|order| order.map(|order| (order.key(), order))).collect()
 }
 
 /// An order's row, with an array for each column of its lines, in any order; null if there are none.
 #[derive(sqlx::FromRow)]
 pub(super) struct OrderRow {
     id: i64,
+    tenant_id: i32,
     customer_id: i64,
     order_date: Date,
     status: String,
@@ -96,6 +105,7 @@ impl TryFrom<OrderRow> for Order {
     fn try_from(mut row: OrderRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             id: row.id.try_into().map_err(|_| impossible("id"))?,
+            tenant_id: decode_tenant(row.tenant_id)?,
             customer_id: decode_customer(row.customer_id)?,
             order_date: row.order_date,
             status: row.status.parse().map_err(|_| impossible("status"))?,

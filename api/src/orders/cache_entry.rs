@@ -2,7 +2,7 @@
 
 use shared::{
     cache::{CacheWrite, CachedOrder},
-    domain::order::{Order, OrderId},
+    domain::order::{Order, OrderKey},
 };
 
 /// The order as it is answered and cached.
@@ -11,12 +11,12 @@ pub(super) fn encode_order(order: &Order) -> CachedOrder {
 }
 
 /// The entry of an order, which replaces an older one, or is new.
-pub(super) fn entry(id: OrderId, order: CachedOrder) -> CacheWrite {
+pub(super) fn entry(key: OrderKey, order: CachedOrder) -> CacheWrite {
     let CachedOrder { version, owner, body } = order;
-    CacheWrite { id, version, content: Some((owner, body)), may_create: true }
+    CacheWrite { order: key, version, content: Some((owner, body)), may_create: true }
 }
 
 /// The entry of an order that was deleted by this version.
-pub(super) fn tombstone(id: OrderId, version: i64) -> CacheWrite {
-    CacheWrite { id, version, content: None, may_create: true }
+pub(super) fn tombstone(order: OrderKey, version: i64) -> CacheWrite {
+    CacheWrite { order, version, content: None, may_create: true }
 }

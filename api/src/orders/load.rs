@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 
 use shared::{
-    domain::order::{Order, OrderId},
+    domain::order::{Order, OrderKey},
     platform::db::{DbError, DbPool},
 };
 
 use crate::db;
 
-/// The orders with these ids that exist.
-pub(super) async fn load_orders(db: &DbPool, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
-    db.read_with_retry(|mut db| async move { db::load_orders(&mut db, ids).await }).await
+/// Those of these orders that exist.
+pub(super) async fn load_orders(
+    db: &DbPool,
+    orders: &[OrderKey],
+) -> Result<HashMap<OrderKey, Order>, DbError> {
+    db.read_with_retry(|mut db| async move { db::load_orders(&mut db, orders).await }).await
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use shared::domain::{
     encoded::Encoded,
     event::{Event, Happened},
-    order::Order,
+    order::{Order, OrderKey},
+    tenant::TenantId,
 };
 
 use super::{
@@ -22,12 +23,13 @@ impl Orders {
     /// one, too.
     pub(crate) async fn place(
         &self,
+        tenant: TenantId,
         new: NewOrder,
         claim: Option<IdempotencyClaim>,
         happened: Happened,
         render_refusal: RenderRefusal,
     ) -> Result<OrderResponse, OrderError> {
-        let event = self.prepare(new, happened).await?;
+        let event = self.prepare(tenant, new, happened).await?;
         let response = OrderResponse::created(&event.data.order);
         let envelope = event.to_envelope();
         let order = event.data.order.into_value();
@@ -39,6 +41,7 @@ impl Orders {
     /// the orders' JSON.
     pub(crate) async fn place_all(
         &self,
+        tenant: TenantId,
         new: Vec<NewOrder>,
         claim: Option<IdempotencyClaim>,
         happened: Happened,
@@ -47,7 +50,7 @@ impl Orders {
     ) -> Result<OrderResponse, OrderError> {
         let (mut orders, mut events) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
         for new in new {
-            let event = self.prepare(new, happened.clone()).await?;
+            let event = self.prepare(tenant, new, happened.clone()).await?;
             events.push(event.to_envelope());
             orders.push(event.data.order);
         }
@@ -62,9 +65,14 @@ impl Orders {
     }
 
     /// The creation of an order that has its ids.
-    async fn prepare(&self, new: NewOrder, happened: Happened) -> Result<Event, OrderError> {
+    async fn prepare(
+        &self,
+        tenant: TenantId,
+        new: NewOrder,
+        happened: Happened,
+    ) -> Result<Event, OrderError> {
         let (id, line_ids) = self.ids.take_for_order(new.lines.len()).await?;
-        let order = rules::create_order(new, id, line_ids, happened.time);
+        let order = rules::create_order(new, OrderKey { tenant, id }, line_ids, happened.time);
         Ok(Event::created(order, happened))
     }
 }

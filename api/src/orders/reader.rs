@@ -8,7 +8,7 @@ use std::{
 use metrics::Counter;
 use shared::{
     cache::{Cache, CacheWrite, CachedOrder, Lookup},
-    domain::order::OrderId,
+    domain::order::OrderKey,
     platform::{
         batching::{BatchConfig, BatchHandler, Batcher},
         db::DbPool,
@@ -53,9 +53,9 @@ impl OrderReader {
     }
 
     /// The order as it is answered, if there is one.
-    pub(crate) async fn read_order(&self, id: OrderId) -> Result<Option<CachedOrder>, OrderError> {
-        if !self.stale.contains(id) {
-            match self.cache.get(id).await {
+    pub(crate) async fn read_order(&self, key: OrderKey) -> Result<Option<CachedOrder>, OrderError> {
+        if !self.stale.contains(key) {
+            match self.cache.get(key).await {
                 Ok(Lookup::Found(order)) => {
                     self.hit_count.increment(1);
                     return Ok(Some(order));
@@ -69,14 +69,14 @@ impl OrderReader {
             }
         }
         let (reply, answered) = oneshot::channel();
-        self.misses.submit(CacheMiss { id, reply }).map_err(refuse_overload)?;
+        self.misses.submit(CacheMiss { key, reply }).map_err(refuse_overload)?;
         answered.await.unwrap_or(Err(OrderError::BatchLost))
     }
 }
 
 /// A request for an order that is not in the cache.
 struct CacheMiss {
-    id: OrderId,
+    key: OrderKey,
     reply: oneshot::Sender<Result<Option<CachedOrder>, OrderError>>,
 }
 
@@ -90,12 +90,12 @@ struct MissHandler {
 
 impl BatchHandler<CacheMiss> for MissHandler {
     async fn handle(&self, batch: Vec<CacheMiss>) -> Vec<CacheMiss> {
-        let ids: Vec<OrderId> =
-            batch.iter().map(|miss| miss.id).collect::<HashSet<_>>().into_iter().collect();
+        let keys: Vec<OrderKey> =
+            batch.iter().map(|miss| miss.key).collect::<HashSet<_>>().into_iter().collect();
         // Before the statement, so that a write in between is noticed.
-        let fill = self.cache.begin_fill(&ids).await.ok();
-        let orders: HashMap<OrderId, CachedOrder> = match load_orders(&self.db, &ids).await {
-            Ok(orders) => orders.into_iter().map(|(id, order)| (id, encode_order(&order))).collect(),
+        let fill = self.cache.begin_fill(&keys).await.ok();
+        let orders: HashMap<OrderKey, CachedOrder> = match load_orders(&self.db, &keys).await {
+            Ok(orders) => orders.into_iter().map(|(key, order)| (key, encode_order(&order))).collect(),
             Err(error) => {
                 let error = OrderError::from(error);
                 for miss in batch {
@@ -108,8 +108,8 @@ impl BatchHandler<CacheMiss> for MissHandler {
             let entries: Vec<CacheWrite> = orders
                 .iter()
                 // Stale entries are corrected by their repair.
-                .filter(|(id, _)| !self.stale.contains(**id))
-                .map(|(id, order)| entry(*id, order.clone()))
+                .filter(|(key, _)| !self.stale.contains(**key))
+                .map(|(key, order)| entry(*key, order.clone()))
                 .collect();
             let cache = self.cache.clone();
             self.shutdown.spawn(async move {
@@ -119,7 +119,7 @@ impl BatchHandler<CacheMiss> for MissHandler {
             });
         }
         for miss in batch {
-            let _client_is_gone = miss.reply.send(Ok(orders.get(&miss.id).cloned()));
+            let _client_is_gone = miss.reply.send(Ok(orders.get(&miss.key).cloned()));
         }
         Vec::new()
     }

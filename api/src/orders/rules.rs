@@ -1,6 +1,6 @@
 //! What a request does to an order, or why it cannot: pure, so that it can be decided again after a lost race.
 
-use shared::domain::order::{LineId, MAX_VERSION, Order, OrderId, OrderLine, OrderStatus};
+use shared::domain::order::{LineId, MAX_VERSION, Order, OrderId, OrderKey, OrderLine, OrderStatus};
 use time::OffsetDateTime;
 
 use super::{
@@ -52,11 +52,12 @@ pub enum RuleViolation {
 }
 
 /// The first version of an order.
-pub fn create_order(new: NewOrder, id: OrderId, line_ids: Vec<LineId>, now: OffsetDateTime) -> Order {
+pub fn create_order(new: NewOrder, key: OrderKey, line_ids: Vec<LineId>, now: OffsetDateTime) -> Order {
     let NewOrder { customer_id, order_date, status, lines, reference, metadata } = new;
     let lines: Vec<OrderLine> = lines.into_iter().zip(line_ids).map(|(line, id)| line.with_id(id)).collect();
     Order {
-        id,
+        id: key.id,
+        tenant_id: key.tenant,
         customer_id,
         order_date,
         status,
@@ -103,6 +104,7 @@ pub fn update_order(
     };
     let mut next = Order {
         id: current.id,
+        tenant_id: current.tenant_id,
         customer_id: current.customer_id,
         order_date: order_date.unwrap_or(current.order_date),
         status,
@@ -133,6 +135,7 @@ fn is_edited(current: &Order, next: &Order) -> bool {
         order_date,
         lines,
         id: _,
+        tenant_id: _,
         customer_id: _,
         status: _,
         total_amount: _,
@@ -174,7 +177,7 @@ fn replace_lines(current: &[OrderLine], wanted: &[LineInput], new_ids: &[LineId]
 
 #[cfg(test)]
 mod tests {
-    use shared::domain::order::Metadata;
+    use shared::domain::{order::Metadata, tenant::TenantId};
     use time::macros::{date, datetime};
 
     use super::*;
@@ -192,6 +195,7 @@ mod tests {
     fn order(status: OrderStatus) -> Order {
         Order {
             id: 1.try_into().unwrap(),
+            tenant_id: TenantId::DEFAULT,
             customer_id: 1.try_into().unwrap(),
             order_date: date!(2025 - 01 - 20),
             status,

@@ -14,7 +14,7 @@ use std::{
 
 use shared::{
     cache::{Cache, CacheWrite},
-    domain::order::OrderId,
+    domain::order::OrderKey,
     platform::{db::DbPool, shutdown::Shutdown},
 };
 use tokio::sync::Notify;
@@ -45,7 +45,7 @@ pub(crate) struct StaleEntries {
 #[derive(Default)]
 struct StaleOrders {
     /// The version that the cache has missed, by order.
-    orders: HashMap<OrderId, i64>,
+    orders: HashMap<OrderKey, i64>,
     /// More are stale than can be remembered: any entry may be stale.
     all: bool,
 }
@@ -65,7 +65,7 @@ impl StaleEntries {
         tracing::debug!(error = %error, entries = writes.len(), "cache entries could not be written");
         let mut state = self.lock();
         for write in writes {
-            let version = state.orders.entry(write.id).or_default();
+            let version = state.orders.entry(write.order).or_default();
             *version = write.version.max(*version);
         }
         if state.orders.len() > self.capacity {
@@ -78,12 +78,12 @@ impl StaleEntries {
     }
 
     /// Whether the order's entry must not be served.
-    pub(crate) fn contains(&self, id: OrderId) -> bool {
+    pub(crate) fn contains(&self, order: OrderKey) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
         let state = self.lock();
-        state.all || state.orders.contains_key(&id)
+        state.all || state.orders.contains_key(&order)
     }
 
     /// Whether any entry must not be served.
@@ -114,8 +114,8 @@ impl StaleEntries {
     pub(crate) async fn repair_once(&self, db: &DbPool) -> bool {
         let (batch, all) = {
             let state = self.lock();
-            let some: Vec<(OrderId, i64)> =
-                state.orders.iter().take(BATCH).map(|(id, version)| (*id, *version)).collect();
+            let some: Vec<(OrderKey, i64)> =
+                state.orders.iter().take(BATCH).map(|(order, version)| (*order, *version)).collect();
             (some, state.all)
         };
         if all {
@@ -127,23 +127,23 @@ impl StaleEntries {
         if self.cache.ping().await.is_err() {
             return false;
         }
-        let ids: Vec<OrderId> = batch.iter().map(|(id, _)| *id).collect();
-        let Ok(current) = load_orders(db, &ids).await else { return false };
+        let keys: Vec<OrderKey> = batch.iter().map(|(order, _)| *order).collect();
+        let Ok(current) = load_orders(db, &keys).await else { return false };
         let writes: Vec<CacheWrite> = batch
             .iter()
-            .map(|(id, version)| match current.get(id) {
-                Some(order) => entry(*id, encode_order(order)),
-                None => tombstone(*id, *version),
+            .map(|(key, version)| match current.get(key) {
+                Some(order) => entry(*key, encode_order(order)),
+                None => tombstone(*key, *version),
             })
             .collect();
         if self.cache.put(&writes).await.is_err() {
             return false;
         }
         let mut state = self.lock();
-        for (id, version) in batch {
+        for (key, version) in batch {
             // A later write can have failed meanwhile; it is remembered with its own version.
-            if state.orders.get(&id) == Some(&version) {
-                state.orders.remove(&id);
+            if state.orders.get(&key) == Some(&version) {
+                state.orders.remove(&key);
             }
         }
         self.publish(&state);
@@ -187,18 +187,18 @@ impl StaleEntries {
 #[cfg(test)]
 mod tests {
     use secrecy::SecretString;
-    use shared::cache::Lookup;
+    use shared::{cache::Lookup, domain::tenant::TenantId};
     use testbed::{Proxy, eventually};
 
     use super::*;
 
-    fn id(id: i64) -> OrderId {
-        id.try_into().unwrap()
+    fn key(order: i64) -> OrderKey {
+        OrderKey { tenant: TenantId::DEFAULT, id: order.try_into().unwrap() }
     }
 
     fn write(order: i64, version: i64) -> CacheWrite {
         let content = Some((1.try_into().unwrap(), format!("version {version}").into()));
-        CacheWrite { id: id(order), version, content, may_create: true }
+        CacheWrite { order: key(order), version, content, may_create: true }
     }
 
     #[tokio::test]
@@ -218,9 +218,9 @@ mod tests {
         for order in 1..=2 {
             stale.write_through(vec![write(order, 2)]).await;
         }
-        assert!(stale.contains(id(2)) && !stale.contains(id(3)));
+        assert!(stale.contains(key(2)) && !stale.contains(key(3)));
         stale.write_through(vec![write(3, 2)]).await;
-        assert!(stale.contains(id(5)), "any entry may be stale now");
+        assert!(stale.contains(key(5)), "any entry may be stale now");
         assert!(!stale.repair_once(&db).await);
         assert!(stale.is_degraded());
 
@@ -228,7 +228,7 @@ mod tests {
         eventually("it is repaired", async || stale.repair_once(&db).await).await;
         assert!(!stale.is_degraded());
         for order in 1..=5 {
-            let found = eventually("the cache answers", async || cache.get(id(order)).await).await;
+            let found = eventually("the cache answers", async || cache.get(key(order)).await).await;
             assert_eq!(found, Lookup::Miss);
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shared::{
     broker::{BrokerError, EventSink, PublishOutcome},
-    domain::event::Envelope,
+    domain::event::{Envelope, find_tenant},
     platform::db::{DbError, DbPool},
 };
 use tokio::time::Instant;
@@ -81,8 +81,11 @@ impl Publisher {
         let LoggedEvent { envelope, .. } = event;
         let broker = self.sink.system().as_str();
         let statement = sqlx::query!(
-            "INSERT INTO dead_letters (event_id, event_type, order_id, version, body, source, reason, attempts, broker)
-             VALUES ($1, $2, $3, $4, $5, 'publish', $6, 1, $7)
+            "INSERT INTO dead_letters
+                 (event_id, event_type, order_id, version, body, source, reason, attempts, broker, tenant_id)
+             SELECT $1::uuid, $2::text, $3::bigint, $4::bigint, $5::bytea, 'publish', $6::text, 1, $7::text, $8::integer
+             -- Nothing is left of a tenant that was removed. Tenant 1 cannot be.
+             WHERE $8 = 1 OR EXISTS (SELECT FROM tenants t WHERE t.id = $8 AND t.removal_began_at IS NULL)
              ON CONFLICT (source, sha256(body)) DO UPDATE
              SET attempts = dead_letters.attempts + 1, reason = excluded.reason, broker = excluded.broker,
                  failed_at = clock_timestamp(), redriven_at = NULL",
@@ -92,7 +95,8 @@ impl Publisher {
             envelope.sequence,
             envelope.body.as_bytes(),
             reason,
-            broker
+            broker,
+            find_tenant(envelope.body.as_bytes()).unwrap_or_default().get()
         );
         self.pool.run_once(|mut db| async move { statement.execute(&mut *db).await }).await?;
         tracing::warn!(

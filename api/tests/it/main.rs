@@ -76,6 +76,8 @@ mod support;
 mod tenants_accounts;
 mod tenants_admin;
 mod tenants_callers;
+mod tenants_isolation;
 mod tenants_provider;
+mod tenants_queries;
 mod tenants_support;
 mod tls;

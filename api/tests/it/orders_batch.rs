@@ -10,7 +10,7 @@ use crate::{
 };
 
 const BATCH: &str = "/api/v1/orders/batch";
-const ORDERS: &str = "SELECT count(*) FROM orders";
+const ORDERS: &str = "SELECT count(*) FROM orders WHERE tenant_id = 1";
 
 /// A batch of these orders.
 fn batch(orders: &[Value], on_error: &str) -> Value {
@@ -108,7 +108,7 @@ async fn an_order_for_another_customer_is_forbidden_and_an_admin_places_for_all(
     refused.expect_problem(StatusCode::FORBIDDEN, "forbidden");
     assert_eq!(app.count(ORDERS).await, 0);
     app.login_admin(1).await.post(BATCH, &body).await.expect(StatusCode::OK);
-    assert_eq!(app.count("SELECT sum(customer_id)::bigint FROM orders").await, 5);
+    assert_eq!(app.count("SELECT sum(customer_id)::bigint FROM orders WHERE tenant_id = 1").await, 5);
 }
 
 #[tokio::test]
@@ -175,7 +175,8 @@ async fn an_order_that_postgresql_refuses_takes_the_others_with_it() {
     let body = batch(&[order(), unlucky], "abort");
     let failed = session.send_batch("k", &body).await;
     failed.expect_problem(StatusCode::INTERNAL_SERVER_ERROR, "internal_error");
-    let written = "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM idempotency_keys)
+    let written =
+        "SELECT (SELECT count(*) FROM orders WHERE tenant_id = 1) + (SELECT count(*) FROM idempotency_keys)
                           + (SELECT count(*) FROM outbox)";
     assert_eq!(app.count(written).await, 0);
     sqlx::raw_sql("DROP TRIGGER refuse ON orders").execute(&app.db).await.expect("it goes");
@@ -213,7 +214,7 @@ async fn a_hundred_of_the_largest_orders_are_one_batch() {
         assert_eq!(placed.json["created"], 100);
         assert_eq!(placed.json["results"][99]["order"]["total_amount"], "49999999500.00");
     }
-    assert_eq!(app.count("SELECT count(*) FROM order_lines").await, 10_000);
+    assert_eq!(app.count("SELECT count(*) FROM order_lines WHERE tenant_id = 1").await, 10_000);
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ async fn all_errors_are_reported_at_once() {
     let empty = session.post(ORDERS, &json!({})).await;
     let empty = empty.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
     assert_eq!(empty.faults(), ["/lines required", "/order_date required"]);
-    assert_eq!(app.count("SELECT count(*) FROM orders").await, 0);
+    assert_eq!(app.count("SELECT count(*) FROM orders WHERE tenant_id = 1").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM outbox").await, 0);
 }
 
@@ -132,7 +132,7 @@ async fn money_is_exact_from_the_socket_to_the_column() {
         assert_eq!(placed.json["lines"][0]["unit_price"], exact, "{price}");
         assert_eq!(placed.json["total_amount"], total, "{price}");
         let stored: (String, String) = sqlx::query_as(
-            "SELECT unit_price::text, total_amount::text FROM order_lines l JOIN orders o ON o.id = order_id ORDER BY o.id DESC LIMIT 1",
+            "SELECT unit_price::text, total_amount::text FROM order_lines l JOIN orders o ON o.id = order_id WHERE o.tenant_id = 1 ORDER BY o.id DESC LIMIT 1",
         )
         .fetch_one(&app.db)
         .await
@@ -243,7 +243,7 @@ async fn a_thousand_orders_at_once_are_all_stored_with_ids_of_their_own() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 1000);
-    assert_eq!(app.count("SELECT count(*) FROM orders").await, 1000);
-    assert_eq!(app.count("SELECT count(*) FROM order_lines").await, 2000);
+    assert_eq!(app.count("SELECT count(*) FROM orders WHERE tenant_id = 1").await, 1000);
+    assert_eq!(app.count("SELECT count(*) FROM order_lines WHERE tenant_id = 1").await, 2000);
     assert_eq!(app.count("SELECT count(DISTINCT order_id) FROM outbox").await, 1000);
 }

@@ -2,7 +2,10 @@
 
 use api::db::{self, ListPosition, OrderFilter, PageStart, count_query, page_query};
 use serde_json::Value;
-use shared::domain::order::{Money, OrderStatus};
+use shared::domain::{
+    order::{Money, OrderStatus},
+    tenant::TenantId,
+};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 use time::macros::{date, datetime};
 
@@ -25,11 +28,12 @@ async fn seed(db: &PgPool) {
 }
 
 /// Every combination of filters, for one customer and for all.
-fn filters() -> impl Iterator<Item = OrderFilter> {
+pub(crate) fn filters() -> impl Iterator<Item = OrderFilter> {
     // With ids or a reference, some of them: those are few orders, whatever else is asked for.
     (0..128_u32).chain((128..512).step_by(5)).map(|bits| {
         let on = |bit: u32| bits & (1 << bit) != 0;
         OrderFilter {
+            tenant: TenantId::DEFAULT,
             customer: on(0).then(|| 1.try_into().unwrap()),
             status: on(1).then_some(OrderStatus::Shipped),
             product: on(2).then(|| 77.try_into().unwrap()),

@@ -3,7 +3,7 @@
 
 use api::db::{ListPosition, OrderFilter, PageStart, count_query, page_query};
 use serde_json::Value;
-use shared::domain::order::OrderStatus;
+use shared::domain::{order::OrderStatus, tenant::TenantId};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder};
 use time::{Duration, macros::datetime};
 
@@ -38,7 +38,7 @@ async fn seed(db: &PgPool) {
          FROM generate_series(1, 10000) g",
         // Where pages are read below.
         "INSERT INTO order_lines
-         SELECT id, id, 0, 1, 1, 1 FROM orders WHERE customer_id = 1 AND (id < 200 OR id > 999800)",
+         SELECT id, id, 0, 1, 1, 1 FROM orders WHERE tenant_id = 1 AND customer_id = 1 AND (id < 200 OR id > 999800)",
     ] {
         sqlx::query(sql).execute(db).await.unwrap();
     }
@@ -104,7 +104,7 @@ async fn a_page_a_million_orders_deep_reads_at_most_twice_the_first_and_total_ne
     let database = testbed::postgres().await;
     let db = database.connect().await;
     seed(&db).await;
-    let own = OrderFilter { customer: Some(1.try_into().unwrap()), ..OrderFilter::default() };
+    let own = OrderFilter { customer: Some(1.try_into().unwrap()), ..OrderFilter::all_of(TenantId::DEFAULT) };
     let shipped = OrderFilter { status: Some(OrderStatus::Shipped), ..own.clone() };
     // The hundred oldest are left.
     let id = 100;
@@ -112,7 +112,7 @@ async fn a_page_a_million_orders_deep_reads_at_most_twice_the_first_and_total_ne
         created_at: datetime!(2025-01-01 00:00 UTC) + Duration::seconds(id),
         id: id.try_into().unwrap(),
     };
-    for filter in [&own, &shipped, &OrderFilter::default()] {
+    for filter in [&own, &shipped, &OrderFilter::all_of(TenantId::DEFAULT)] {
         let first = blocks(&db, page_query(filter, PageStart::Offset(0), 10)).await;
         let at_depth = blocks(&db, page_query(filter, PageStart::After(deep), 10)).await;
         assert!(
@@ -126,7 +126,7 @@ async fn a_page_a_million_orders_deep_reads_at_most_twice_the_first_and_total_ne
         .await
         .unwrap();
     let cancelled = OrderFilter { status: Some(OrderStatus::Cancelled), ..own.clone() };
-    for filter in [&own, &shipped, &cancelled, &OrderFilter::default()] {
+    for filter in [&own, &shipped, &cancelled, &OrderFilter::all_of(TenantId::DEFAULT)] {
         let counting = blocks(&db, count_query(filter)).await;
         assert!(
             counting * 10 < table,

@@ -72,7 +72,7 @@ async fn a_broker_flushed_under_load_ends_with_a_complete_history() {
     eventually_within(Duration::from_secs(90), "the history is complete", async || {
         while matches!(relay.relay_once().await, Ok(RelayStep::Published { .. })) {}
         repaired += reconciler.reconcile_once().await.map_or(0, |round| round.repaired);
-        let recorded: i64 = sqlx::query_scalar("SELECT count(*) FROM order_history")
+        let recorded: i64 = sqlx::query_scalar("SELECT count(*) FROM order_history WHERE tenant_id = 1")
             .fetch_one(&log.db)
             .await
             .expect("a count");

@@ -5,7 +5,10 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use secrecy::SecretString;
 use serde_json::json;
-use shared::cache::{Cache, CacheWrite};
+use shared::{
+    cache::{Cache, CacheWrite},
+    domain::{order::OrderKey, tenant::TenantId},
+};
 use testbed::{PrivateRedis, eventually};
 
 use crate::{
@@ -20,12 +23,18 @@ const ROOM: u64 = 3 * 1024 * 1024;
 async fn cache_orders(server: &PrivateRedis, orders: i64) {
     let url = SecretString::from(server.url().to_owned());
     let cache = Cache::new(&url, Duration::from_hours(1), Duration::from_secs(5)).expect("an address");
-    let ids: Vec<_> = (1_000_000..1_000_000 + orders).map(|id| id.try_into().expect("an id")).collect();
-    for ids in ids.chunks(50) {
-        let token = cache.begin_fill(ids).await.expect("Redis takes it");
+    let key = |id: i64| OrderKey { tenant: TenantId::DEFAULT, id: id.try_into().expect("an id") };
+    let keys: Vec<_> = (1_000_000..1_000_000 + orders).map(key).collect();
+    for keys in keys.chunks(50) {
+        let token = cache.begin_fill(keys).await.expect("Redis takes it");
         let content = Some((7.try_into().expect("an id"), vec![b'x'; 8 * 1024].into()));
-        let write = |id: &_| CacheWrite { id: *id, version: 1, content: content.clone(), may_create: true };
-        cache.fill(&token, &ids.iter().map(write).collect::<Vec<_>>()).await.expect("Redis takes it");
+        let write = |key: &OrderKey| CacheWrite {
+            order: *key,
+            version: 1,
+            content: content.clone(),
+            may_create: true,
+        };
+        cache.fill(&token, &keys.iter().map(write).collect::<Vec<_>>()).await.expect("Redis takes it");
     }
 }
 

@@ -361,6 +361,7 @@ pub(crate) async fn answer(request: RequestBuilder) -> Answer {
 async fn read(response: Response) -> Answer {
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.bytes().await.expect("a whole body").to_vec();
+    testbed::assert_without_decoy(&String::from_utf8_lossy(&bytes));
     let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     Answer { status, headers, bytes, json }
 }

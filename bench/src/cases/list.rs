@@ -62,13 +62,13 @@ fn script() -> String {
     format!(
         "\\set customer random(1, {CUSTOMERS})
          SELECT o.*, l.*
-         FROM (SELECT * FROM orders o WHERE true AND customer_id = :customer
+         FROM (SELECT * FROM orders o WHERE o.tenant_id = 1 AND customer_id = :customer
                ORDER BY created_at DESC, id DESC LIMIT 11) AS o, LATERAL (
              SELECT array_agg(id) AS ids, array_agg(position) AS positions, array_agg(product_id) AS products,
                     array_agg(quantity) AS quantities, array_agg(unit_price) AS prices
-             FROM order_lines WHERE order_id = o.id
+             FROM order_lines WHERE order_id = o.id AND tenant_id = o.tenant_id
          ) AS l ORDER BY o.created_at DESC, o.id DESC;
-         SELECT count(*) FROM (SELECT FROM orders o WHERE true AND customer_id = :customer
+         SELECT count(*) FROM (SELECT FROM orders o WHERE o.tenant_id = 1 AND customer_id = :customer
                                ORDER BY created_at DESC, id DESC LIMIT 10000) AS counted;\n"
     )
 }

@@ -21,7 +21,7 @@ use super::{
     lookups::Lookups,
 };
 use crate::{
-    domain::order::OrderId,
+    domain::order::OrderKey,
     platform::redis::{Era, Redis, RedisFailure, RedisMemory},
 };
 
@@ -68,8 +68,8 @@ impl Cache {
     }
 
     /// Looks an order up. Lookups that wait at the same time share one round trip. Must be called inside a Tokio runtime.
-    pub async fn get(&self, id: OrderId) -> Result<Lookup, CacheError> {
-        let (answer, must_start) = self.0.lookups.add(id);
+    pub async fn get(&self, order: OrderKey) -> Result<Lookup, CacheError> {
+        let (answer, must_start) = self.0.lookups.add(order);
         if must_start {
             tokio::spawn(self.clone().fetch_lookups());
         }
@@ -82,8 +82,8 @@ impl Cache {
         // Tasks that are about to add a lookup do so first.
         tokio::task::yield_now().await;
         while let Some(batch) = flight.next_batch() {
-            let ids: Vec<OrderId> = batch.iter().map(|lookup| lookup.id).collect();
-            let entries = self.entries_of_each_server(&ids).await;
+            let orders: Vec<OrderKey> = batch.iter().map(|lookup| lookup.order).collect();
+            let entries = self.entries_of_each_server(&orders).await;
             if let Some(Err(error)) = entries.iter().find(|_| entries.iter().all(Result::is_err)) {
                 // Also those that came meanwhile: they do not wait for another round trip.
                 for lookup in flight.take_all() {
@@ -100,7 +100,7 @@ impl Cache {
     /// Writes entries that are newer than those in Redis. Returns for each whether it was written. No two of them can be of
     /// one order.
     pub async fn put(&self, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
-        let groups = self.0.redis.group_by_slot(writes, |write| entry::slot_key(write.id));
+        let groups = self.0.redis.group_by_slot(writes, |write| entry::slot_key(write.order));
         let put = groups.iter().map(|(redis, places)| self.put_group(redis, pick(writes, places)));
         Ok(merge(&groups, try_join_all(put).await?))
     }
@@ -140,7 +140,7 @@ impl Cache {
             let mut invocation = self.0.create.prepare_invoke();
             invocation.arg(if can_create(era) { "1" } else { "0" });
             for write in writes {
-                invocation.key(entry::entry_key(era, write.id));
+                invocation.key(entry::entry_key(era, write.order));
                 invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl());
             }
             invocation
@@ -150,15 +150,15 @@ impl Cache {
     }
 
     /// Announces that these orders, which [`Cache::get`] missed, are about to be read from the database.
-    pub async fn begin_fill(&self, ids: &[OrderId]) -> Result<FillToken, CacheError> {
+    pub async fn begin_fill(&self, orders: &[OrderKey]) -> Result<FillToken, CacheError> {
         let token = FillToken(Uuid::now_v7().to_string());
         let within = u64::try_from(FILL_WITHIN.as_millis()).unwrap_or(u64::MAX);
-        let groups = self.0.redis.group_by_slot(ids, |id| entry::slot_key(*id));
+        let groups = self.0.redis.group_by_slot(orders, |order| entry::slot_key(*order));
         let marks = groups.iter().map(|(redis, places)| {
             let marks = |era: Option<&Era>| {
                 let mut pipeline = redis::pipe();
-                for id in pick(ids, places) {
-                    let mark = entry::mark_key(era, *id);
+                for order in pick(orders, places) {
+                    let mark = entry::mark_key(era, *order);
                     pipeline.cmd("SET").arg(mark).arg(&token.0).arg("PX").arg(within).ignore();
                 }
                 pipeline
@@ -172,7 +172,7 @@ impl Cache {
     /// Stores what was read after [`Cache::begin_fill`]. An entry that was written meanwhile is left alone, even if Redis has
     /// already evicted it: what was read may be older.
     pub async fn fill(&self, token: &FillToken, writes: &[CacheWrite]) -> Result<Vec<bool>, CacheError> {
-        let groups = self.0.redis.group_by_slot(writes, |write| entry::slot_key(write.id));
+        let groups = self.0.redis.group_by_slot(writes, |write| entry::slot_key(write.order));
         let fill = groups.iter().map(|(redis, places)| async {
             let create =
                 |era: Option<&Era>, _: &CacheWrite| if can_fill(era) { token.0.as_str() } else { "0" };
@@ -182,24 +182,24 @@ impl Cache {
     }
 
     /// Removes an entry, whatever its version.
-    pub async fn remove(&self, id: OrderId) -> Result<(), CacheError> {
+    pub async fn remove(&self, order: OrderKey) -> Result<(), CacheError> {
         let remove = |era: Option<&Era>| {
             let mut remove = redis::cmd("DEL");
-            remove.arg(entry::entry_key(era, id)).arg(entry::mark_key(era, id));
+            remove.arg(entry::entry_key(era, order)).arg(entry::mark_key(era, order));
             remove
         };
-        self.call(Call::Write, self.at_order(id).run_command_in_era(remove)).await
+        self.call(Call::Write, self.at_order(order).run_command_in_era(remove)).await
     }
 
     /// Removes an entry if it still is exactly `seen`. Returns whether it was.
-    pub async fn remove_if_unchanged(&self, id: OrderId, seen: &CacheEntry) -> Result<bool, CacheError> {
+    pub async fn remove_if_unchanged(&self, order: OrderKey, seen: &CacheEntry) -> Result<bool, CacheError> {
         let script = Script::new(REMOVE_IF_UNCHANGED);
         let remove = |era: Option<&Era>| {
             let mut invocation = script.prepare_invoke();
-            invocation.key(entry::entry_key(era, id)).arg(seen.as_bytes());
+            invocation.key(entry::entry_key(era, order)).arg(seen.as_bytes());
             invocation
         };
-        self.call(Call::Write, self.at_order(id).run_script_in_era(remove)).await
+        self.call(Call::Write, self.at_order(order).run_script_in_era(remove)).await
     }
 
     /// Checks that entries can be corrected: Redis answers and takes the removal of a key.
@@ -229,7 +229,7 @@ impl Cache {
         let script = |era: Option<&Era>| {
             let mut invocation = self.0.compare_and_set.prepare_invoke();
             for write in writes {
-                invocation.key(entry::entry_key(era, write.id)).key(entry::mark_key(era, write.id));
+                invocation.key(entry::entry_key(era, write.order)).key(entry::mark_key(era, write.order));
                 invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl()).arg(create(era, write));
             }
             invocation
@@ -241,8 +241,8 @@ impl Cache {
         &self.0.redis
     }
 
-    pub(super) fn at_order(&self, id: OrderId) -> Redis {
-        self.0.redis.at_key(&entry::slot_key(id))
+    pub(super) fn at_order(&self, order: OrderKey) -> Redis {
+        self.0.redis.at_key(&entry::slot_key(order))
     }
 
     /// Makes one call, unless the breaker is open, and records its outcome there.

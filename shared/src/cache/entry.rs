@@ -6,13 +6,16 @@
 use bytes::Bytes;
 
 use crate::{
-    domain::order::{CustomerId, OrderId},
+    domain::{
+        order::{CustomerId, OrderId, OrderKey},
+        tenant::TenantId,
+    },
     platform::redis::Era,
 };
 
 /// With a single server, the key of every entry begins with this and ends with the order's id. With sentinels or a cluster it is
 /// `cache:ERA:{order:ID}`: after a promotion no entry is found that was written before, and in a cluster the hash tag keeps an
-/// entry and its mark in one slot.
+/// entry and its mark in one slot. Before the id of an order that is not the default tenant's stands the tenant, as in `order:2:5`.
 pub const KEY_PREFIX: &str = "cache:order:";
 
 /// An entry begins with its version and its owner, each zero-padded to this many characters.
@@ -66,7 +69,7 @@ impl CacheEntry {
 #[derive(Clone, Debug)]
 pub struct CacheWrite {
     /// Which order.
-    pub id: OrderId,
+    pub order: OrderKey,
     /// The version of the content.
     pub version: i64,
     /// The owner and the body, or `None` for a tombstone.
@@ -76,21 +79,29 @@ pub struct CacheWrite {
 }
 
 /// The key of an order's entry.
-pub(super) fn entry_key(era: Option<&Era>, id: OrderId) -> String {
+pub(super) fn entry_key(era: Option<&Era>, order: OrderKey) -> String {
+    let (mut tenant, mut id) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let [tenant, colon] =
+        if order.tenant.is_default() { [""; 2] } else { [tenant.format(order.tenant.get()), ":"] };
+    let id = id.format(order.id.get());
     match era {
-        None => [KEY_PREFIX, itoa::Buffer::new().format(id.get())].concat(),
-        Some(era) => ["cache:", &era.id, ":{order:", itoa::Buffer::new().format(id.get()), "}"].concat(),
+        None => [KEY_PREFIX, tenant, colon, id].concat(),
+        Some(era) => ["cache:", &era.id, ":{order:", tenant, colon, id, "}"].concat(),
     }
 }
 
 /// The key of the mark beside an entry.
-pub(super) fn mark_key(era: Option<&Era>, id: OrderId) -> String {
-    entry_key(era, id) + ":fill"
+pub(super) fn mark_key(era: Option<&Era>, order: OrderKey) -> String {
+    entry_key(era, order) + ":fill"
 }
 
 /// A key in the slot of an order's entry, in whichever era.
-pub(super) fn slot_key(id: OrderId) -> String {
-    format!("{{order:{id}}}")
+pub(super) fn slot_key(order: OrderKey) -> String {
+    if order.tenant.is_default() {
+        format!("{{order:{}}}", order.id)
+    } else {
+        format!("{{order:{}:{}}}", order.tenant, order.id)
+    }
 }
 
 /// The pattern of all entries and marks.
@@ -99,12 +110,16 @@ pub(super) fn key_pattern(era: Option<&Era>) -> String {
 }
 
 /// The order of a key; `None` for the mark beside an entry.
-pub(super) fn parse_key(key: &str) -> Option<OrderId> {
-    let id = match key.strip_prefix(KEY_PREFIX) {
-        Some(id) => id,
+pub(super) fn parse_key(key: &str) -> Option<OrderKey> {
+    let order = match key.strip_prefix(KEY_PREFIX) {
+        Some(order) => order,
         None => key.split_once(":{order:")?.1.strip_suffix('}')?,
     };
-    OrderId::try_from(id.parse::<i64>().ok()?).ok()
+    let (tenant, id) = match order.split_once(':') {
+        Some((tenant, id)) => (TenantId::try_from(tenant.parse::<i32>().ok()?).ok()?, id),
+        None => (TenantId::DEFAULT, order),
+    };
+    Some(OrderKey { tenant, id: OrderId::try_from(id.parse::<i64>().ok()?).ok()? })
 }
 
 pub(super) fn encode_entry(write: &CacheWrite) -> Vec<u8> {
@@ -135,4 +150,36 @@ fn decode_entry(entry: &Bytes) -> Option<Lookup> {
         return Some(Lookup::Miss);
     }
     Some(Lookup::Found(CachedOrder { version, owner, body }))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_the_default_tenant_are_as_they_were_and_others_name_theirs() {
+        let era = Era { id: "0123abcd".to_owned(), met: Instant::now(), met_in_use: false };
+        for (tenant, id, plain, in_era, slot) in [
+            (1, 5, "cache:order:5", "cache:0123abcd:{order:5}", "{order:5}"),
+            (2, 5, "cache:order:2:5", "cache:0123abcd:{order:2:5}", "{order:2:5}"),
+            (25, 1, "cache:order:25:1", "cache:0123abcd:{order:25:1}", "{order:25:1}"),
+        ] {
+            let order =
+                OrderKey { tenant: tenant.try_into().unwrap(), id: i64::from(id).try_into().unwrap() };
+            assert_eq!(entry_key(None, order), plain);
+            assert_eq!(entry_key(Some(&era), order), in_era);
+            assert_eq!(slot_key(order), slot);
+            for key in [plain, in_era] {
+                assert_eq!(parse_key(key), Some(order), "{key}");
+                assert_eq!(parse_key(&format!("{key}:fill")), None, "{key}");
+            }
+        }
+        for key in
+            ["cache:order:none", "cache:order:", "cache:order:0:5", "cache:order:2:", "cache:order:2:5:6"]
+        {
+            assert_eq!(parse_key(key), None, "{key}");
+        }
+    }
 }

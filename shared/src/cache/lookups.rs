@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{entry::Lookup, error::CacheError};
-use crate::domain::order::OrderId;
+use crate::domain::order::OrderKey;
 
 /// The most entries of one round trip, which bounds how long Redis and the connection are busy with it.
 const MAX_BATCH: usize = 256;
@@ -28,7 +28,7 @@ struct LookupQueue {
 
 /// One lookup that waits.
 pub(super) struct PendingLookup {
-    pub(super) id: OrderId,
+    pub(super) order: OrderKey,
     reply_to: oneshot::Sender<Result<Lookup, CacheError>>,
 }
 
@@ -46,10 +46,10 @@ pub(super) struct Flight<'a> {
 
 impl Lookups {
     /// Adds a lookup. Returns where its result arrives, and whether the caller must start a [`Flight`].
-    pub(super) fn add(&self, id: OrderId) -> (oneshot::Receiver<Result<Lookup, CacheError>>, bool) {
+    pub(super) fn add(&self, order: OrderKey) -> (oneshot::Receiver<Result<Lookup, CacheError>>, bool) {
         let (reply_to, result) = oneshot::channel();
         let mut queue = self.lock();
-        queue.pending.push(PendingLookup { id, reply_to });
+        queue.pending.push(PendingLookup { order, reply_to });
         (result, !mem::replace(&mut queue.is_served, true))
     }
 

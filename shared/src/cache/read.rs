@@ -11,33 +11,33 @@ use super::{
     error::CacheError,
 };
 use crate::{
-    domain::order::OrderId,
+    domain::order::OrderKey,
     platform::redis::{Era, Redis},
 };
 
 impl Cache {
-    /// The entries of several orders in the order of `ids`, in one round trip.
-    pub async fn entries(&self, ids: &[OrderId]) -> Result<Vec<Option<CacheEntry>>, CacheError> {
-        self.entries_of_each_server(ids).await.into_iter().collect()
+    /// The entries of several orders in the order of `orders`, in one round trip.
+    pub async fn entries(&self, orders: &[OrderKey]) -> Result<Vec<Option<CacheEntry>>, CacheError> {
+        self.entries_of_each_server(orders).await.into_iter().collect()
     }
 
     /// [`Cache::entries`], where one server that does not answer says nothing about the entries of the others.
     pub(super) async fn entries_of_each_server(
         &self,
-        ids: &[OrderId],
+        orders: &[OrderKey],
     ) -> Vec<Result<Option<CacheEntry>, CacheError>> {
-        if ids.is_empty() {
+        if orders.is_empty() {
             return Vec::new();
         }
-        let groups = self.redis().group_by_server(ids, |id| entry::slot_key(*id));
+        let groups = self.redis().group_by_server(orders, |order| entry::slot_key(*order));
         let asked = groups.iter().map(|(server, places)| async move {
-            let ids = pick(ids, places);
+            let orders = pick(orders, places);
             let answers = if server.is_cluster() {
-                self.read_from_node(server, &ids).await
+                self.read_from_node(server, &orders).await
             } else {
-                self.read_at_once(server, &ids).await
+                self.read_at_once(server, &orders).await
             };
-            answers.unwrap_or_else(|error| ids.iter().map(|_| Err(error.clone())).collect())
+            answers.unwrap_or_else(|error| orders.iter().map(|_| Err(error.clone())).collect())
         });
         let answers = join_all(asked).await;
         merge(&groups, answers)
@@ -46,13 +46,13 @@ impl Cache {
     async fn read_at_once(
         &self,
         server: &Redis,
-        ids: &[&OrderId],
+        orders: &[&OrderKey],
     ) -> Result<Vec<Result<Option<CacheEntry>, CacheError>>, CacheError> {
         let get = |era: Option<&Era>| {
-            let mut command = Cmd::with_capacity(1 + ids.len(), 40 * (1 + ids.len()));
+            let mut command = Cmd::with_capacity(1 + orders.len(), 40 * (1 + orders.len()));
             command.arg("MGET");
-            for id in ids {
-                command.arg(entry::entry_key(era, **id));
+            for order in orders {
+                command.arg(entry::entry_key(era, **order));
             }
             command
         };
@@ -64,20 +64,20 @@ impl Cache {
     async fn read_from_node(
         &self,
         node: &Redis,
-        ids: &[&OrderId],
+        orders: &[&OrderKey],
     ) -> Result<Vec<Result<Option<CacheEntry>, CacheError>>, CacheError> {
         let get = |era: Option<&Era>| {
-            let mut pipeline = Pipeline::with_capacity(ids.len());
+            let mut pipeline = Pipeline::with_capacity(orders.len());
             pipeline.ignore_errors();
-            for id in ids {
-                pipeline.cmd("GET").arg(entry::entry_key(era, **id));
+            for order in orders {
+                pipeline.cmd("GET").arg(entry::entry_key(era, **order));
             }
             pipeline
         };
         let answers = self.call(Call::Read, node.run_pipeline_each_in_era(get)).await?;
-        let entries = ids.iter().zip(answers).map(|(id, answer)| async move {
+        let entries = orders.iter().zip(answers).map(|(order, answer)| async move {
             match answer {
-                Value::ServerError(_) => self.read_alone(**id).await,
+                Value::ServerError(_) => self.read_alone(**order).await,
                 answer => {
                     let raw = Option::<Bytes>::from_redis_value(answer).map_err(RedisError::from);
                     raw.map(|raw| raw.map(CacheEntry)).map_err(|error| CacheError::Redis(error.into()))
@@ -87,13 +87,13 @@ impl Cache {
         Ok(join_all(entries).await)
     }
 
-    async fn read_alone(&self, id: OrderId) -> Result<Option<CacheEntry>, CacheError> {
+    async fn read_alone(&self, order: OrderKey) -> Result<Option<CacheEntry>, CacheError> {
         let get = |era: Option<&Era>| {
             let mut command = redis::cmd("GET");
-            command.arg(entry::entry_key(era, id));
+            command.arg(entry::entry_key(era, order));
             command
         };
-        let owner = self.at_order(id);
+        let owner = self.at_order(order);
         let raw = self.call(Call::Read, owner.run_command_in_era::<Option<Bytes>>(get)).await?;
         Ok(raw.map(CacheEntry))
     }

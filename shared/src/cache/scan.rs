@@ -4,7 +4,7 @@ use futures_util::future::try_join_all;
 
 use super::{breaker::Call, client::Cache, entry, error::CacheError};
 use crate::{
-    domain::order::OrderId,
+    domain::order::OrderKey,
     platform::redis::{Era, Redis},
 };
 
@@ -51,7 +51,7 @@ impl Cache {
 
 impl CacheScan {
     /// The orders that one step has found, perhaps none; `None` at the end.
-    pub async fn next_orders(&mut self) -> Result<Option<Vec<OrderId>>, CacheError> {
+    pub async fn next_orders(&mut self) -> Result<Option<Vec<OrderKey>>, CacheError> {
         let keys = self.next_keys().await?;
         Ok(keys.map(|keys| keys.iter().filter_map(|key| entry::parse_key(key)).collect()))
     }

@@ -37,6 +37,12 @@ impl<T> Encoded<T> {
         Bytes::copy_from_slice(self.json().as_bytes())
     }
 
+    /// Changes what the JSON does not hold.
+    pub(super) fn with_unwritten(mut self, change: impl FnOnce(&mut T)) -> Self {
+        change(&mut self.value);
+        self
+    }
+
     /// The value alone.
     pub fn into_value(self) -> T {
         self.value

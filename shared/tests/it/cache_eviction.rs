@@ -12,7 +12,7 @@ use rand::Rng as _;
 use secrecy::SecretString;
 use shared::{
     cache::{Cache, CacheWrite, Lookup},
-    domain::order::OrderId,
+    domain::{order::OrderKey, tenant::TenantId},
 };
 use testbed::PrivateRedis;
 
@@ -21,13 +21,13 @@ const ROOM: u64 = 2 * 1024 * 1024;
 /// An order of about fifty lines.
 const BODY: usize = 8 * 1024;
 
-fn id(id: i64) -> OrderId {
-    id.try_into().unwrap()
+fn key(order: i64) -> OrderKey {
+    OrderKey { tenant: TenantId::DEFAULT, id: order.try_into().unwrap() }
 }
 
 fn write(order: i64, version: i64) -> CacheWrite {
     let content = Some((7.try_into().unwrap(), vec![b'x'; BODY].into()));
-    CacheWrite { id: id(order), version, content, may_create: true }
+    CacheWrite { order: key(order), version, content, may_create: true }
 }
 
 fn cache(server: &PrivateRedis) -> Cache {
@@ -47,9 +47,10 @@ async fn evict(cache: &Cache, order: i64) {
         let others: Vec<_> = (0..20).map(|place| write(1_000_000 + other * 20 + place, 1)).collect();
         cache.put(&others).await.unwrap();
         let others: Vec<_> = others.into_iter().map(|write| CacheWrite { version: 2, ..write }).collect();
-        let token = cache.begin_fill(&others.iter().map(|write| write.id).collect::<Vec<_>>()).await.unwrap();
+        let token =
+            cache.begin_fill(&others.iter().map(|write| write.order).collect::<Vec<_>>()).await.unwrap();
         cache.fill(&token, &others).await.unwrap();
-        if cache.get(id(order)).await.unwrap() == Lookup::Miss {
+        if cache.get(key(order)).await.unwrap() == Lookup::Miss {
             return;
         }
     }
@@ -67,9 +68,9 @@ async fn once_keys_are_evicted_only_what_a_reader_has_just_read_creates_an_entry
     // Events that come late, and a replica that was held up after its commit: version 3 may have been there.
     for version in [1, 2] {
         assert_eq!(cache.put(&[write(1, version)]).await.unwrap(), [false]);
-        assert_eq!(cache.get(id(1)).await.unwrap(), Lookup::Miss);
+        assert_eq!(cache.get(key(1)).await.unwrap(), Lookup::Miss);
     }
-    let token = cache.begin_fill(&[id(1)]).await.unwrap();
+    let token = cache.begin_fill(&[key(1)]).await.unwrap();
     assert_eq!(cache.fill(&token, &[write(1, 3)]).await.unwrap(), [true]);
     assert_eq!(cache.put(&[write(1, 4)]).await.unwrap(), [true], "what is there is still raised");
 }
@@ -83,13 +84,13 @@ async fn without_room_for_the_new_version_the_old_one_goes() {
     for version in 2..=10 {
         // Whether or not there is room for it, this is an answered write.
         here.put(&[write(1, version), CacheWrite { content: None, ..write(2, version) }]).await.unwrap();
-        match there.get(id(1)).await.unwrap() {
+        match there.get(key(1)).await.unwrap() {
             Lookup::Miss => {}
             Lookup::Found(order) => assert_eq!(order.version, version),
             Lookup::Deleted { .. } => panic!("it was not deleted"),
         }
-        assert!(!matches!(there.get(id(2)).await.unwrap(), Lookup::Found(_)), "it was deleted");
-        assert!(there.begin_fill(&[id(3)]).await.is_err(), "Redis is full");
+        assert!(!matches!(there.get(key(2)).await.unwrap(), Lookup::Found(_)), "it was deleted");
+        assert!(there.begin_fill(&[key(3)]).await.is_err(), "Redis is full");
     }
     assert!(!here.is_open() && !there.is_open(), "a full Redis is not one that is gone");
 }
@@ -132,13 +133,13 @@ impl Orders {
     async fn keep_reading(self: Arc<Self>, cache: Cache) {
         while let Some((place, order)) = self.any() {
             let known = self.answered[place].load(Ordering::SeqCst);
-            match cache.get(id(order)).await.unwrap() {
+            match cache.get(key(order)).await.unwrap() {
                 Lookup::Found(found) => {
                     assert!(found.version >= known, "{} of {known} of order {order}", found.version);
                 }
                 Lookup::Deleted { .. } => panic!("nothing is deleted"),
                 Lookup::Miss => {
-                    let token = cache.begin_fill(&[id(order)]).await.unwrap();
+                    let token = cache.begin_fill(&[key(order)]).await.unwrap();
                     let read = self.committed[place].load(Ordering::SeqCst);
                     cache.fill(&token, &[write(order, read)]).await.unwrap();
                 }

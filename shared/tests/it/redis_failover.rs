@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use shared::{
     broker::{BrokerConfig, connect_source},
     cache::{Cache, CacheError, CacheWrite, CachedOrder, Lookup},
-    domain::order::OrderId,
+    domain::{order::OrderKey, tenant::TenantId},
     platform::redis::{Redis, check_url},
 };
 use testbed::{
@@ -30,13 +30,13 @@ fn cache(url: &str) -> Cache {
     Cache::new(&secret(url), Duration::from_mins(10), DEADLINE).unwrap()
 }
 
-fn id(id: i64) -> OrderId {
-    id.try_into().unwrap()
+fn key(order: i64) -> OrderKey {
+    OrderKey { tenant: TenantId::DEFAULT, id: order.try_into().unwrap() }
 }
 
 fn write(order: i64, version: i64) -> CacheWrite {
     let content = Some((7.try_into().unwrap(), Bytes::from(format!("version {version}"))));
-    CacheWrite { id: id(order), version, content, may_create: true }
+    CacheWrite { order: key(order), version, content, may_create: true }
 }
 
 fn found(version: i64) -> Lookup {
@@ -46,7 +46,7 @@ fn found(version: i64) -> Lookup {
 
 /// Brings an order to the cache as a reader does.
 async fn fill(cache: &Cache, order: i64, version: i64) -> Result<bool, CacheError> {
-    let token = cache.begin_fill(&[id(order)]).await?;
+    let token = cache.begin_fill(&[key(order)]).await?;
     Ok(cache.fill(&token, &[write(order, version)]).await? == [true])
 }
 
@@ -80,13 +80,13 @@ async fn forgets_what_was_written_before_the_promotion(group: &RedisGroup) {
     eventually("the replicas have it", async || master.ask::<u64>(&["WAIT", "1", "100"]).await >= 1).await;
     group.stop_replication(master).await;
     eventually("the newer version is stored", async || cache.put(&[write(1, 2)]).await).await;
-    assert_eq!(eventually("it answers", async || cache.get(id(1)).await).await, found(2));
+    assert_eq!(eventually("it answers", async || cache.get(key(1)).await).await, found(2));
 
     master.kill();
     let killed = Instant::now();
     let _promoted = group.successor_of(master, &slot_key(1)).await;
     let start = Instant::now();
-    eventually_within(RECOVERY, "the cache answers again", async || match cache.get(id(1)).await {
+    eventually_within(RECOVERY, "the cache answers again", async || match cache.get(key(1)).await {
         Ok(Lookup::Miss) => Ok(()),
         Ok(old) => panic!("{old:?} is older than what was written"),
         Err(error) => Err(error),
@@ -105,7 +105,7 @@ async fn forgets_what_was_written_before_the_promotion(group: &RedisGroup) {
     );
     fill_all(&cache, 1..=1, 2).await;
     assert_eq!(cache.put(&[write(1, 3)]).await.unwrap(), [true]);
-    assert_eq!(cache.get(id(1)).await.unwrap(), found(3));
+    assert_eq!(cache.get(key(1)).await.unwrap(), found(3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,7 +137,7 @@ async fn leaves_a_frozen_master_for_good(group: &RedisGroup) {
     let mut is_replica = false;
     while !is_replica || start.elapsed() < Duration::from_secs(2) {
         for cache in [&cache, &self::cache(group.url())] {
-            match cache.get(id(1)).await {
+            match cache.get(key(1)).await {
                 Ok(Lookup::Miss) | Err(_) => {}
                 Ok(entry) => assert_eq!(entry, found(2), "after {:?}", start.elapsed()),
             }
@@ -204,13 +204,13 @@ async fn while_most_sentinels_are_away_entries_are_not_read_and_everything_else_
     away[0].pause();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(4) {
-        eventually_within(Duration::from_secs(1), "it is read", async || cache.get(id(1)).await).await;
+        eventually_within(Duration::from_secs(1), "it is read", async || cache.get(key(1)).await).await;
         // Read over and over, not waited for.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     away[1].pause();
     let start = Instant::now();
-    let refused = async || match cache.get(id(1)).await {
+    let refused = async || match cache.get(key(1)).await {
         Err(CacheError::Redis(failure)) => Ok(failure.to_string()),
         other => Err(format!("{other:?}")),
     };
@@ -219,8 +219,8 @@ async fn while_most_sentinels_are_away_entries_are_not_read_and_everything_else_
     assert!(failure.contains("must confirm the primary"), "{failure}");
     set(&redis, "a").await.unwrap();
     away.iter().for_each(PrivateRedis::resume);
-    eventually_within(RECOVERY, "it is read again", async || cache.get(id(1)).await).await;
-    assert_eq!(cache.get(id(1)).await.unwrap(), found(1));
+    eventually_within(RECOVERY, "it is read again", async || cache.get(key(1)).await).await;
+    assert_eq!(cache.get(key(1)).await.unwrap(), found(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,7 +266,7 @@ async fn a_user_of_an_access_list_is_served_behind_sentinels_with_a_password_of_
     for node in group.nodes() {
         node.ask::<()>(&["ACL", "SETUSER", "app", "-info"]).await;
     }
-    let failure = cache(&right).get(id(1)).await.unwrap_err().to_string();
+    let failure = cache(&right).get(key(1)).await.unwrap_err().to_string();
     assert!(failure.contains("must be allowed to use INFO"), "{failure}");
     set(&Redis::new(&secret(&right)).unwrap(), "a").await.unwrap();
 }
@@ -275,8 +275,8 @@ async fn a_user_of_an_access_list_is_served_behind_sentinels_with_a_password_of_
 async fn the_entries_of_a_cluster_are_written_read_scanned_and_removed_on_every_node() {
     let group = private_redis_cluster().await;
     let cache = Cache::new(&secret(group.url()), Duration::from_mins(10), Duration::from_secs(5)).unwrap();
-    let ids: Vec<OrderId> = ORDERS.map(id).collect();
-    let token = cache.begin_fill(&ids).await.unwrap();
+    let orders: Vec<OrderKey> = ORDERS.map(key).collect();
+    let token = cache.begin_fill(&orders).await.unwrap();
     let first: Vec<CacheWrite> = ORDERS.map(|order| write(order, 1)).collect();
     assert!(cache.fill(&token, &first).await.unwrap().iter().all(|written| *written));
     for mut master in connect_redis_masters(group.url()).await.unwrap() {
@@ -286,21 +286,21 @@ async fn the_entries_of_a_cluster_are_written_read_scanned_and_removed_on_every_
     let second: Vec<CacheWrite> = ORDERS.rev().map(|order| write(order, 2 + order % 2)).collect();
     assert!(cache.put(&second).await.unwrap().iter().all(|written| *written));
     assert!(!cache.put(&first).await.unwrap().iter().any(|written| *written));
-    let entries = cache.entries(&ids).await.unwrap();
+    let entries = cache.entries(&orders).await.unwrap();
     let lookups: Vec<_> = entries.iter().map(|entry| entry.as_ref().unwrap().lookup().unwrap()).collect();
     assert_eq!(lookups, ORDERS.map(|order| found(2 + order % 2)).collect::<Vec<_>>());
     let mut scan = cache.start_scan().await.unwrap();
     let mut scanned = Vec::new();
-    while let Some(orders) = scan.next_orders().await.unwrap() {
-        scanned.extend(orders.iter().map(|order| order.get()));
+    while let Some(found) = scan.next_orders().await.unwrap() {
+        scanned.extend(found);
     }
     scanned.sort_unstable();
     scanned.dedup();
-    assert_eq!(scanned, ORDERS.collect::<Vec<_>>());
-    assert!(cache.remove_if_unchanged(ids[0], entries[0].as_ref().unwrap()).await.unwrap());
-    cache.remove(ids[1]).await.unwrap();
-    assert!(cache.purge().await.unwrap() >= ids.len() - 2);
-    assert!(cache.entries(&ids).await.unwrap().iter().all(Option::is_none));
+    assert_eq!(scanned, orders);
+    assert!(cache.remove_if_unchanged(orders[0], entries[0].as_ref().unwrap()).await.unwrap());
+    cache.remove(orders[1]).await.unwrap();
+    assert!(cache.purge().await.unwrap() >= orders.len() - 2);
+    assert!(cache.entries(&orders).await.unwrap().iter().all(Option::is_none));
     cache.ping().await.unwrap();
     assert!(cache.check_writable().await.unwrap().used > 0);
 }

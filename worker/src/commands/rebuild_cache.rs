@@ -20,16 +20,16 @@ pub(super) async fn rebuild_cache(db: &DbPool, cache: &Cache) -> anyhow::Result<
     let progress = progress_bar(orders::count_orders(&mut connection).await?, "rebuilding");
     let (mut last, mut seen, mut written) = (0, 0_usize, 0_usize);
     loop {
-        let ids = orders::load_ids_after(&mut connection, last, BATCH).await?;
-        let Some(end) = ids.last() else { break };
-        last = end.get();
-        let token = cache.begin_fill(&ids).await.context("cannot write to the cache")?;
-        let found = orders::load_orders(&mut connection, &ids).await?;
+        let keys = orders::load_keys_after(&mut connection, last, BATCH).await?;
+        let Some(end) = keys.last() else { break };
+        last = end.id.get();
+        let token = cache.begin_fill(&keys).await.context("cannot write to the cache")?;
+        let found = orders::load_orders(&mut connection, &keys).await?;
         let writes = found.iter().map(|order| current_entry(order, true)).collect::<Vec<_>>();
         let outcomes = cache.fill(&token, &writes).await.context("cannot write the entries to the cache")?;
         seen += writes.len();
         written += outcomes.into_iter().filter(|written| *written).count();
-        progress.inc(ids.len() as u64);
+        progress.inc(keys.len() as u64);
     }
     progress.finish_and_clear();
     print_line(&format!(

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cli::Replay,
     config::WorkerConfig,
-    store::log::{self, Selection},
+    store::log::{self, Events, Selection},
 };
 
 /// Publishes retained events again in their order, or has one handler handle them.
@@ -25,11 +25,12 @@ pub(super) async fn replay_events(
     config: &WorkerConfig,
     replay: &Replay,
 ) -> anyhow::Result<ExitCode> {
-    let selection = match (replay.which.from, replay.which.order) {
-        (Some(time), _) => Selection::From(time),
-        (None, Some(order)) => Selection::Order(order),
+    let events = match (replay.which.from, replay.which.order) {
+        (Some(time), _) => Events::From(time),
+        (None, Some(order)) => Events::Order(order),
         (None, None) => bail!("name the events with --from or --order"),
     };
+    let selection = Selection { events, tenant: replay.tenant };
     let handler = match &replay.handler {
         Some(name) => Some(SingleHandler::find_by_name(name, db, config)?),
         None => None,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::future::join_all;
 use shared::{
     broker::{Delivery, Settlement},
-    domain::event::Event,
+    domain::event::{Event, find_tenant},
     platform::db::DbError,
 };
 use time::OffsetDateTime;
@@ -116,8 +116,10 @@ impl Consumer {
     /// Commits a dead letter, however long PostgreSQL is down. `false` if shutdown begins first.
     async fn store_dead_letter(&self, delivery: &Delivery, event: Option<&Event>, failure: &Failure) -> bool {
         let system = self.source.system();
+        let tenant = event.map(Event::tenant).or_else(|| find_tenant(&delivery.body)).unwrap_or_default();
         let letter = NewDeadLetter {
             event,
+            tenant,
             body: &delivery.body,
             source: failure.source,
             reason: &failure.reason,

@@ -1,19 +1,26 @@
 //! Keeps the order cache up to date.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use shared::{
     cache::{Cache, CacheWrite},
     domain::{
         event::{Event, EventType},
-        order::OrderId,
+        order::OrderKey,
+        tenant::TenantId,
     },
-    platform::db::DbPool,
+    platform::db::{DbError, DbPool},
 };
 
 use super::{EventHandler, HandlerError, HandlerEvent};
-use crate::{errors::chain, store::cache_debts};
+use crate::{
+    errors::chain,
+    store::{cache_debts, tenants},
+};
 
 /// An event older than this only replaces older entries and creates none: a newer version's entry may have expired since.
 const LATE: Duration = Duration::from_mins(1);
@@ -39,12 +46,12 @@ impl CacheHandler {
 
     /// The writes of a batch: the newest version of each order.
     fn newest_writes(&self, batch: &[HandlerEvent]) -> Vec<CacheWrite> {
-        let mut newest: HashMap<OrderId, (&Event, bool)> = HashMap::with_capacity(batch.len());
+        let mut newest: HashMap<OrderKey, (&Event, bool)> = HashMap::with_capacity(batch.len());
         for item in batch {
             let event = item.event.as_ref();
             let fresh = item.attempt <= 1 && item.age() <= self.late;
             newest
-                .entry(event.data.order_id)
+                .entry(event.order_key())
                 .and_modify(|(held, may_create)| {
                     if held.data.version < event.data.version {
                         *held = event;
@@ -56,6 +63,24 @@ impl CacheHandler {
         }
         newest.into_values().map(|(event, may_create)| cache_write(event, may_create)).collect()
     }
+
+    /// Leaves out the orders of tenants that were removed: an event that comes late brings none of them back.
+    async fn retain_existing_tenants(&self, writes: &mut Vec<CacheWrite>) -> Result<(), DbError> {
+        let named: HashSet<TenantId> = writes.iter().map(|write| write.order.tenant).collect();
+        // The default tenant cannot be removed.
+        let named: Vec<TenantId> = named.into_iter().filter(|tenant| !tenant.is_default()).collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let named = &named;
+        let existing =
+            self.db.run_once(|mut db| async move { tenants::load_existing(&mut db, named).await }).await?;
+        writes.retain(|write| {
+            let tenant = write.order.tenant;
+            tenant.is_default() || existing.contains(&tenant)
+        });
+        Ok(())
+    }
 }
 
 fn cache_write(event: &Event, may_create: bool) -> CacheWrite {
@@ -64,7 +89,7 @@ fn cache_write(event: &Event, may_create: bool) -> CacheWrite {
         EventType::OrderDeleted => None,
         EventType::OrderCreated | EventType::OrderUpdated => Some((data.customer_id, data.order.to_bytes())),
     };
-    CacheWrite { id: data.order_id, version: data.version, content, may_create }
+    CacheWrite { order: event.order_key(), version: data.version, content, may_create }
 }
 
 #[async_trait]
@@ -74,15 +99,16 @@ impl EventHandler for CacheHandler {
     }
 
     async fn handle(&self, batch: &[HandlerEvent]) -> Result<(), HandlerError> {
-        let writes = self.newest_writes(batch);
+        let mut writes = self.newest_writes(batch);
+        self.retain_existing_tenants(&mut writes).await?;
         let Err(error) = self.cache.put(&writes).await else { return Ok(()) };
         tracing::debug!(
             error = chain(&error),
             orders = writes.len(),
             "cannot write cache entries; recording debts"
         );
-        let mut debts: Vec<_> = writes.iter().map(|write| (write.id, write.version)).collect();
-        debts.sort_unstable();
+        let mut debts: Vec<_> = writes.iter().map(|write| (write.order, write.version)).collect();
+        debts.sort_unstable_by_key(|(order, _)| order.id);
         let recorded = &debts;
         self.db.run_once(|mut db| async move { cache_debts::record_debts(&mut db, recorded).await }).await?;
         metrics::counter!("worker_cache_debts_total").increment(debts.len() as u64);

@@ -53,6 +53,7 @@ pub fn compare_versions<'c>(
                       AND recorded.customer_id = (body #>> '{data,customer_id}')::bigint
                       AND recorded.performed_by = (body #>> '{data,performed_by}')::bigint
                       AND recorded.changes::jsonb = body #> '{data,changes}'
+                      AND recorded.tenant_id = logged.tenant_id AND recorded.tenant_id = said_tenant
                   END AS "history_agrees?",
                   existing.current AS "current?",
                   existing.content AS "content?",
@@ -67,19 +68,25 @@ pub fn compare_versions<'c>(
                                      body #> '{data,order}', '{order_date}',
                                      -- Unlike a cast, this reads the year 0, which versions before this one took.
                                      to_jsonb(to_date(body #>> '{data,order,order_date}', 'YYYY-MM-DD')))
-                                 || jsonb_build_object('tenant_id', coalesce(body ->> 'tenantid', '1'))))
+                                 || jsonb_build_object('tenant_id', said_tenant)))
                           -- Text in the column, and so that equal objects are equal an object here.
                           || jsonb_build_object('metadata',
                                  coalesce(body #> '{data,order,metadata}', existing.document -> 'metadata'))
                           || jsonb_build_object('lines', (
                                  SELECT jsonb_agg(line || to_jsonb(jsonb_populate_record(NULL::order_lines,
-                                            line || jsonb_build_object('order_id', order_id, 'position', place - 1)))
+                                            line || jsonb_build_object(
+                                                'order_id', order_id, 'position', place - 1, 'tenant_id', said_tenant)))
                                         ORDER BY place)
                                  FROM jsonb_array_elements(body #> '{data,order,lines}') WITH ORDINALITY AS lines (line, place)))
                   END AS "order_agrees?"
            FROM (
                -- Parsed once, for which `OFFSET 0` keeps the planner from merging this into the comparisons.
-               (SELECT id, order_id, version, event_id, event_type, payload::jsonb AS body FROM outbox OFFSET 0) AS logged
+               (SELECT id, order_id, version, event_id, event_type, tenant_id, body,
+                       -- An event names its tenant unless that is the default one.
+                       coalesce((body ->> 'tenantid')::integer, 1) AS said_tenant
+                FROM (SELECT id, order_id, version, event_id, event_type, tenant_id, payload::jsonb AS body
+                      FROM outbox OFFSET 0) AS parsed
+                OFFSET 0) AS logged
                FULL JOIN order_history AS recorded USING (order_id, version)
            )
            FULL JOIN (

@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 use super::{FEW_ROWS, WHOLE_TABLE, run_within};
 use crate::dead_letters::{DeadLetter, DeadLetterFilter, NewDeadLetter};
 
-/// Stores a dead letter. If the same body came from the same source before, that letter's attempts grow and it is open again.
+/// Stores a dead letter, unless its tenant was removed. If the same body came from the same source before, that letter's attempts
+/// grow and it is open again.
 pub async fn insert_dead_letter(
     connection: &mut PgConnection,
     letter: &NewDeadLetter<'_>,
@@ -14,8 +15,10 @@ pub async fn insert_dead_letter(
     let event = letter.event;
     sqlx::query!(
         "INSERT INTO dead_letters
-             (event_id, event_type, order_id, version, body, source, reason, attempts, broker)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             (event_id, event_type, order_id, version, body, source, reason, attempts, broker, tenant_id)
+         SELECT $1::uuid, $2::text, $3::bigint, $4::bigint, $5::bytea, $6::text, $7::text, $8::integer, $9::text, $10::integer
+         -- Tenant 1 cannot be removed.
+         WHERE $10 = 1 OR EXISTS (SELECT FROM tenants t WHERE t.id = $10 AND t.removal_began_at IS NULL)
          ON CONFLICT (source, sha256(body)) DO UPDATE
          SET reason = excluded.reason, attempts = greatest(dead_letters.attempts, excluded.attempts),
              broker = excluded.broker, failed_at = clock_timestamp(), redriven_at = NULL",
@@ -28,6 +31,7 @@ pub async fn insert_dead_letter(
         letter.reason,
         letter.attempts,
         letter.broker,
+        letter.tenant.get(),
     )
     .execute(connection)
     .await?;
@@ -47,7 +51,8 @@ macro_rules! filtered {
                      AND ($4::bigint IS NULL OR order_id = $4)
                      AND ($5::timestamptz IS NULL OR failed_at >= $5)
                      AND ($6::timestamptz IS NULL OR failed_at < $6)
-                     AND NOT ($7 AND redriven_at IS NOT NULL) "
+                     AND NOT ($7 AND redriven_at IS NOT NULL)
+                     AND ($8::integer IS NULL OR tenant_id = $8) "
                 + $after,
             $filter.ids.as_deref(),
             $filter.source.as_deref(),
@@ -55,7 +60,8 @@ macro_rules! filtered {
             $filter.order.map(|id| id.get()),
             $filter.since,
             $filter.until,
-            $filter.open
+            $filter.open,
+            $filter.tenant.map(|tenant| tenant.get())
             $(, $more)*
         )
     };
@@ -72,8 +78,8 @@ pub async fn load_newest(
     let statement = filtered!(
         query_as!(
             DeadLetter,
-            "SELECT id, event_id, event_type, order_id, version, body, source, reason, attempts, broker, failed_at,
-                    redriven_at", "AND ($8::timestamptz IS NULL OR (failed_at, id) < ($8, $9)) ORDER BY failed_at DESC, id DESC LIMIT $10"
+            "SELECT id, tenant_id, event_id, event_type, order_id, version, body, source, reason, attempts, broker, failed_at,
+                    redriven_at", "AND ($9::timestamptz IS NULL OR (failed_at, id) < ($9, $10)) ORDER BY failed_at DESC, id DESC LIMIT $11"
         ),
         filter,
         failed_at,
@@ -93,8 +99,8 @@ pub async fn load_after(
     let statement = filtered!(
         query_as!(
             DeadLetter,
-            "SELECT id, event_id, event_type, order_id, version, body, source, reason, attempts, broker, failed_at,
-                    redriven_at", "AND id > $8 ORDER BY id LIMIT $9"
+            "SELECT id, tenant_id, event_id, event_type, order_id, version, body, source, reason, attempts, broker, failed_at,
+                    redriven_at", "AND id > $9 ORDER BY id LIMIT $10"
         ),
         filter,
         after,

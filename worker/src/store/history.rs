@@ -5,17 +5,21 @@ use sqlx::PgConnection;
 
 use super::{FEW_ROWS, run_within};
 
-/// Inserts a row for each event in one statement with this ending. Returns how many were inserted.
+/// Inserts a row for each event in one statement with this ending, except for those of tenants that were removed: an event that
+/// comes late leaves nothing of them. Returns how many were inserted.
 macro_rules! insert_rows {
     ($connection:expr, $events:expr, $($ending:tt)*) => {{
         let rows = HistoryColumns::of($events);
         let inserted = sqlx::query!(
             "INSERT INTO order_history
-                 (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
-             SELECT order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at
+                 (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id)
+             SELECT order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id
              FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
-                         $8::timestamptz[])
-                  AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)"
+                         $8::timestamptz[], $9::integer[])
+                  AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id)
+             -- Tenant 1 cannot be removed.
+             WHERE tenant_id = 1
+                OR EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.removal_began_at IS NULL)"
                 $($ending)*,
             &rows.order_ids,
             &rows.versions,
@@ -25,6 +29,7 @@ macro_rules! insert_rows {
             &rows.performed_by,
             &rows.event_ids,
             &rows.occurred_at,
+            &rows.tenants,
         );
         Ok(inserted.execute($connection).await?.rows_affected())
     }};
@@ -41,7 +46,7 @@ pub async fn insert_new_versions(connection: &mut PgConnection, events: &[&Event
     insert_rows!(connection, events,)
 }
 
-/// Replaces a recorded version by what its event says. For repair only.
+/// Replaces a recorded version by what its event says, even if it is recorded for another tenant. For repair only.
 pub async fn replace_version(connection: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
     let (order, version) = (event.data.order_id.get(), event.data.version);
     let delete =
@@ -75,6 +80,7 @@ struct HistoryColumns<'a> {
     performed_by: Vec<i64>,
     event_ids: Vec<uuid::Uuid>,
     occurred_at: Vec<time::OffsetDateTime>,
+    tenants: Vec<i32>,
 }
 
 impl<'a> HistoryColumns<'a> {
@@ -96,5 +102,6 @@ impl<'a> HistoryColumns<'a> {
         self.performed_by.push(data.performed_by.get());
         self.event_ids.push(event.id);
         self.occurred_at.push(event.time);
+        self.tenants.push(event.tenant().get());
     }
 }

@@ -1,6 +1,6 @@
 //! Reads the retained outbox log, to send events again.
 
-use shared::domain::{event::Envelope, order::OrderId};
+use shared::domain::{event::Envelope, order::OrderId, tenant::TenantId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -9,7 +9,16 @@ use super::{FEW_ROWS, WHOLE_TABLE, run_within};
 
 /// The events of the log to read.
 #[derive(Clone, Copy, Debug)]
-pub enum Selection {
+pub struct Selection {
+    /// Which of all.
+    pub events: Events,
+    /// Only those of this tenant, if there is one here.
+    pub tenant: Option<TenantId>,
+}
+
+/// Which events of the log.
+#[derive(Clone, Copy, Debug)]
+pub enum Events {
     /// Those recorded at or after this time.
     From(OffsetDateTime),
     /// Those of one order.
@@ -17,10 +26,11 @@ pub enum Selection {
 }
 
 impl Selection {
-    const fn time_and_order(self) -> (Option<OffsetDateTime>, Option<i64>) {
-        match self {
-            Self::From(time) => (Some(time), None),
-            Self::Order(id) => (None, Some(id.get())),
+    fn parts(self) -> (Option<OffsetDateTime>, Option<i64>, Option<i32>) {
+        let tenant = self.tenant.map(TenantId::get);
+        match self.events {
+            Events::From(time) => (Some(time), None, tenant),
+            Events::Order(id) => (None, Some(id.get()), tenant),
         }
     }
 }
@@ -36,13 +46,15 @@ pub struct LoggedEvent {
 
 /// Counts the events, and returns the place of the last one. Those that are logged later reach the broker by themselves.
 pub async fn count_events(connection: &mut PgConnection, selection: Selection) -> sqlx::Result<(i64, i64)> {
-    let (from, order) = selection.time_and_order();
+    let (from, order, tenant) = selection.parts();
     let statement = sqlx::query!(
         r#"SELECT count(*) AS "count!", coalesce(max(id), 0) AS "last!" FROM outbox
            WHERE ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
-             AND ($2::bigint IS NULL OR order_id = $2)"#,
+             AND ($2::bigint IS NULL OR order_id = $2)
+             AND ($3::integer IS NULL OR tenant_id = $3)"#,
         from,
         order,
+        tenant,
     );
     let row = run_within(WHOLE_TABLE, statement.fetch_one(connection)).await?;
     Ok((row.count, row.last))
@@ -56,16 +68,18 @@ pub async fn load_events(
     last: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<LoggedEvent>> {
-    let (from, order) = selection.time_and_order();
+    let (from, order, tenant) = selection.parts();
     let statement = sqlx::query_as!(
         OutboxRow,
         r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
-           WHERE id > $3 AND id <= $4
+           WHERE id > $4 AND id <= $5
              AND ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
              AND ($2::bigint IS NULL OR order_id = $2)
-           ORDER BY id LIMIT $5"#,
+             AND ($3::integer IS NULL OR tenant_id = $3)
+           ORDER BY id LIMIT $6"#,
         from,
         order,
+        tenant,
         after,
         last,
         limit,

@@ -8,6 +8,7 @@ pub mod history;
 pub mod log;
 pub mod orders;
 pub mod removal;
+pub mod tenants;
 
 use std::{io, time::Duration};
 

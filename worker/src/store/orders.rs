@@ -1,40 +1,45 @@
 //! Reads orders as they are now, each with its lines in one statement, so that both are of one version.
 
-use shared::domain::order::{CustomerId, Money, Order, OrderId, OrderLine};
+use shared::domain::{
+    order::{CustomerId, Money, Order, OrderId, OrderKey, OrderLine},
+    tenant::TenantId,
+};
 use sqlx::{PgConnection, types::Json};
 use time::{Date, OffsetDateTime};
 
 use super::{FEW_ROWS, WHOLE_TABLE, run_within};
 
-/// Loads the orders among `ids` that exist.
-pub async fn load_orders(connection: &mut PgConnection, ids: &[OrderId]) -> sqlx::Result<Vec<Order>> {
-    let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+/// Loads those of these orders that exist.
+pub async fn load_orders(connection: &mut PgConnection, orders: &[OrderKey]) -> sqlx::Result<Vec<Order>> {
+    let (tenants, ids): (Vec<i32>, Vec<i64>) =
+        orders.iter().map(|order| (order.tenant.get(), order.id.get())).unzip();
     let statement = sqlx::query_as!(
         OrderRow,
-        r#"SELECT id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata,
+        r#"SELECT id, tenant_id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata,
                   -- All columns of a line, by their names; amounts are text in JSON.
                   (SELECT json_agg(to_jsonb(line) || jsonb_build_object('unit_price', unit_price::text) ORDER BY position)
-                   FROM order_lines line WHERE line.order_id = orders.id) AS "lines: Json<Vec<OrderLine>>"
-           FROM orders WHERE id = ANY($1)"#,
-        &ids
+                   FROM order_lines line WHERE line.order_id = orders.id AND line.tenant_id = orders.tenant_id) AS "lines: Json<Vec<OrderLine>>"
+           FROM orders JOIN unnest($1::integer[], $2::bigint[]) AS wanted (tenant_id, id) USING (tenant_id, id)"#,
+        &tenants,
+        &ids,
     );
     let rows = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
     rows.into_iter().map(OrderRow::into_order).collect()
 }
 
-/// Loads the ids of the next `limit` orders after `after`.
-pub async fn load_ids_after(
+/// Loads the keys of the next `limit` orders of all tenants after the id `after`.
+pub async fn load_keys_after(
     connection: &mut PgConnection,
     after: i64,
     limit: i64,
-) -> sqlx::Result<Vec<OrderId>> {
+) -> sqlx::Result<Vec<OrderKey>> {
     let statement =
-        sqlx::query_scalar!("SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2", after, limit);
-    let ids = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
-    Ok(ids.into_iter().filter_map(|id| OrderId::try_from(id).ok()).collect())
+        sqlx::query!("SELECT id, tenant_id FROM orders WHERE id > $1 ORDER BY id LIMIT $2", after, limit);
+    let rows = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
+    rows.into_iter().map(|row| decode_key(row.tenant_id, row.id)).collect()
 }
 
-/// Counts all orders.
+/// Counts all orders of all tenants.
 pub async fn count_orders(connection: &mut PgConnection) -> sqlx::Result<i64> {
     let statement = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM orders"#);
     run_within(WHOLE_TABLE, statement.fetch_one(connection)).await
@@ -42,6 +47,7 @@ pub async fn count_orders(connection: &mut PgConnection) -> sqlx::Result<i64> {
 
 struct OrderRow {
     id: i64,
+    tenant_id: i32,
     customer_id: i64,
     order_date: Date,
     status: String,
@@ -56,8 +62,10 @@ struct OrderRow {
 
 impl OrderRow {
     fn into_order(self) -> sqlx::Result<Order> {
+        let OrderKey { tenant, id } = decode_key(self.tenant_id, self.id)?;
         Ok(Order {
-            id: OrderId::try_from(self.id).map_err(undecodable)?,
+            id,
+            tenant_id: tenant,
             customer_id: CustomerId::try_from(self.customer_id).map_err(undecodable)?,
             order_date: self.order_date,
             status: self.status.parse().map_err(undecodable)?,
@@ -70,6 +78,13 @@ impl OrderRow {
             metadata: serde_json::from_str(&self.metadata).map_err(undecodable)?,
         })
     }
+}
+
+fn decode_key(tenant: i32, id: i64) -> sqlx::Result<OrderKey> {
+    Ok(OrderKey {
+        tenant: TenantId::try_from(tenant).map_err(undecodable)?,
+        id: OrderId::try_from(id).map_err(undecodable)?,
+    })
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {

@@ -13,7 +13,7 @@ use worker::{
 use crate::support::{
     TTL, World, cache_at, consume,
     events::{deletion, entry, event, order, store},
-    order_id,
+    key,
 };
 
 /// The same Redis through a proxy: its address, and the proxy.
@@ -53,11 +53,11 @@ async fn without_redis_the_history_goes_on_and_the_entries_are_owed_until_it_is_
     assert_eq!(paid, 3);
     assert_eq!(debts.pay_once().await.unwrap(), 0);
 
-    let Lookup::Found(found) = world.cache.get(order_id(1)).await.unwrap() else { panic!("no entry") };
+    let Lookup::Found(found) = world.cache.get(key(1)).await.unwrap() else { panic!("no entry") };
     assert_eq!((found.version, found.body), (2, events[1].data.order.to_bytes()));
-    assert_eq!(world.cache.get(order_id(2)).await.unwrap(), Lookup::Deleted { version: 2 });
+    assert_eq!(world.cache.get(key(2)).await.unwrap(), Lookup::Deleted { version: 2 });
     // It was not in the cache, and what is owed is late.
-    assert_eq!(world.cache.get(order_id(3)).await.unwrap(), Lookup::Miss);
+    assert_eq!(world.cache.get(key(3)).await.unwrap(), Lookup::Miss);
 }
 
 #[tokio::test]
@@ -71,6 +71,6 @@ async fn a_debt_is_paid_from_the_order_as_it_is_by_then() {
         .unwrap();
     let debts = CacheDebts::new(world.db.clone(), world.cache.clone());
     assert_eq!(debts.pay_once().await.unwrap(), 1);
-    let Lookup::Found(found) = world.cache.get(order_id(1)).await.unwrap() else { panic!("no entry") };
+    let Lookup::Found(found) = world.cache.get(key(1)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.version, 3);
 }

@@ -6,7 +6,7 @@ use worker::handlers::{EventHandler as _, HandlerEvent, cache::CacheHandler};
 use crate::support::{
     TTL, World,
     events::{customer, deletion, entry, event, fresh, late, order},
-    order_id,
+    key,
 };
 
 async fn handled(world: &World, events: &[HandlerEvent]) {
@@ -21,7 +21,7 @@ async fn an_entry_is_the_order_byte_for_byte_as_it_is_answered() {
     // As it comes from a broker: through JSON.
     let received = shared::domain::event::Event::read(&event.to_envelope().body.into()).unwrap();
     handled(&world, &[fresh(received)]).await;
-    let Lookup::Found(found) = world.cache.get(order_id(7)).await.unwrap() else { panic!("no entry") };
+    let Lookup::Found(found) = world.cache.get(key(7)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.body, answered);
     assert_eq!((found.version, found.owner), (1, customer()));
 }
@@ -31,7 +31,7 @@ async fn a_deletion_leaves_a_tombstone_that_no_older_event_raises() {
     let world = World::new().await;
     handled(&world, &[fresh(deletion(7, 3)), fresh(event(7, 2))]).await;
     handled(&world, &[fresh(event(7, 1))]).await;
-    assert_eq!(world.cache.get(order_id(7)).await.unwrap(), Lookup::Deleted { version: 3 });
+    assert_eq!(world.cache.get(key(7)).await.unwrap(), Lookup::Deleted { version: 3 });
 }
 
 #[tokio::test]
@@ -40,17 +40,17 @@ async fn a_late_event_raises_an_entry_and_never_creates_one() {
     let redelivered = HandlerEvent { attempt: 2, ..fresh(event(1, 1)) };
     handled(&world, &[redelivered, late(event(2, 1)), late(deletion(3, 2))]).await;
     for id in [1, 2, 3] {
-        assert_eq!(world.cache.get(order_id(id)).await.unwrap(), Lookup::Miss);
+        assert_eq!(world.cache.get(key(id)).await.unwrap(), Lookup::Miss);
     }
 
     world.cache.put(&[entry(&order(1, 1)), entry(&order(2, 1)), entry(&order(3, 1))]).await.unwrap();
     let redelivered = HandlerEvent { attempt: 2, ..fresh(event(1, 2)) };
     handled(&world, &[redelivered, late(event(2, 2)), late(deletion(3, 2))]).await;
     for id in [1, 2] {
-        let Lookup::Found(found) = world.cache.get(order_id(id)).await.unwrap() else { panic!("no entry") };
+        let Lookup::Found(found) = world.cache.get(key(id)).await.unwrap() else { panic!("no entry") };
         assert_eq!(found.version, 2);
     }
-    assert_eq!(world.cache.get(order_id(3)).await.unwrap(), Lookup::Deleted { version: 2 });
+    assert_eq!(world.cache.get(key(3)).await.unwrap(), Lookup::Deleted { version: 2 });
 }
 
 #[tokio::test]
@@ -63,8 +63,8 @@ async fn with_short_lives_an_event_is_late_before_a_newer_entry_could_expire() {
         HandlerEvent { received_at: item.received_at + time::Duration::seconds(seconds), ..item }
     };
     handler.handle(&[delayed(1, 4), delayed(2, 6)]).await.unwrap();
-    assert!(matches!(world.cache.get(order_id(1)).await.unwrap(), Lookup::Found(_)));
-    assert_eq!(world.cache.get(order_id(2)).await.unwrap(), Lookup::Miss);
+    assert!(matches!(world.cache.get(key(1)).await.unwrap(), Lookup::Found(_)));
+    assert_eq!(world.cache.get(key(2)).await.unwrap(), Lookup::Miss);
 }
 
 #[tokio::test]
@@ -74,5 +74,5 @@ async fn something_else_under_a_key_of_the_cache_is_replaced() {
     let _: () = redis::cmd("LPUSH").arg("cache:order:7").arg("x").query_async(&mut redis).await.unwrap();
     let write: CacheWrite = entry(&order(7, 1));
     assert_eq!(world.cache.put(&[write]).await.unwrap(), [true]);
-    assert!(matches!(world.cache.get(order_id(7)).await.unwrap(), Lookup::Found(_)));
+    assert!(matches!(world.cache.get(key(7)).await.unwrap(), Lookup::Found(_)));
 }

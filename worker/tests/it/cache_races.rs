@@ -10,7 +10,7 @@ use worker::handlers::{EventHandler as _, cache::CacheHandler};
 use crate::support::{
     World,
     events::{customer, deletion, event, fresh, late},
-    order_id,
+    key,
 };
 
 /// A write in short: version, whether it is a deletion, whether it may create.
@@ -18,7 +18,7 @@ type Write = (i64, bool, bool);
 
 fn cache_write(id: i64, (version, deletes, may_create): Write) -> CacheWrite {
     let content = (!deletes).then(|| (customer(), Bytes::from(format!("body {version}"))));
-    CacheWrite { id: order_id(id), version, content, may_create }
+    CacheWrite { order: key(id), version, content, may_create }
 }
 
 /// The entry that the rules leave after these writes.
@@ -75,7 +75,7 @@ async fn any_sequence_of_writes_leaves_what_the_rules_say() {
                     for write in &writes {
                         cache.put(&[cache_write(id, *write)]).await.expect("Redis is up");
                     }
-                    cache.get(order_id(id)).await.expect("Redis is up")
+                    cache.get(key(id)).await.expect("Redis is up")
                 });
                 prop_assert_eq!(held, as_lookup(model(&writes)));
                 Ok(())
@@ -101,7 +101,7 @@ async fn racing_writers_leave_the_newest_version_or_its_tombstone() {
                         async move { cache.put(&[write]).await.expect("Redis is up") }
                     });
                     futures_util::future::join_all(writers).await;
-                    cache.get(order_id(id)).await.expect("Redis is up")
+                    cache.get(key(id)).await.expect("Redis is up")
                 });
                 prop_assert_eq!(held, as_lookup(newest));
                 Ok(())
@@ -141,7 +141,7 @@ async fn shuffled_doubled_and_late_events_leave_the_newest_version_and_create_no
                     for batch in events.chunks(batch_size) {
                         handler.handle(batch).await.expect("Redis is up");
                     }
-                    cache.get(order_id(id)).await.expect("Redis is up")
+                    cache.get(key(id)).await.expect("Redis is up")
                 });
                 let version = match held {
                     Lookup::Miss => None,

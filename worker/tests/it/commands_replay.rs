@@ -1,12 +1,13 @@
 //! `worker replay` and `worker rebuild-cache`.
 
 use shared::cache::Lookup;
+use testbed::DECOY_ORDERS;
 
 use crate::support::{
     World,
     binary::worker_with,
     events::{deletion, entry, event, order, store},
-    order_id,
+    key,
 };
 
 async fn waiting(world: &World) -> u64 {
@@ -38,7 +39,7 @@ async fn replay_publishes_retained_events_in_their_order_and_harms_nothing() {
     assert_eq!(said.trim(), "sent 4 events again");
     crate::support::consume(&consumer, 7).await;
     assert_eq!(world.recorded().await, [(1, 1), (1, 2), (1, 3), (2, 1)]);
-    assert_eq!(world.cache.get(order_id(1)).await.unwrap(), Lookup::Deleted { version: 3 });
+    assert_eq!(world.cache.get(key(1)).await.unwrap(), Lookup::Deleted { version: 3 });
 
     assert_eq!(world.worker(&["replay", "--order", "9"]).await.ok().trim(), "the log holds no such events");
     assert_eq!(world.worker(&["replay"]).await.code, Some(2));
@@ -57,14 +58,15 @@ async fn rebuild_cache_writes_every_order_as_it_is_and_replaces_nothing_newer() 
     world.cache.put(&[tombstone]).await.unwrap();
 
     let said = world.worker(&["rebuild-cache"]).await.ok();
-    assert_eq!(said.trim(), "wrote 698 entries of 700 orders");
-    let version = async |id| match world.cache.get(order_id(id)).await.unwrap() {
+    let (written, all) = (698 + DECOY_ORDERS, 700 + DECOY_ORDERS);
+    assert_eq!(said.trim(), format!("wrote {written} entries of {all} orders"));
+    let version = async |id| match world.cache.get(key(id)).await.unwrap() {
         Lookup::Found(found) => found.version,
         other => panic!("{other:?}"),
     };
     assert_eq!((version(1).await, version(2).await, version(700).await), (2, 5, 1));
-    assert_eq!(world.cache.get(order_id(3)).await.unwrap(), Lookup::Deleted { version: 2 });
-    let Lookup::Found(found) = world.cache.get(order_id(700)).await.unwrap() else { panic!("no entry") };
+    assert_eq!(world.cache.get(key(3)).await.unwrap(), Lookup::Deleted { version: 2 });
+    let Lookup::Found(found) = world.cache.get(key(700)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.body, orders[699].data.order.to_bytes());
 }
 
@@ -80,7 +82,8 @@ async fn rebuild_cache_writes_every_order_also_after_redis_has_evicted_keys() {
 
     let env = [("DATABASE_URL", world.database.url()), ("REDIS_URL", redis.url())];
     let said = worker_with(&env, &["rebuild-cache"]).await.ok();
-    assert_eq!(said.trim(), "wrote 2 entries of 2 orders");
+    let all = 2 + DECOY_ORDERS;
+    assert_eq!(said.trim(), format!("wrote {all} entries of {all} orders"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,9 +97,9 @@ async fn replay_to_a_handler_gives_it_the_events_and_nobody_else() {
     let said = world.worker(&["replay", "--from", "2020-01-01", "--handler", "cache"]).await.ok();
     assert_eq!(said.trim(), "gave 3 events to the handler cache");
     assert_eq!(world.recorded().await, []);
-    let Lookup::Found(found) = world.cache.get(order_id(1)).await.unwrap() else { panic!("no entry") };
+    let Lookup::Found(found) = world.cache.get(key(1)).await.unwrap() else { panic!("no entry") };
     assert_eq!(found.version, 2);
-    assert_eq!(world.cache.get(order_id(2)).await.unwrap(), Lookup::Miss);
+    assert_eq!(world.cache.get(key(2)).await.unwrap(), Lookup::Miss);
 
     for _ in 0..2 {
         let said = world.worker(&["replay", "--order", "1", "--handler", "history"]).await.ok();

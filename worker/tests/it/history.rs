@@ -52,7 +52,7 @@ async fn a_version_is_recorded_once_however_often_and_in_whatever_order_its_even
     let handler = HistoryHandler::new(world.db.clone(), &Shutdown::new());
     let (first, second, third) = (fresh(event(1, 1)), fresh(event(1, 2)), fresh(event(1, 3)));
     handler.handle(&[second.clone(), first.clone(), second.clone()]).await.unwrap();
-    let recorded_at = "SELECT max(recorded_at) FROM order_history WHERE version < 3";
+    let recorded_at = "SELECT max(recorded_at) FROM order_history WHERE tenant_id = 1 AND version < 3";
     let before: time::OffsetDateTime = sqlx::query_scalar(recorded_at).fetch_one(&world.db).await.unwrap();
     // The first repetition is met by surprise, and the second one expected.
     for _ in 0..2 {
@@ -114,7 +114,7 @@ async fn batches_that_wait_share_a_statement() {
         done.unwrap();
     }
     assert_eq!(world.recorded().await, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
-    let transactions = "SELECT count(DISTINCT xmin::text) FROM order_history";
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM order_history WHERE tenant_id = 1";
     assert_eq!(sqlx::query_scalar::<_, i64>(transactions).fetch_one(&world.db).await.unwrap(), 2);
 }
 

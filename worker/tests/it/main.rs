@@ -16,4 +16,5 @@ mod redis_outages;
 mod redrive;
 mod support;
 mod tenant_removal;
+mod tenants;
 mod verify;

@@ -156,7 +156,10 @@ async fn recorded_at_is_when_the_row_was_written_and_not_when_its_statement_bega
     lock.commit().await.unwrap();
     recording.await.unwrap().expect("the lock was released in time");
     let recorded: time::OffsetDateTime =
-        sqlx::query_scalar("SELECT recorded_at FROM order_history").fetch_one(&world.db).await.unwrap();
+        sqlx::query_scalar("SELECT recorded_at FROM order_history WHERE tenant_id = 1")
+            .fetch_one(&world.db)
+            .await
+            .unwrap();
     assert!(recorded >= released, "recorded at {recorded}, and the table was locked until {released}");
 }
 

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use shared::{
     broker::{BrokerConfig, connect_sink, connect_source},
     cache::Lookup,
-    domain::{clock::Clock, order::OrderId},
+    domain::clock::Clock,
     platform::shutdown::Shutdown,
 };
 use testbed::{Proxy, RedisGroup, eventually, eventually_within};
@@ -16,7 +16,7 @@ use worker::{
     handlers::{EventHandler, cache::CacheHandler, history::HistoryHandler},
 };
 
-use crate::support::{TTL, World, cache_at, events::event, impatient, publish_to};
+use crate::support::{TTL, World, cache_at, events::event, impatient, key, publish_to};
 
 /// Within which everything works again, on a machine that has other things to do.
 const RECOVERY: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ async fn survives(url: String, after: &str, creates_entries: bool, fail: impl As
     eventually_within(RECOVERY, "the publisher goes on", async || sink.check().await).await;
     publish_to(sink.as_ref(), &events[200..]).await;
     eventually_within(RECOVERY, "the cache is used", async || {
-        let entry = cache.get(OrderId::try_from(300).expect("an id")).await;
+        let entry = cache.get(key(300)).await;
         match entry {
             Ok(Lookup::Found(order)) => order.version == 1,
             Ok(Lookup::Miss) => !creates_entries,

@@ -10,7 +10,7 @@ use crate::support::{
     World, consume,
     events::{event, store},
     handlers::{Fault, Faulty},
-    order_id,
+    key,
 };
 
 /// Sets these events aside, as a handler that refuses them would.
@@ -58,10 +58,11 @@ async fn a_redriven_event_comes_under_its_own_id_and_is_marked() {
         "no dead letters to send again"
     );
     recorded_within_reason(&world, 20).await;
-    let ids: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT event_id FROM order_history ORDER BY order_id")
-        .fetch_all(&world.db)
-        .await
-        .unwrap();
+    let ids: Vec<uuid::Uuid> =
+        sqlx::query_scalar("SELECT event_id FROM order_history WHERE tenant_id = 1 ORDER BY order_id")
+            .fetch_all(&world.db)
+            .await
+            .unwrap();
     assert_eq!(ids, events.iter().map(|event| event.id).collect::<Vec<_>>());
 }
 
@@ -90,15 +91,16 @@ async fn redriving_twice_during_traffic_changes_nothing_that_was_right() {
     .await;
 
     assert_eq!(open(&world).await, 0);
-    let recorded: Vec<uuid::Uuid> =
-        sqlx::query_scalar("SELECT event_id FROM order_history ORDER BY version, order_id")
-            .fetch_all(&world.db)
-            .await
-            .unwrap();
+    let recorded: Vec<uuid::Uuid> = sqlx::query_scalar(
+        "SELECT event_id FROM order_history WHERE tenant_id = 1 ORDER BY version, order_id",
+    )
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
     let expected: Vec<uuid::Uuid> = first.iter().chain(&second).map(|event| event.id).collect();
     assert_eq!(recorded, expected);
     for id in 1..=300 {
-        let Lookup::Found(found) = world.cache.get(order_id(id)).await.unwrap() else { panic!("no entry") };
+        let Lookup::Found(found) = world.cache.get(key(id)).await.unwrap() else { panic!("no entry") };
         assert_eq!(found.version, 2, "order {id}");
     }
 }

@@ -120,7 +120,14 @@ pub async fn batch(
             let new = NewOrders { orders: require_all(parsed)?, on_error };
             let claim = idempotency::read_claim(&headers, caller, "POST", ROUTE, ROUTE, &new)?;
             let render_refusal = render_refusals(ROUTE.to_owned(), context.request_id().to_owned());
-            let placed = state.orders.place_all(new.orders, claim, happened, render_refusal, render_placed);
+            let placed = state.orders.place_all(
+                caller.tenant,
+                new.orders,
+                claim,
+                happened,
+                render_refusal,
+                render_placed,
+            );
             let mut response = Box::pin(placed).await?;
             response.stored.body = bytes_with_permit(response.stored.body, permit);
             Ok(response.into_response())
@@ -178,7 +185,7 @@ async fn place_one(
         let new = parsed?;
         let claim = keys.claim(index + 1, &new)?;
         let render_refusal = render_refusals(ROUTE.to_owned(), context.request_id().to_owned());
-        let response = state.orders.place(new, claim, happened, render_refusal).await?;
+        let response = state.orders.place(keys.tenant(), new, claim, happened, render_refusal).await?;
         if let Some(problem) = RowProblem::of_response(&response)? {
             return Ok(BatchResult::refused(problem));
         }

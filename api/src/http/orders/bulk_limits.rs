@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::http::{HeaderValue, header};
-use shared::domain::{order::CustomerId, tenant::TenantId};
+use shared::domain::order::CustomerKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -64,15 +64,12 @@ struct Slots {
 }
 
 /// How many each caller has; callers without any are left out.
-type Callers = Mutex<HashMap<BulkCaller, u32>>;
-
-/// Who runs them.
-type BulkCaller = (TenantId, CustomerId);
+type Callers = Mutex<HashMap<CustomerKey, u32>>;
 
 /// A running export or import, until it is dropped.
 #[derive(Debug)]
 pub(super) struct BulkPermit {
-    caller: BulkCaller,
+    caller: CustomerKey,
     callers: Arc<Callers>,
     _permit: OwnedSemaphorePermit,
 }
@@ -89,12 +86,12 @@ impl BulkLimits {
 
     /// A permit for an export; 503 if too many are running.
     pub(super) fn admit_export(&self, caller: Caller) -> Result<BulkPermit, ApiError> {
-        self.exports.acquire((caller.tenant, caller.customer_id)).ok_or_else(|| refused("exports"))
+        self.exports.acquire(caller.key()).ok_or_else(|| refused("exports"))
     }
 
     /// A permit for an import; 503 if too many are running.
     pub(super) fn admit_import(&self, caller: Caller) -> Result<BulkPermit, ApiError> {
-        self.imports.acquire((caller.tenant, caller.customer_id)).ok_or_else(|| refused("imports"))
+        self.imports.acquire(caller.key()).ok_or_else(|| refused("imports"))
     }
 
     /// A permit for a batch; 503 if too many are running.
@@ -108,7 +105,7 @@ impl Slots {
         Self { free: semaphore(limit.total), of_one: limit.of_one, callers: Arc::default() }
     }
 
-    fn acquire(&self, caller: BulkCaller) -> Option<BulkPermit> {
+    fn acquire(&self, caller: CustomerKey) -> Option<BulkPermit> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.get(&caller).is_some_and(|running| *running >= self.of_one) {
             return None;

@@ -68,7 +68,7 @@ pub async fn create(
         traceparent: current_traceparent(),
     };
     let render_refusal = render_refusals(uri.path().to_owned(), context.request_id().to_owned());
-    let response = state.orders.place(new, claim, happened, render_refusal).await?;
+    let response = state.orders.place(caller.tenant, new, claim, happened, render_refusal).await?;
     // If the response is replayed, this is the order of the first request.
     if let Some(created) = response.created_order() {
         context.set_order(created);

@@ -53,6 +53,7 @@ pub(super) fn write_header(out: &mut Vec<u8>) {
 pub(super) fn write_order(out: &mut Vec<u8>, order: &Order) -> Result<(), serde_json::Error> {
     let Order {
         id,
+        tenant_id: _,
         customer_id,
         order_date,
         status,

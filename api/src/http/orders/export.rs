@@ -44,7 +44,7 @@ impl ExportQuery {
         let filter = FilterQuery::read(&mut query, &mut errors);
         query.reject_unknown(&mut errors);
         errors.into_result(|| Some(()))?;
-        Ok(Self { format, filter: filter.restricted_to(caller)?.conditions() })
+        Ok(Self { format, filter: filter.restricted_to(caller)? })
     }
 }
 

@@ -1,6 +1,9 @@
 //! The filters of the list and of the export, as parameters of the query.
 
-use shared::domain::order::{CustomerId, Money, OrderId, OrderStatus, ProductId};
+use shared::domain::{
+    order::{CustomerId, Money, OrderId, OrderStatus, ProductId},
+    tenant::TenantId,
+};
 use time::Date;
 use utoipa::IntoParams;
 
@@ -78,19 +81,19 @@ impl FilterQuery {
         filter
     }
 
-    /// A customer sees only its own orders.
-    pub(super) fn restricted_to(mut self, caller: Caller) -> Result<Self, ApiError> {
+    /// The conditions. A customer sees only its own orders, and everybody only those of one tenant.
+    pub(super) fn restricted_to(mut self, caller: Caller) -> Result<OrderFilter, ApiError> {
         if caller.extent(Action::ReadOrders) != Extent::All {
             let own = caller.customer_id;
             if self.customer_id.replace(own).is_some_and(|named| named != own) {
                 return Err(ApiError::new(Code::Forbidden, "a customer may only list its own orders"));
             }
         }
-        Ok(self)
+        Ok(self.conditions(caller.tenant))
     }
 
-    /// The conditions. Every parameter is named, so that a new one does not compile until it is decided what it does.
-    pub(super) fn conditions(&self) -> OrderFilter {
+    /// Every parameter is named, so that a new one does not compile until it is decided what it does.
+    fn conditions(self, tenant: TenantId) -> OrderFilter {
         let Self {
             ids,
             reference,
@@ -103,15 +106,16 @@ impl FilterQuery {
             max_total,
         } = self;
         OrderFilter {
-            customer: *customer_id,
-            ids: ids.clone(),
-            reference: reference.clone(),
-            status: *status,
-            product: *product_id,
-            date_from: *order_date_from,
-            date_to: *order_date_to,
-            min_total: *min_total,
-            max_total: *max_total,
+            tenant,
+            customer: customer_id,
+            ids,
+            reference,
+            status,
+            product: product_id,
+            date_from: order_date_from,
+            date_to: order_date_to,
+            min_total,
+            max_total,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the fuzz targets reach of the orders' parsers.
 
-use time::Date;
-
 use axum::body::Body;
+use shared::domain::tenant::TenantId;
+use time::Date;
 
 use super::{body, import::rows::RowReader, list::ListQuery, page_cursor::encode_cursor};
 use crate::{
@@ -24,7 +24,7 @@ pub fn update(body: &[u8], latest: Date) -> Result<String, ApiError> {
 /// The query of `GET /api/v1/orders` as it is understood: which orders, from where, how many.
 pub fn list(query: Option<&str>, caller: Caller) -> Result<(OrderFilter, PageStart, i64), ApiError> {
     let query = ListQuery::parse(query, caller)?;
-    Ok((query.filter(), query.start(), query.size))
+    Ok((query.filter().clone(), query.start(), query.size))
 }
 
 /// The rows of a file that is imported: each order as it is understood, in JSON, or why it is none.
@@ -45,7 +45,7 @@ pub async fn import(
     Ok(rows)
 }
 
-/// A position as the text that a client gets.
-pub fn write_cursor(position: ListPosition) -> String {
-    encode_cursor(position)
+/// A position as the text that a client of the tenant gets.
+pub fn write_cursor(position: ListPosition, tenant: TenantId) -> String {
+    encode_cursor(position, tenant)
 }

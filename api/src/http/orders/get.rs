@@ -40,7 +40,7 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let preconditions = parse_preconditions(&headers)?;
-    let order = state.orders.reader.read_order(id).await?;
+    let order = state.orders.reader.read_order(caller.order(id)).await?;
     let CachedOrder { version, body, .. } =
         order.filter(|order| caller.may_access(order.owner)).ok_or_else(ApiError::not_found)?;
     if !preconditions.allow_read_of(version) {

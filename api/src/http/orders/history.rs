@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use shared::domain::order::{CustomerId, OrderId};
+use shared::domain::order::{CustomerId, OrderId, OrderKey};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -98,15 +98,18 @@ pub async fn history(
 ) -> Result<Response, ApiError> {
     let HistoryQuery { after_version, limit } = HistoryQuery::parse(query.as_deref())?;
     let preconditions = parse_preconditions(&headers)?;
+    let order = caller.order(id);
     let HistoryPage { owner, entries, has_next, complete_through } = state
         .orders
         .read_db
-        .read_with_fallback(|mut db| async move { db::load_history(&mut db, id, after_version, limit).await })
+        .read_with_fallback(
+            |mut db| async move { db::load_history(&mut db, order, after_version, limit).await },
+        )
         .await?;
     let owner = match owner {
         Some(owner) => Some(owner),
         // Nothing is recorded yet, perhaps because the order is a moment old.
-        None => load_unrecorded_owner(&state, id).await?,
+        None => load_unrecorded_owner(&state, order).await?,
     };
     if !owner.is_some_and(|owner| caller.may_access(owner)) {
         return Err(ApiError::not_found());
@@ -117,13 +120,13 @@ pub async fn history(
 }
 
 /// The owner of an order of which nothing is recorded: from the order, or from its deletion in the log.
-async fn load_unrecorded_owner(state: &AppState, id: OrderId) -> Result<Option<CustomerId>, ApiError> {
-    if let Some(order) = state.orders.reader.read_order(id).await? {
+async fn load_unrecorded_owner(state: &AppState, key: OrderKey) -> Result<Option<CustomerId>, ApiError> {
+    if let Some(order) = state.orders.reader.read_order(key).await? {
         return Ok(Some(order.owner));
     }
-    let ids = &[id];
+    let keys = &[key];
     let deleted =
-        state.db.read_with_retry(|mut db| async move { db::load_deletions(&mut db, ids).await }).await?;
+        state.db.read_with_retry(|mut db| async move { db::load_deletions(&mut db, keys).await }).await?;
     Ok(deleted.first().map(|deletion| deletion.owner))
 }
 

@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, HeaderName, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use shared::domain::tenant::TenantId;
 
 use crate::{
     auth::Caller,
@@ -33,7 +34,7 @@ pub fn read_claim(
     let Some(key) = parse_key(headers)? else { return Ok(None) };
     Ok(Some(IdempotencyClaim {
         caller: caller.customer_id,
-        key,
+        key: IdempotencyClaim::stored_key(caller.tenant, &key),
         request_hash: hash_request([method, route, path], body)?,
         context_hash: hash_context(headers, caller),
     }))
@@ -53,13 +54,18 @@ impl RowKeys {
         Ok(Self { key: parse_key(headers)?, caller, route, context_hash: hash_context(headers, caller) })
     }
 
+    /// The tenant of the caller.
+    pub(super) const fn tenant(&self) -> TenantId {
+        self.caller.tenant
+    }
+
     /// The claim of the request itself, under which no response is stored. `kind` distinguishes it from other requests to the route
     /// whose key is for all of it.
     pub(super) fn claim_request(&self, kind: &str) -> Result<Option<IdempotencyClaim>, ApiError> {
         let Some(key) = &self.key else { return Ok(None) };
         Ok(Some(IdempotencyClaim {
             caller: self.caller.customer_id,
-            key: key.clone(),
+            key: IdempotencyClaim::stored_key(self.caller.tenant, key),
             request_hash: hash_request(["POST", self.route, self.route], &kind)?,
             context_hash: self.context_hash,
         }))
@@ -74,7 +80,7 @@ impl RowKeys {
         let Some(key) = &self.key else { return Ok(None) };
         Ok(Some(IdempotencyClaim {
             caller: self.caller.customer_id,
-            key: format!("{key}#{row}"),
+            key: IdempotencyClaim::stored_key(self.caller.tenant, &format!("{key}#{row}")),
             request_hash: hash_request(["POST", self.route, self.route], body)?,
             context_hash: self.context_hash,
         }))
@@ -150,7 +156,6 @@ fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use axum::http::HeaderValue;
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-    use shared::domain::tenant::TenantId;
 
     use super::{
         super::body::{parse_new_order, parse_update},

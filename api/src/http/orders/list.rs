@@ -5,7 +5,7 @@ use axum::{
     extract::{RawQuery, State},
 };
 use serde::Serialize;
-use shared::domain::order::Order;
+use shared::domain::{order::Order, tenant::TenantId};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -33,10 +33,10 @@ pub struct ListQuery {
     #[param(required = false, minimum = 1, maximum = 100, default = 10)]
     pub(super) size: i64,
     /// Where to continue: the `next_cursor` of a response. Filters are given again with each request.
-    #[param(value_type = Option<String>, nullable = false, pattern = "^[A-Za-z0-9_-]{23}$")]
+    #[param(value_type = Option<String>, nullable = false, pattern = "^([A-Za-z0-9_-]{23}|[A-Za-z0-9_-]{28})$")]
     cursor: Option<ListPosition>,
     #[param(ignore)]
-    filter: FilterQuery,
+    filter: OrderFilter,
 }
 
 /// A page of the list, newest first.
@@ -69,7 +69,7 @@ impl ListQuery {
         let mut errors = FieldErrors::new();
         let mut query = Query::parse(query);
         let size = query.integer("size", 1..=100, &mut errors).unwrap_or(10);
-        let cursor = query.optional("cursor", parse_cursor, &mut errors);
+        let cursor = query.optional("cursor", |text| parse_cursor(text, caller.tenant), &mut errors);
         let page = query.integer("page", 1..=i64::MAX, &mut errors);
         if query.has("cursor") && page.is_some() {
             let detail = "cannot be combined with a cursor";
@@ -96,23 +96,23 @@ impl ListQuery {
     }
 
     /// The conditions.
-    pub(super) fn filter(&self) -> OrderFilter {
-        self.filter.conditions()
+    pub(super) const fn filter(&self) -> &OrderFilter {
+        &self.filter
     }
 
     fn into_list(self, page: OrderPage) -> OrderList {
         let OrderPage { orders, has_next, total } = page;
         let last = orders.last().filter(|_| has_next);
-        let next_cursor =
-            last.map(|order| encode_cursor(ListPosition { created_at: order.created_at, id: order.id }));
+        let position = |order: &Order| ListPosition { created_at: order.created_at, id: order.id };
+        let next_cursor = last.map(|order| encode_cursor(position(order), self.filter.tenant));
         let page = self.cursor.is_none().then_some(self.page);
         let has_prev = page.is_none_or(|page| page > 1);
         OrderList { orders, total, page, size: self.size, has_next, has_prev, next_cursor }
     }
 }
 
-fn parse_cursor(text: &str) -> Result<ListPosition, (&'static str, String)> {
-    decode_cursor(text)
+fn parse_cursor(text: &str, tenant: TenantId) -> Result<ListPosition, (&'static str, String)> {
+    decode_cursor(text, tenant)
         .ok_or_else(|| (field_code::INVALID_VALUE, "must be the next_cursor of an answer".to_owned()))
 }
 
@@ -138,7 +138,7 @@ pub async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Json<OrderList>, ApiError> {
     let query = ListQuery::parse(query.as_deref(), caller)?;
-    let (filter, start, size) = (&query.filter(), query.start(), query.size);
+    let (filter, start, size) = (query.filter(), query.start(), query.size);
     let page = state
         .orders
         .read_db

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use shared::{
     domain::{
         event::Envelope,
-        order::{CustomerId, Order, OrderId},
+        order::{CustomerId, Order, OrderKey},
     },
     platform::db::{DbError, DbPool, WriteError},
 };
@@ -45,7 +45,7 @@ impl WriteJob for CreateAllJob {
     }
 
     /// None: the cache holds nothing of a new order that could be older than the response.
-    fn changed_order(&self) -> Option<OrderId> {
+    fn changed_order(&self) -> Option<OrderKey> {
         None
     }
 
@@ -133,10 +133,10 @@ impl AllOrNothing {
     /// by another order, because a standby was promoted that had not received how far the sequence was.
     async fn respond_to_taken_id(&self, job: CreateAllJob, error: DbError, in_doubt: bool) {
         let Some(first) = job.orders.first() else { return fail_jobs([job], error) };
-        let is_written = match load_orders(&self.db, &[first.id]).await {
+        let is_written = match load_orders(&self.db, &[first.key()]).await {
             Ok(found) => {
                 in_doubt
-                    && found.get(&first.id).is_some_and(|found| {
+                    && found.get(&first.key()).is_some_and(|found| {
                         (found.created_at, found.customer_id) == (first.created_at, first.customer_id)
                     })
             }

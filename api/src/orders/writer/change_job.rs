@@ -4,7 +4,7 @@ use shared::{
     cache::{CacheWrite, CachedOrder},
     domain::{
         event::{Envelope, Event, EventType, Happened},
-        order::{CustomerId, LineId, Order, OrderId},
+        order::{CustomerId, LineId, Order, OrderId, OrderKey},
     },
 };
 use time::OffsetDateTime;
@@ -75,7 +75,7 @@ impl PreparedChange {
     pub(super) fn wanted(&self) -> Option<Wanted> {
         let after = self.after.as_ref()?;
         let reference = after.reference.as_ref().filter(|_| after.reference != self.before.reference)?;
-        Some((after.customer_id, reference.clone()))
+        Some((after.owner(), reference.clone()))
     }
 
     pub(super) fn as_row<'a>(&'a self, job: &'a ChangeJob) -> ChangedOrder<'a> {
@@ -93,8 +93,8 @@ impl WriteJob for ChangeJob {
         self.claim.as_ref()
     }
 
-    fn changed_order(&self) -> Option<OrderId> {
-        Some(self.id)
+    fn changed_order(&self) -> Option<OrderKey> {
+        Some(self.order())
     }
 
     fn may_access(&self, owner: CustomerId) -> bool {
@@ -111,6 +111,11 @@ impl WriteJob for ChangeJob {
 }
 
 impl ChangeJob {
+    /// The order of the caller's tenant.
+    pub(super) fn order(&self) -> OrderKey {
+        self.caller.order(self.id)
+    }
+
     /// Decides on the order as it is.
     pub(super) fn decide(&self, current: Option<&Order>, now: OffsetDateTime) -> ChangeDecision {
         self.apply(current, now).unwrap_or_else(|violation| ChangeDecision::Respond(self.refuse(violation)))
@@ -148,11 +153,11 @@ impl PreparedChange {
         let is_deletion = event.event_type == EventType::OrderDeleted;
         let (version, order) = (event.data.version, &event.data.order);
         let (cache, response) = if is_deletion {
-            (tombstone(before.id, version), OrderResponse::deleted())
+            (tombstone(before.key(), version), OrderResponse::deleted())
         } else {
             let body = order.to_bytes();
             let cached = CachedOrder { version, owner: order.customer_id, body: body.clone() };
-            (entry(before.id, cached), OrderResponse::ok(version, body))
+            (entry(before.key(), cached), OrderResponse::ok(version, body))
         };
         Self {
             before: before.clone(),

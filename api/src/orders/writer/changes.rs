@@ -7,7 +7,7 @@ use std::{
 };
 
 use shared::{
-    domain::order::OrderId,
+    domain::order::{OrderId, OrderKey},
     platform::{batching::BatchHandler, db::WriteError},
 };
 
@@ -46,10 +46,10 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
     async fn handle(&self, jobs: Vec<ChangeJob>) -> Vec<ChangeJob> {
         let (jobs, mut taken) = split_duplicate_keys(jobs);
         metrics::histogram!("write_batch_size", "kind" => "change").record(batch_size(&jobs));
-        let mut ids: Vec<OrderId> = jobs.iter().map(|job| job.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let current = match load_orders(&self.0.db, &ids).await {
+        let mut orders: Vec<OrderKey> = jobs.iter().map(ChangeJob::order).collect();
+        orders.sort_unstable();
+        orders.dedup();
+        let current = match load_orders(&self.0.db, &orders).await {
             Ok(orders) => orders,
             Err(error) => {
                 fail_jobs(jobs.into_iter().chain(taken), error);
@@ -62,17 +62,17 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
         let (mut held, mut changing) = (Vec::new(), HashSet::new());
         let (mut rivals, mut claimed) = (Vec::new(), HashSet::new());
         for job in jobs {
-            if changing.contains(&job.id) {
+            if changing.contains(&job.order()) {
                 // It must see the order as the other change leaves it.
                 held.push(job);
                 continue;
             }
-            match job.decide(current.get(&job.id), now) {
+            match job.decide(current.get(&job.order()), now) {
                 ChangeDecision::Respond(response) => unchanged.push((job, response)),
                 ChangeDecision::Write(prepared) => match prepared.wanted() {
                     Some(wanted) if !claimed.insert(wanted.clone()) => rivals.push((job, wanted)),
                     _ => {
-                        changing.insert(job.id);
+                        changing.insert(job.order());
                         writes.push((job, prepared));
                     }
                 },
@@ -202,8 +202,8 @@ impl ChangeHandler {
     /// An earlier attempt had no known outcome, and now the order is not as it was read: perhaps that attempt
     /// changed it. Answers what can be known, and returns what was certainly not done.
     async fn resolve_doubt(&self, raced: PreparedJobs) -> PreparedJobs {
-        let ids: Vec<OrderId> = raced.iter().map(|(job, _)| job.id).collect();
-        let current = match load_orders(&self.0.db, &ids).await {
+        let orders: Vec<OrderKey> = raced.iter().map(|(job, _)| job.order()).collect();
+        let current = match load_orders(&self.0.db, &orders).await {
             Ok(orders) => orders,
             Err(error) => {
                 for (job, _) in raced {
@@ -214,7 +214,7 @@ impl ChangeHandler {
         };
         let (mut committed, mut undone) = (Vec::new(), Vec::new());
         for (job, prepared) in raced {
-            let now = current.get(&job.id);
+            let now = current.get(&job.order());
             let is_ours = now == prepared.after.as_ref();
             let is_older = now.is_some_and(|order| order.version <= prepared.cache.version);
             if is_ours {

@@ -9,7 +9,7 @@ use shared::{
     cache::CacheWrite,
     domain::{
         clock::Clock,
-        order::{Order, OrderId},
+        order::{Order, OrderKey},
     },
     platform::{
         db::{DbError, DbPool},
@@ -96,12 +96,12 @@ impl WriterContext {
     pub(super) async fn respond_as_stored<J: WriteJob>(
         &self,
         responses: Vec<(J, Result<OrderResponse, OrderError>)>,
-        current: &HashMap<OrderId, Order>,
+        current: &HashMap<OrderKey, Order>,
     ) {
         if responses.is_empty() {
             return;
         }
-        let shown: HashSet<OrderId> = responses.iter().filter_map(|(job, _)| job.changed_order()).collect();
+        let shown: HashSet<OrderKey> = responses.iter().filter_map(|(job, _)| job.changed_order()).collect();
         match self.load_entries(&shown, current).await {
             Ok(entries) => {
                 let responses =
@@ -115,22 +115,22 @@ impl WriterContext {
     /// The entries of these orders as PostgreSQL has them: a tombstone if an order was deleted.
     async fn load_entries(
         &self,
-        ids: &HashSet<OrderId>,
-        current: &HashMap<OrderId, Order>,
+        orders: &HashSet<OrderKey>,
+        current: &HashMap<OrderKey, Order>,
     ) -> Result<Vec<CacheWrite>, DbError> {
-        let mut entries: Vec<CacheWrite> = ids
+        let mut entries: Vec<CacheWrite> = orders
             .iter()
-            .filter_map(|id| current.get(id))
-            .map(|order| entry(order.id, encode_order(order)))
+            .filter_map(|order| current.get(order))
+            .map(|order| entry(order.key(), encode_order(order)))
             .collect();
-        let gone: Vec<OrderId> = ids.iter().copied().filter(|id| !current.contains_key(id)).collect();
+        let gone: Vec<OrderKey> =
+            orders.iter().copied().filter(|order| !current.contains_key(order)).collect();
         if !gone.is_empty() {
             let gone = &gone;
             let deletions =
                 self.db.read_with_retry(|mut db| async move { db::load_deletions(&mut db, gone).await });
-            entries.extend(
-                deletions.await?.iter().map(|deletion| tombstone(deletion.order_id, deletion.version)),
-            );
+            entries
+                .extend(deletions.await?.iter().map(|deletion| tombstone(deletion.order, deletion.version)));
         }
         Ok(entries)
     }

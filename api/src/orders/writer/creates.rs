@@ -8,7 +8,7 @@ use std::{
 use shared::{
     domain::{
         event::Envelope,
-        order::{CustomerId, Order, OrderId},
+        order::{CustomerId, Order, OrderId, OrderKey},
     },
     platform::{
         batching::BatchHandler,
@@ -41,7 +41,7 @@ pub(crate) struct CreateJob {
 impl CreateJob {
     /// The reference that it asks for.
     fn wanted(&self) -> Option<Wanted> {
-        Some((self.order.customer_id, self.order.reference.clone()?))
+        Some((self.order.owner(), self.order.reference.clone()?))
     }
 }
 
@@ -51,7 +51,7 @@ impl WriteJob for CreateJob {
     }
 
     /// None: the cache holds nothing of a new order that could be older than the response.
-    fn changed_order(&self) -> Option<OrderId> {
+    fn changed_order(&self) -> Option<OrderKey> {
         None
     }
 
@@ -180,10 +180,10 @@ impl CreateHandler {
     /// another one, because a standby was promoted that had not received how far the sequence was.
     async fn respond_to_taken_id(&self, job: CreateJob, error: DbError, in_doubt: bool) {
         let order = &job.order;
-        let is_written = match load_orders(&self.db, &[order.id]).await {
+        let is_written = match load_orders(&self.db, &[order.key()]).await {
             Ok(found) => {
                 in_doubt
-                    && found.get(&order.id).is_some_and(|found| {
+                    && found.get(&order.key()).is_some_and(|found| {
                         (found.created_at, found.customer_id) == (order.created_at, order.customer_id)
                     })
             }

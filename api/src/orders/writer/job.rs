@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use shared::{
-    domain::order::{CustomerId, OrderId},
+    domain::order::{CustomerId, OrderKey},
     platform::db::DbError,
 };
 use tokio::sync::oneshot;
@@ -22,7 +22,7 @@ pub(crate) type Reply = oneshot::Sender<Result<OrderResponse, OrderError>>;
 pub(super) trait WriteJob: Sized {
     fn claim(&self) -> Option<&IdempotencyClaim>;
     /// The order whose version the response can show, if the cache can hold an older one.
-    fn changed_order(&self) -> Option<OrderId>;
+    fn changed_order(&self) -> Option<OrderKey>;
     /// Whether its caller can see what belongs to `owner`.
     fn may_access(&self, owner: CustomerId) -> bool;
     fn render_refusal(&self) -> &RenderRefusal;

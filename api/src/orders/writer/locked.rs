@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use shared::domain::order::{Order, OrderId};
+use shared::domain::order::{Order, OrderKey};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
@@ -20,7 +20,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(8);
 
 enum LockedOutcome {
     /// Nothing changes: the response, and the order that it is about, if it exists.
-    Unchanged(Result<OrderResponse, OrderError>, HashMap<OrderId, Order>),
+    Unchanged(Result<OrderResponse, OrderError>, HashMap<OrderKey, Order>),
     Written(Box<PreparedChange>),
     KeyTaken,
 }
@@ -74,10 +74,10 @@ async fn decide_and_write(
     now: OffsetDateTime,
 ) -> Result<LockedOutcome, sqlx::Error> {
     let mut transaction = db.begin().await?;
-    db::lock_order(&mut transaction, job.id).await?;
+    db::lock_order(&mut transaction, job.order()).await?;
     // Read after the lock, by a statement of its own: one that waited would show the lines as they were before.
-    let current = db::load_orders(&mut transaction, &[job.id]).await?;
-    let prepared = match job.decide(current.get(&job.id), now) {
+    let current = db::load_orders(&mut transaction, &[job.order()]).await?;
+    let prepared = match job.decide(current.get(&job.order()), now) {
         ChangeDecision::Respond(response) => {
             // A dropped transaction would hold its lock until the connection is used again.
             transaction.rollback().await?;

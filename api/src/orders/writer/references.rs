@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 
-use shared::domain::order::{CustomerId, OrderId};
+use shared::domain::order::{CustomerKey, OrderId};
 
 /// How often a statement is tried that loses a race for a reference each time.
 pub(super) const ATTEMPTS: usize = 3;
 
 /// Who asks for a reference, and for which.
-pub(super) type Wanted = (CustomerId, String);
+pub(super) type Wanted = (CustomerKey, String);
 
 /// The orders that have the references a batch has asked for.
 ///

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use shared::{
-    domain::order::{CustomerId, Order, OrderId},
+    domain::order::{CustomerId, Order, OrderKey},
     platform::db::DbError,
 };
 
@@ -19,7 +19,7 @@ struct StoredResponses {
     /// By caller and key.
     by_key: HashMap<(CustomerId, String), KeyedResponse>,
     /// The orders that the responses are about, as they are now.
-    current: HashMap<OrderId, Order>,
+    current: HashMap<OrderKey, Order>,
 }
 
 impl WriterContext {
@@ -61,11 +61,11 @@ impl WriterContext {
         let keys = keys.as_slice();
         let by_key =
             self.db.read_with_retry(|mut db| async move { db::load_responses(&mut db, keys).await }).await?;
-        let ids: HashSet<OrderId> = taken.iter().filter_map(WriteJob::changed_order).collect();
-        let current = if ids.is_empty() || by_key.is_empty() {
+        let orders: HashSet<OrderKey> = taken.iter().filter_map(WriteJob::changed_order).collect();
+        let current = if orders.is_empty() || by_key.is_empty() {
             HashMap::new()
         } else {
-            load_orders(&self.db, &ids.into_iter().collect::<Vec<_>>()).await?
+            load_orders(&self.db, &orders.into_iter().collect::<Vec<_>>()).await?
         };
         Ok(StoredResponses { by_key, current })
     }
@@ -79,7 +79,7 @@ fn is_same_request<J: WriteJob>(
     job: &J,
     claim: &IdempotencyClaim,
     stored: &KeyedResponse,
-    current: &HashMap<OrderId, Order>,
+    current: &HashMap<OrderKey, Order>,
 ) -> bool {
     if stored.request_hash != claim.request_hash {
         return false;
@@ -87,7 +87,7 @@ fn is_same_request<J: WriteJob>(
     if let Some(context_hash) = stored.context_hash {
         return context_hash == claim.context_hash;
     }
-    let order = job.changed_order().and_then(|id| current.get(&id));
+    let order = job.changed_order().and_then(|order| current.get(&order));
     let owner = order.map(|order| order.customer_id).or_else(|| parse_owner(&stored.response.body));
     owner.is_none_or(|owner| job.may_access(owner))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use shared::domain::order::{Order, OrderId};
+use shared::domain::order::{Order, OrderId, OrderKey};
 
 use super::{
     super::{error::OrderError, response::OrderResponse, rules::RuleViolation},
@@ -17,7 +17,7 @@ impl WriterContext {
     pub(super) async fn respond_unchanged<J: WriteJob>(
         &self,
         responses: Vec<(J, Result<OrderResponse, OrderError>)>,
-        current: &HashMap<OrderId, Order>,
+        current: &HashMap<OrderKey, Order>,
     ) -> Vec<J> {
         let (mut to_store, mut ready) = (Vec::new(), Vec::new());
         for (job, response) in responses {
@@ -35,7 +35,7 @@ impl WriterContext {
     pub(super) async fn respond_reference_taken<J: WriteJob>(
         &self,
         refused: impl IntoIterator<Item = (J, OrderId)>,
-        current: &HashMap<OrderId, Order>,
+        current: &HashMap<OrderKey, Order>,
     ) -> Vec<J> {
         let refused = refused.into_iter().map(|(job, order_id)| {
             let response = job.refuse(RuleViolation::ReferenceTaken { order_id });

@@ -17,6 +17,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Modelled {
     pub(super) id: i64,
+    pub(super) shop: usize,
     pub(super) owner: i64,
     pub(super) day: u8,
     pub(super) status: OrderStatus,

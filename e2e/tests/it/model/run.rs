@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use shared::domain::order::OrderStatus;
 use testbed::eventually;
 
-use super::commands::{ADMINISTRATOR, Change, Command, Condition, Line};
+use super::commands::{ADMINISTRATORS, Change, Command, Condition, Line, PEOPLE};
 use super::modelled::{Modelled, date, lines_body, metadata, reference};
 use super::world::{Answer, Sent, World};
 
@@ -16,13 +16,14 @@ pub(crate) struct Run<'a> {
     orders: Vec<Modelled>,
     last: Option<(Sent, Answer)>,
     requests: usize,
-    keys: usize,
+    /// How many keys each person has used: the customers of both shops use the same ones.
+    keys: [usize; PEOPLE.len()],
 }
 
 impl<'a> Run<'a> {
     /// A sequence of these people's, on a system that others may use, too.
     pub(crate) fn new(world: &'a World, base: i64, tokens: Vec<String>) -> Self {
-        Self { world, tokens, base, orders: Vec::new(), last: None, requests: 0, keys: 0 }
+        Self { world, tokens, base, orders: Vec::new(), last: None, requests: 0, keys: [0; PEOPLE.len()] }
     }
 
     /// Sends a request to the replica whose turn it is.
@@ -53,8 +54,8 @@ impl<'a> Run<'a> {
         condition: Option<String>,
         body: Option<Value>,
     ) -> Answer {
-        self.keys += 1;
-        let mut headers = vec![("idempotency-key", format!("key-{}", self.keys))];
+        self.keys[who] += 1;
+        let mut headers = vec![("idempotency-key", format!("key-{}", self.keys[who]))];
         headers.extend(condition.map(|tag| ("if-match", tag)));
         let sent = Sent { who, method, path, headers, body };
         let answer = self.send(&sent).await;
@@ -67,12 +68,17 @@ impl<'a> Run<'a> {
     }
 
     fn customer(&self, who: usize) -> i64 {
-        self.base + i64::try_from(who).unwrap()
+        self.base + PEOPLE[who].number
+    }
+
+    /// Whether an order is, or was, this person's to see.
+    fn may_see(&self, who: usize, order: &Modelled) -> bool {
+        let person = &PEOPLE[who];
+        person.shop == order.shop && (person.is_administrator || order.owner == self.customer(who))
     }
 
     fn sees(&self, who: usize, which: usize) -> bool {
-        let own = |order: &Modelled| who == ADMINISTRATOR || order.owner == self.customer(who);
-        self.orders.get(which).is_some_and(|order| !order.deleted && own(order))
+        self.orders.get(which).is_some_and(|order| !order.deleted && self.may_see(who, order))
     }
 
     fn address(&self, which: usize) -> String {
@@ -115,20 +121,21 @@ impl<'a> Run<'a> {
     }
 
     /// The order of this customer that has a reference.
-    fn holder(&self, owner: i64, reference: Option<u8>) -> Option<&Modelled> {
-        let reference = Some(reference?);
+    fn holder(&self, shop: usize, owner: i64, reference: Option<u8>) -> Option<&Modelled> {
+        let wanted = (shop, owner, Some(reference?));
         let has_it =
-            |order: &&Modelled| !order.deleted && order.owner == owner && order.reference == reference;
+            |order: &&Modelled| !order.deleted && (order.shop, order.owner, order.reference) == wanted;
         self.orders.iter().find(has_it)
     }
 
     async fn place(&mut self, who: usize, day: u8, lines: Vec<Line>, number: Option<u8>, entries: u8) {
-        let owner = self.customer(if who == ADMINISTRATOR { 0 } else { who });
+        let shop = PEOPLE[who].shop;
+        let owner = if PEOPLE[who].is_administrator { self.base } else { self.customer(who) };
         let mut body = json!({"customer_id": owner, "order_date": date(day), "lines": lines_body(&lines)});
         body["reference"] = json!(number.map(reference));
         body["metadata"] = metadata(entries);
         let placed = self.write(who, Method::POST, "/api/v1/orders".into(), None, Some(body)).await;
-        if let Some(holder) = self.holder(owner, number) {
+        if let Some(holder) = self.holder(shop, owner, number) {
             assert_eq!(
                 (placed.status, &placed.json["order_id"]),
                 (409, &json!(holder.id)),
@@ -140,6 +147,7 @@ impl<'a> Run<'a> {
         assert_eq!(placed.status, 201, "{}", placed.text);
         let mut order = Modelled {
             id: placed.json["id"].as_i64().unwrap(),
+            shop,
             owner,
             day,
             status: OrderStatus::Pending,
@@ -184,8 +192,8 @@ impl<'a> Run<'a> {
             _ if !self.sees(who, which) => (404, false),
             Condition::Stale => (412, false),
             _ => {
-                let owner = self.orders[which].owner;
-                let holder = self.holder(owner, change.reference.flatten()).map(|order| order.id);
+                let Modelled { shop, owner, .. } = self.orders[which];
+                let holder = self.holder(shop, owner, change.reference.flatten()).map(|order| order.id);
                 let is_taken = holder.is_some_and(|id| id != self.orders[which].id);
                 self.orders[which].change(change, is_taken)
             }
@@ -215,19 +223,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn history_page(&self, path: &str, after_version: i64) -> Value {
-        let (token, replica) = (&self.tokens[ADMINISTRATOR], &self.world.replicas[1].url);
+    async fn history_page(&self, shop: usize, path: &str, after_version: i64) -> Value {
+        let (token, replica) = (&self.tokens[ADMINISTRATORS[shop]], &self.world.replicas[1].url);
         // Small pages, so that some histories take several.
         let page = format!("{replica}{path}?limit=3&after_version={after_version}");
         self.world.http.get(page).bearer_auth(token).send().await.unwrap().json().await.unwrap()
     }
 
     /// All entries, page by page.
-    async fn history(&self, path: &str) -> Vec<Value> {
+    async fn history(&self, shop: usize, path: &str) -> Vec<Value> {
         let mut entries: Vec<Value> = Vec::new();
         loop {
             let last = entries.last().and_then(|entry| entry["version"].as_i64()).unwrap_or(0);
-            let mut page = self.history_page(path, last).await;
+            let mut page = self.history_page(shop, path, last).await;
             let Value::Array(next) = page["entries"].take() else { panic!("{page}") };
             entries.extend(next);
             if page["has_next"] == false {
@@ -240,30 +248,33 @@ impl<'a> Run<'a> {
     pub(crate) async fn check_reads(&mut self) {
         for which in 0..self.orders.len() {
             for _ in 0..self.world.replicas.len() {
-                self.step(Command::Show { who: ADMINISTRATOR, which }).await;
+                for who in ADMINISTRATORS {
+                    self.step(Command::Show { who, which }).await;
+                }
             }
         }
     }
 
     /// In the end orders, lists, history and events are the model's.
     pub(crate) async fn compare(&mut self) {
-        for who in 0..ADMINISTRATOR {
-            let owner = self.customer(who);
+        let customers = || (0..PEOPLE.len()).filter(|who| !PEOPLE[*who].is_administrator);
+        for who in customers() {
             let list = self.get(who, "/api/v1/orders?size=100".into()).await;
-            let standing = self.orders.iter().rev().filter(|order| !order.deleted && order.owner == owner);
+            let standing =
+                self.orders.iter().rev().filter(|order| !order.deleted && self.may_see(who, order));
             let expected: Vec<&Value> = standing.map(|order| &order.shown).collect();
             assert_eq!(list.json["total"], expected.len());
             assert_eq!(list.json["orders"], json!(expected));
         }
         for order in self.orders.clone() {
-            assert_eq!(self.world.events(order.id).await, order.entries);
+            assert_eq!(self.world.events(order.shop, order.id).await, order.entries);
             let path = format!("/api/v1/orders/{}/history", order.id);
             eventually("the history is complete", async || {
-                self.history_page(&path, 0).await["complete_through"] == order.version()
+                self.history_page(order.shop, &path, 0).await["complete_through"] == order.version()
             })
             .await;
             let recorded: Vec<Value> = self
-                .history(&path)
+                .history(order.shop, &path)
                 .await
                 .iter()
                 .map(|entry| {
@@ -275,9 +286,9 @@ impl<'a> Run<'a> {
                 .map(|(version, entry)| json!([version, entry.action, entry.changes, entry.performed_by]))
                 .collect();
             assert_eq!(recorded, modelled);
-            for who in 0..ADMINISTRATOR {
+            for who in 0..PEOPLE.len() {
                 let status = self.get(who, path.clone()).await.status;
-                assert_eq!(status, if order.owner == self.customer(who) { 200 } else { 404 });
+                assert_eq!(status, if self.may_see(who, &order) { 200 } else { 404 });
             }
         }
     }

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use testbed::eventually;
 
+use super::commands::PEOPLE;
 use super::modelled::Entry;
 
 /// Before a request that met an outage is sent again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The tenant of the second shop, beside the default one.
+const SECOND_SHOP: &str = "second";
 /// No outage is longer.
 const REPEAT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -63,11 +66,18 @@ impl World {
         Self { replicas, http, db, outage: Outage::default() }
     }
 
-    /// The access tokens of two customers, whose ids begin with this one, and of an administrator.
+    /// The access tokens of all people, whose customer ids begin with this one.
     pub(crate) async fn log_in_people(&self, base: i64) -> Vec<String> {
+        sqlx::query("INSERT INTO tenants (slug, name) VALUES ($1, $1) ON CONFLICT DO NOTHING")
+            .bind(SECOND_SHOP)
+            .execute(&self.db)
+            .await
+            .unwrap();
         let mut tokens = Vec::new();
-        for (customer_id, role) in [(base, "customer"), (base + 1, "customer"), (base + 2, "admin")] {
-            let body = json!({"customer_id": customer_id, "role": role});
+        for person in &PEOPLE {
+            let role = if person.is_administrator { "admin" } else { "customer" };
+            let tenant = ["default", SECOND_SHOP][person.shop];
+            let body = json!({"customer_id": base + person.number, "role": role, "tenant": tenant});
             let url = format!("{}/api/v1/auth/login-test", self.replicas[0].url);
             // Sessions need Redis, which a busy machine answers late now and then; orders do not.
             let pair = eventually("the customer logs in", async || {
@@ -89,6 +99,7 @@ impl World {
             let status = answer.status().as_u16();
             let replayed = answer.headers().contains_key("idempotent-replayed");
             let text = answer.text().await.unwrap();
+            testbed::assert_without_decoy(&text);
             let json: Value = serde_json::from_str(&text).unwrap_or_default();
             assert!(begun.elapsed() < REPEAT_TIMEOUT, "never answered: {text}");
             let is_in_progress = is_repeated && json["code"] == "idempotency_in_progress";
@@ -101,7 +112,14 @@ impl World {
         }
     }
 
-    pub(super) async fn events(&self, id: i64) -> Vec<Entry> {
+    /// What the events of an order say, which all name its tenant.
+    pub(super) async fn events(&self, shop: usize, id: i64) -> Vec<Entry> {
+        let second: i32 = sqlx::query_scalar("SELECT id FROM tenants WHERE slug = $1")
+            .bind(SECOND_SHOP)
+            .fetch_one(&self.db)
+            .await
+            .unwrap();
+        let tenant = [Value::Null, json!(second.to_string())][shop].clone();
         let rows: Vec<(String, i64, Value)> = sqlx::query_as(
             "SELECT event_type, version, payload::json FROM outbox WHERE order_id = $1 ORDER BY version",
         )
@@ -113,6 +131,7 @@ impl World {
             .zip(1..)
             .map(|((kind, version, body), expected)| {
                 assert_eq!(version, expected);
+                assert_eq!(body["tenantid"], tenant);
                 let action = match kind.as_str() {
                     "OrderCreated" => "CREATED",
                     "OrderUpdated" => "UPDATED",

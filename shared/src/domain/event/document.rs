@@ -52,6 +52,10 @@ pub struct Document<'a> {
     /// Events of one key are in order by `sequence`: the order's id as text.
     #[serde(borrow)]
     pub(super) partitionkey: Cow<'a, str>,
+    /// The number of the tenant as text. Left out for the default tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false, pattern = "^[1-9][0-9]{0,9}$")]
+    pub(super) tenantid: Option<Cow<'a, str>>,
     /// The W3C trace that caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) traceparent: Option<String>,

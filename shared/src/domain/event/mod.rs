@@ -13,4 +13,4 @@ mod properties;
 pub use document::{Document, EventData, SCHEMA_VERSION};
 pub use envelope::Envelope;
 pub use event_type::EventType;
-pub use order_event::{Event, EventError, Happened};
+pub use order_event::{Event, EventError, Happened, find_tenant};

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::domain::{
     encoded::Encoded,
-    order::{Changes, CustomerId, Order},
+    order::{Changes, CustomerId, Order, OrderKey},
+    tenant::TenantId,
 };
 
 /// One version of one order, announced. Its JSON is a [`Document`].
@@ -76,6 +77,16 @@ impl Event {
         Self { id: Uuid::now_v7(), event_type, time, traceparent, data }
     }
 
+    /// The tenant of the order.
+    pub fn tenant(&self) -> TenantId {
+        self.data.order.tenant_id
+    }
+
+    /// What the order is found by.
+    pub fn order_key(&self) -> OrderKey {
+        OrderKey { tenant: self.tenant(), id: self.data.order_id }
+    }
+
     /// The event as it is stored and sent.
     pub fn to_envelope(&self) -> Envelope {
         let key = self.data.order_id.get();
@@ -89,6 +100,7 @@ impl Event {
             datacontenttype: DATA_CONTENT_TYPE.into(),
             sequence: format!("{:020}", self.data.version).into(),
             partitionkey: key.to_string().into(),
+            tenantid: (!self.tenant().is_default()).then(|| self.tenant().to_string().into()),
             traceparent: self.traceparent.clone(),
             schemaversion: SCHEMA_VERSION,
             data: Cow::Borrowed(&self.data),
@@ -115,7 +127,12 @@ impl Event {
         if document.schemaversion != SCHEMA_VERSION {
             return Err(EventError::SchemaVersion(document.schemaversion));
         }
-        let data = document.data.into_owned();
+        let tenant = match document.tenantid {
+            Some(text) => parse_tenant(&text).ok_or(EventError::Inconsistent)?,
+            None => TenantId::DEFAULT,
+        };
+        let mut data = document.data.into_owned();
+        data.order = data.order.with_unwritten(|order| order.tenant_id = tenant);
         let is_number = |text: &str, number: i64| text.parse() == Ok(number);
         let order_id = data.order_id.get();
         if !document.event_type.allows_versions(data.version, data.order.version)
@@ -134,6 +151,22 @@ impl Event {
             data,
         })
     }
+}
+
+/// The tenant that a body names, although it may be no event that can be read. `None` if it names none.
+pub fn find_tenant(body: &[u8]) -> Option<TenantId> {
+    #[derive(serde::Deserialize)]
+    struct OfTenant<'a> {
+        #[serde(borrow)]
+        tenantid: Cow<'a, str>,
+    }
+    parse_tenant(&serde_json::from_slice::<OfTenant<'_>>(body).ok()?.tenantid)
+}
+
+/// Reads what is written for every tenant but the default one.
+fn parse_tenant(text: &str) -> Option<TenantId> {
+    let id: i32 = text.parse().ok().filter(|id: &i32| id.to_string() == text)?;
+    TenantId::try_from(id).ok()
 }
 
 /// Why a body is no event of ours. None of these heals by itself.
@@ -213,6 +246,33 @@ mod tests {
         let event = Event { id, ..event(Some("00-\"-01")) };
         assert_eq!(event.to_envelope().body, GOLDEN);
         assert_eq!(Event::read(&Bytes::from_static(GOLDEN.as_bytes())).unwrap(), event);
+    }
+
+    #[test]
+    fn an_event_names_its_tenant_unless_that_is_the_default_one() {
+        let order = Order { tenant_id: TenantId::try_from(2).unwrap(), ..order() };
+        let happened =
+            Happened { time: order.created_at, performed_by: order.customer_id, traceparent: None };
+        let event = Event::deleted(order, happened);
+        let body = event.to_envelope().body;
+        let read = Event::read(&Bytes::from(body.clone())).unwrap();
+        assert_eq!((&read, read.tenant().get()), (&event, 2));
+        assert_eq!(read.to_envelope().body, body);
+        let written: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(written["tenantid"], "2");
+        assert_eq!(written["data"]["order"].get("tenant_id"), None);
+        assert_eq!(find_tenant(body.as_bytes()), Some(read.tenant()));
+
+        let mut written: Value = serde_json::from_str(&self::event(None).to_envelope().body).unwrap();
+        assert_eq!(written.get("tenantid"), None);
+        assert!(reread(&written).unwrap().tenant().is_default());
+        for wrong in
+            [json!("0"), json!("-2"), json!("02"), json!("+2"), json!("2147483648"), json!(""), json!(2)]
+        {
+            written["tenantid"] = wrong;
+            assert!(reread(&written).is_err(), "{written}");
+            assert_eq!(find_tenant(written.to_string().as_bytes()), None);
+        }
     }
 
     fn reread(text: &Value) -> Result<Event, EventError> {

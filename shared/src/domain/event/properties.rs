@@ -36,14 +36,14 @@ fn metadata() -> impl Strategy<Value = Metadata> {
 
 prop_compose! {
     fn order()(
-        id in id(), customer_id in id(), status in 0..MOVES.len(), version in version(),
+        id in id(), tenant in 1..=3_i32, customer_id in id(), status in 0..MOVES.len(), version in version(),
         created_at in time(), updated_at in time(), lines in prop::collection::vec(line(), 0..4),
         reference in prop::option::of(any::<String>()), metadata in metadata(),
     ) -> Order {
         let total_amount = lines.iter().map(OrderLine::total).sum();
         let (order_date, status) = (created_at.date(), MOVES[status].0);
         Order {
-            id, customer_id, order_date, status, total_amount, version, created_at, updated_at, lines, reference, metadata,
+            id, tenant_id: tenant.try_into().unwrap(), customer_id, order_date, status, total_amount, version, created_at, updated_at, lines, reference, metadata,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::domain::tenant::TenantId;
+
 /// An identifier was not a positive 64-bit integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a positive 64-bit integer")]
@@ -65,4 +67,32 @@ id! {
 id! {
     /// What a line orders; the catalogue is another system.
     ProductId
+}
+
+/// An order as it is asked for: ids are unique over all tenants, but an order is found only with its own tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderKey {
+    /// Which tenant.
+    pub tenant: TenantId,
+    /// Which order.
+    pub id: OrderId,
+}
+
+/// A customer: each tenant has customers of its own, and their numbers may be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CustomerKey {
+    /// Which tenant.
+    pub tenant: TenantId,
+    /// Which customer of the tenant.
+    pub id: CustomerId,
+}
+
+impl fmt::Display for OrderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.tenant.is_default() {
+            self.id.fmt(f)
+        } else {
+            write!(f, "{} of tenant {}", self.id, self.tenant)
+        }
+    }
 }

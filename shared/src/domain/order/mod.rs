@@ -13,13 +13,13 @@ use time::{Date, OffsetDateTime};
 use utoipa::ToSchema;
 
 pub use changes::{ChangedFields, Changes, FieldChange};
-pub use ids::{CustomerId, LineId, NotPositive, OrderId, ProductId};
+pub use ids::{CustomerId, CustomerKey, LineId, NotPositive, OrderId, OrderKey, ProductId};
 pub use metadata::{MAX_METADATA_ENTRIES, MAX_METADATA_KEY, MAX_METADATA_VALUE, Metadata};
 pub use money::{Money, MoneyError};
 pub use number::Number;
 pub use status::{MOVES, OrderStatus, UnknownStatus};
 
-use crate::domain::timestamp;
+use crate::domain::{tenant::TenantId, timestamp};
 
 /// The most lines of one order.
 pub const MAX_LINES: usize = 50;
@@ -36,6 +36,10 @@ pub const MAX_VERSION: i64 = i64::MAX - 1;
 pub struct Order {
     /// Its number.
     pub id: OrderId,
+    /// The shop it was placed in. Not in its JSON: whoever reads that has asked for the tenant's order, and events say it
+    /// beside the order.
+    #[serde(skip)]
+    pub tenant_id: TenantId,
     /// Who it belongs to.
     pub customer_id: CustomerId,
     /// The day it was placed, as the customer says.
@@ -88,6 +92,16 @@ pub struct OrderLine {
 }
 
 impl Order {
+    /// What it is found by.
+    pub const fn key(&self) -> OrderKey {
+        OrderKey { tenant: self.tenant_id, id: self.id }
+    }
+
+    /// Who it belongs to.
+    pub const fn owner(&self) -> CustomerKey {
+        CustomerKey { tenant: self.tenant_id, id: self.customer_id }
+    }
+
     /// The order's JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("an order can be written as JSON")

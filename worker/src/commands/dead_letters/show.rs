@@ -26,6 +26,7 @@ pub(in crate::commands) async fn show_dead_letter(db: &DbPool, show: &Show) -> a
     print_line(&format!("dead letter  {}", letter.id))?;
     print_line(&format!("event        {}", or_none(letter.event_id.map(|id| id.to_string()))))?;
     print_line(&format!("type         {}", one_line(&or_none(letter.event_type.clone()))))?;
+    print_line(&format!("tenant       {}", letter.tenant_id))?;
     print_line(&format!("order        {}", or_none(letter.order_id.map(|id| id.to_string()))))?;
     print_line(&format!("version      {}", or_none(letter.version.map(|version| version.to_string()))))?;
     print_line(&format!("source       {}", one_line(&letter.source)))?;

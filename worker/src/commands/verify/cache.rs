@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use indicatif::ProgressBar;
 use shared::{
     cache::{CacheEntry, Lookup},
-    domain::order::{Order, OrderId},
+    domain::order::{Order, OrderKey},
 };
 
 use super::{
@@ -22,22 +22,21 @@ const BATCH: usize = 500;
 /// Compares every entry. An order without an entry is no difference: the next reader fills it in.
 pub(super) async fn compare_cache(
     stores: &Stores,
-    only: Option<&[i64]>,
+    only: Option<&[OrderKey]>,
     findings: &mut Findings,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
     let mut digest = Digest::default();
     if let Some(only) = only {
-        let ids: Vec<OrderId> = only.iter().filter_map(|id| OrderId::try_from(*id).ok()).collect();
-        compare_entries(stores, &ids, findings, &mut digest).await?;
+        compare_entries(stores, only, findings, &mut digest).await?;
     } else {
-        // A scan can return an entry twice. Each id that was seen costs eight bytes.
+        // A scan can return an entry twice. Each order that was seen costs sixteen bytes.
         let mut seen = std::collections::HashSet::new();
         let mut scan = stores.cache.start_scan().await.context("cannot scan the cache")?;
-        while let Some(mut ids) = scan.next_orders().await.context("cannot scan the cache")? {
-            ids.retain(|id| seen.insert(*id));
-            compare_entries(stores, &ids, findings, &mut digest).await?;
-            progress.inc(ids.len() as u64);
+        while let Some(mut orders) = scan.next_orders().await.context("cannot scan the cache")? {
+            orders.retain(|order| seen.insert(*order));
+            compare_entries(stores, &orders, findings, &mut digest).await?;
+            progress.inc(orders.len() as u64);
         }
     }
     findings.digests.push(("cache", digest));
@@ -46,21 +45,21 @@ pub(super) async fn compare_cache(
 
 async fn compare_entries(
     stores: &Stores,
-    ids: &[OrderId],
+    keys: &[OrderKey],
     findings: &mut Findings,
     digest: &mut Digest,
 ) -> anyhow::Result<()> {
     let mut connection = acquire_connection(&stores.db).await?;
-    for ids in ids.chunks(BATCH) {
-        let entries = stores.cache.entries(ids).await.context("cannot read the cache")?;
-        let found = orders::load_orders(&mut connection, ids).await?;
-        let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
-        for (id, entry) in ids.iter().zip(entries) {
+    for keys in keys.chunks(BATCH) {
+        let entries = stores.cache.entries(keys).await.context("cannot read the cache")?;
+        let found = orders::load_orders(&mut connection, keys).await?;
+        let found: HashMap<OrderKey, Order> = found.into_iter().map(|order| (order.key(), order)).collect();
+        for (key, entry) in keys.iter().zip(entries) {
             let Some(entry) = entry else { continue };
             let raw = entry.as_bytes();
-            digest.add(&[&id.get().to_be_bytes(), raw]);
-            if let Some(fault) = find_fault(&entry, found.get(id)) {
-                findings.differences.push(Difference::Cache { order: *id, fault });
+            digest.add(&[&key.tenant.get().to_be_bytes(), &key.id.get().to_be_bytes(), raw]);
+            if let Some(fault) = find_fault(&entry, found.get(key)) {
+                findings.differences.push(Difference::Cache { order: *key, fault });
             }
         }
     }

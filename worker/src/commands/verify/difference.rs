@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use shared::domain::order::OrderId;
+use shared::domain::order::OrderKey;
 use uuid::Uuid;
 
 /// A difference between the stores. Two comparisons find an equal one only if nothing changed in between.
@@ -27,7 +27,7 @@ pub(in crate::commands) enum Difference {
     /// A deletion is recorded and the order is there.
     NotDeleted { order: i64, deleted_by: i64 },
     /// The cache entry is wrong.
-    Cache { order: OrderId, fault: CacheFault },
+    Cache { order: OrderKey, fault: CacheFault },
 }
 
 /// What is wrong with a cache entry. With the cached version, an entry that changes is no longer the same difference.
@@ -60,7 +60,7 @@ impl Difference {
             | Self::OrderBehind { order, .. }
             | Self::OrderMissing { order, .. }
             | Self::NotDeleted { order, .. } => *order,
-            Self::Cache { order, .. } => order.get(),
+            Self::Cache { order, .. } => order.id.get(),
         }
     }
 }

@@ -10,7 +10,7 @@ mod repair;
 
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
-use shared::cache::CacheError;
+use shared::{cache::CacheError, domain::order::OrderKey};
 
 pub(super) use self::findings::Stores;
 use self::{difference::Difference, findings::Findings};
@@ -66,13 +66,23 @@ pub(super) async fn verify_stores(
     Ok(if count == 0 && found.cache_error.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Compares everything, or only these orders.
-async fn compare_stores(stores: &Stores, only: Option<&[i64]>) -> anyhow::Result<Findings> {
+/// What to look at once more.
+struct Only {
+    /// Orders in log, history and tables.
+    orders: Vec<i64>,
+    /// Orders in the cache.
+    cached: Vec<OrderKey>,
+}
+
+/// Compares everything of all tenants, or only this.
+async fn compare_stores(stores: &Stores, only: Option<&Only>) -> anyhow::Result<Findings> {
     let progress = spinner("comparing");
     let mut findings = Findings::default();
-    records::compare_records(&stores.db, only, &mut findings, &progress).await?;
+    records::compare_records(&stores.db, only.map(|only| &*only.orders), &mut findings, &progress).await?;
     // Without Redis, the findings of the database still count.
-    if let Err(error) = cache::compare_cache(stores, only, &mut findings, &progress).await {
+    if let Err(error) =
+        cache::compare_cache(stores, only.map(|only| &*only.cached), &mut findings, &progress).await
+    {
         if error.downcast_ref::<CacheError>().is_some() {
             findings.cache_error = Some(error);
         } else {
@@ -88,10 +98,16 @@ async fn compare_stores(stores: &Stores, only: Option<&[i64]>) -> anyhow::Result
 /// Keeps the differences that are still the same 5 s later.
 async fn keep_lasting(stores: &Stores, mut found: Findings) -> anyhow::Result<Findings> {
     tokio::time::sleep(SETTLE).await;
-    let mut orders: Vec<i64> = found.differences.iter().map(Difference::order).collect();
-    orders.sort_unstable();
-    orders.dedup();
-    let again = compare_stores(stores, Some(&orders)).await?;
+    let mut only = Only { orders: Vec::new(), cached: Vec::new() };
+    for difference in &found.differences {
+        match difference {
+            Difference::Cache { order, .. } => only.cached.push(*order),
+            other => only.orders.push(other.order()),
+        }
+    }
+    only.orders.sort_unstable();
+    only.orders.dedup();
+    let again = compare_stores(stores, Some(&only)).await?;
     let now: HashSet<Difference> = again.differences.into_iter().collect();
     let cache_is_known = again.cache_error.is_none();
     found.differences.retain(|difference| {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Context as _;
 use shared::domain::{
     event::{Envelope, Event},
-    order::{Order, OrderId},
+    order::{Order, OrderId, OrderKey},
 };
 use sqlx::Connection as _;
 
@@ -102,16 +102,16 @@ async fn correct_history(stores: &Stores, wrong: &[(OrderId, i64)]) -> anyhow::R
 }
 
 /// Removes wrong entries unless they have changed since, and replaces those that are merely old.
-async fn correct_cache(stores: &Stores, ids: &[OrderId]) -> anyhow::Result<()> {
+async fn correct_cache(stores: &Stores, keys: &[OrderKey]) -> anyhow::Result<()> {
     let mut connection = acquire_connection(&stores.db).await?;
-    for ids in ids.chunks(BATCH) {
-        let entries = stores.cache.entries(ids).await?;
-        let found = orders::load_orders(&mut connection, ids).await?;
-        let found: HashMap<OrderId, Order> = found.into_iter().map(|order| (order.id, order)).collect();
-        for (id, entry) in ids.iter().zip(entries) {
+    for keys in keys.chunks(BATCH) {
+        let entries = stores.cache.entries(keys).await?;
+        let found = orders::load_orders(&mut connection, keys).await?;
+        let found: HashMap<OrderKey, Order> = found.into_iter().map(|order| (order.key(), order)).collect();
+        for (key, entry) in keys.iter().zip(entries) {
             let Some(entry) = entry else { continue };
-            if find_fault(&entry, found.get(id)).is_some() {
-                stores.cache.remove_if_unchanged(*id, &entry).await?;
+            if find_fault(&entry, found.get(key)).is_some() {
+                stores.cache.remove_if_unchanged(*key, &entry).await?;
             }
         }
         // An entry that was written meanwhile is newer and stays.

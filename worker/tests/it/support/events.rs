@@ -7,6 +7,7 @@ use shared::{
         clock::Clock,
         event::{Event, EventType, Happened},
         order::{CustomerId, LineId, Metadata, Money, Order, OrderLine, OrderStatus, ProductId},
+        tenant::TenantId,
     },
 };
 use sqlx::PgPool;
@@ -32,6 +33,7 @@ pub(crate) fn order(id: i64, version: i64) -> Order {
     let lines = vec![line(1, 2, "25.50"), line(2, 1, "15.00")];
     Order {
         id: order_id(id),
+        tenant_id: TenantId::DEFAULT,
         customer_id: customer(),
         order_date: now.date(),
         status: if version == 1 { OrderStatus::Pending } else { OrderStatus::Shipped },
@@ -83,7 +85,7 @@ pub(crate) fn late(event: Event) -> HandlerEvent {
 /// The entry of an order as the API would write it.
 pub(crate) fn entry(order: &Order) -> CacheWrite {
     CacheWrite {
-        id: order.id,
+        order: order.key(),
         version: order.version,
         content: Some((order.customer_id, Bytes::from(order.to_json()))),
         may_create: true,
@@ -96,7 +98,7 @@ pub(crate) async fn store(db: &PgPool, events: &[Event]) {
         let order = &event.data.order;
         sqlx::query("DELETE FROM orders WHERE id = $1").bind(order.id.get()).execute(db).await.expect("SQL");
         if event.event_type != EventType::OrderDeleted {
-            sqlx::query("INSERT INTO orders VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+            sqlx::query("INSERT INTO orders VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
                 .bind(order.id.get())
                 .bind(order.customer_id.get())
                 .bind(order.order_date)
@@ -105,17 +107,19 @@ pub(crate) async fn store(db: &PgPool, events: &[Event]) {
                 .bind(order.version)
                 .bind(order.created_at)
                 .bind(order.updated_at)
+                .bind(order.tenant_id.get())
                 .execute(db)
                 .await
                 .expect("the order can be stored");
             for (position, line) in (0_i16..).zip(&order.lines) {
-                sqlx::query("INSERT INTO order_lines VALUES ($1, $2, $3, $4, $5, $6)")
+                sqlx::query("INSERT INTO order_lines VALUES ($1, $2, $3, $4, $5, $6, $7)")
                     .bind(line.id.get())
                     .bind(order.id.get())
                     .bind(position)
                     .bind(line.product_id.get())
                     .bind(line.quantity)
                     .bind(line.unit_price.amount())
+                    .bind(order.tenant_id.get())
                     .execute(db)
                     .await
                     .expect("the line can be stored");
@@ -129,13 +133,15 @@ pub(crate) async fn store(db: &PgPool, events: &[Event]) {
 pub(crate) async fn log(db: &PgPool, event: &Event) {
     let envelope = event.to_envelope();
     sqlx::query(
-        "INSERT INTO outbox (event_id, event_type, order_id, version, payload) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO outbox (event_id, event_type, order_id, version, payload, tenant_id)
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(envelope.id)
     .bind(envelope.event_type)
     .bind(envelope.key)
     .bind(envelope.sequence)
     .bind(envelope.body)
+    .bind(event.tenant().get())
     .execute(db)
     .await
     .expect("the event can be logged");

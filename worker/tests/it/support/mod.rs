@@ -10,7 +10,12 @@ use secrecy::SecretString;
 use shared::{
     broker::{BrokerConfig, EventSink, EventSource, PublishOutcome, connect_sink, connect_source},
     cache::Cache,
-    domain::{clock::Clock, event::Event, order::OrderId},
+    domain::{
+        clock::Clock,
+        event::Event,
+        order::{OrderId, OrderKey},
+        tenant::TenantId,
+    },
     platform::{backoff::Backoff, db::DbPool, shutdown::Shutdown},
 };
 use sqlx::PgPool;
@@ -84,10 +89,12 @@ impl World {
 
     /// The versions in the history, by order.
     pub(crate) async fn recorded(&self) -> Vec<(i64, i64)> {
-        sqlx::query_as("SELECT order_id, version FROM order_history ORDER BY order_id, version")
-            .fetch_all(&self.db)
-            .await
-            .expect("the history can be read")
+        sqlx::query_as(
+            "SELECT order_id, version FROM order_history WHERE tenant_id = 1 ORDER BY order_id, version",
+        )
+        .fetch_all(&self.db)
+        .await
+        .expect("the history can be read")
     }
 
     /// Source, attempts and reason of the dead letters, oldest first.
@@ -137,6 +144,11 @@ pub(crate) async fn consume(consumer: &Consumer, events: usize) -> BatchSummary 
     })
     .await;
     sum
+}
+
+/// What an order of the default tenant is found by.
+pub(crate) fn key(id: i64) -> OrderKey {
+    OrderKey { tenant: TenantId::DEFAULT, id: order_id(id) }
 }
 
 pub(crate) fn order_id(id: i64) -> OrderId {

@@ -160,6 +160,9 @@ impl Import {
     async fn try_to_place(&self, row: u64, json: Row) -> Result<OrderResponse, ApiError> {
         let new: NewOrder = parse_imported_order(&json?, self.caller, self.state.clock.latest_today())?;
         let claim = self.keys.claim(row, &new)?;
+        let place = |new, claim, happened, render_refusal| {
+            self.state.orders.place(self.caller.tenant, new, claim, happened, render_refusal)
+        };
         let last_attempt = Instant::now() + RETRY_LIMIT;
         let mut pause = PAUSE;
         loop {
@@ -169,8 +172,7 @@ impl Import {
                 traceparent: self.traceparent.clone(),
             };
             let render_refusal = render_refusals(ROUTE.to_owned(), self.context.request_id().to_owned());
-            let place = self.state.orders.place(new.clone(), claim.clone(), happened, render_refusal);
-            let error = match place.await {
+            let error = match place(new.clone(), claim.clone(), happened, render_refusal).await {
                 Ok(response) => return Ok(response),
                 Err(error) => ApiError::from(error),
             };
