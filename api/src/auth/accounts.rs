@@ -101,7 +101,8 @@ pub(crate) async fn find_account(
     let tenant = tenant.map(TenantId::get);
     let select = |mut db: DbConnection| async move {
         sqlx::query!(
-            r#"SELECT tenant_id, customer_id, password_hash, role, coalesce(generation, 0) AS "generation!"
+            r#"SELECT tenant_id AS "tenant_id!", customer_id AS "customer_id!", password_hash AS "password_hash!", role AS "role!",
+                      coalesce(generation, 0) AS "generation!"
                FROM accounts LEFT JOIN ended_sessions USING (tenant_id, customer_id)
                WHERE tenant_id = $1 AND email = $2"#,
             tenant,
