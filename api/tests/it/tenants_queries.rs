@@ -53,6 +53,14 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
         "a repair of what may name a wrong tenant",
     ),
     ("existing.content AS \"content?\"", "`worker verify` compares all tenants"),
+    (
+        "FROM order_history WHERE order_id > $2 ORDER BY order_id LIMIT $3",
+        "a removal reads the whole history by its key, and removes a tenant's",
+    ),
+    (
+        "DELETE FROM orders WHERE id = ANY (ARRAY(SELECT id FROM orders WHERE tenant_id = $1",
+        "the tenant stands inside",
+    ),
     ("UPDATE dead_letters SET redriven_at", "letters that a filtered query has read"),
     ("DELETE FROM cache_debts WHERE order_id = ANY($1)", "debts that the same transaction has locked"),
 ];
