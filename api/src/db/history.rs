@@ -63,7 +63,8 @@ pub struct HistoryPage {
     pub complete_through: i64,
 }
 
-/// Reads the versions after `after`, up to `limit` of them, in one statement and so of one moment.
+/// Reads the versions after `after`, up to `limit` of them, in one statement and so of one moment. There are fewer if they are large:
+/// the page ends with the entry whose changes make it more than `max_bytes`.
 ///
 /// A version is its own place among the recorded ones as long as nothing before it is missing. Counting these reads the
 /// primary key alone, about 3 ms for 15,000 versions.
@@ -72,33 +73,35 @@ pub async fn load_history(
     order: OrderKey,
     after: i64,
     limit: i64,
+    max_bytes: i64,
 ) -> Result<HistoryPage, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT whole.complete_through AS "complete_through!", whole.owner, version AS "version?", action AS "action?",
+        r#"SELECT whole.complete_through AS "complete_through!", whole.last, whole.owner, version AS "version?", action AS "action?",
                   changes::json AS "changes?: Json<Box<RawValue>>", performed_by AS "performed_by?",
                   event_id AS "event_id?", occurred_at AS "occurred_at?", recorded_at AS "recorded_at?"
            FROM (
-               SELECT count(*) FILTER (WHERE version = place) AS complete_through,
+               SELECT count(*) FILTER (WHERE version = place) AS complete_through, max(version) AS last,
                       (SELECT customer_id FROM order_history WHERE tenant_id = $4 AND order_id = $1
                        ORDER BY version LIMIT 1) AS owner
                FROM (SELECT version, row_number() OVER (ORDER BY version) AS place
                      FROM order_history WHERE tenant_id = $4 AND order_id = $1) AS placed
            ) AS whole
            LEFT JOIN LATERAL (
-               -- One more than asked for, to see whether another page follows.
-               SELECT * FROM order_history WHERE tenant_id = $4 AND order_id = $1 AND version > $2
-               ORDER BY version LIMIT $3::bigint + 1
-           ) AS page ON true
+               SELECT *, sum(octet_length(changes)) OVER (ORDER BY version) - octet_length(changes) AS bytes_before
+               FROM (SELECT * FROM order_history WHERE tenant_id = $4 AND order_id = $1 AND version > $2
+                     ORDER BY version LIMIT $3) AS versions
+           ) AS page ON page.bytes_before <= $5
            ORDER BY version"#,
         order.id.get(),
         after,
         limit,
         order.tenant.get(),
+        max_bytes,
     )
     .fetch_all(db)
     .await?;
-    let whole = rows.first().map(|row| (row.complete_through, row.owner));
-    let (complete_through, owner) = whole.unwrap_or_default();
+    let whole = rows.first().map(|row| (row.complete_through, row.last, row.owner));
+    let (complete_through, last, owner) = whole.unwrap_or_default();
     let mut entries = Vec::with_capacity(rows.len());
     for row in rows {
         // Without entries there is one row, of the whole history alone.
@@ -114,8 +117,6 @@ pub async fn load_history(
             recorded_at: row.recorded_at.ok_or_else(missing)?,
         });
     }
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_next = entries.len() > limit;
-    entries.truncate(limit);
+    let has_next = entries.last().is_some_and(|entry: &HistoryEntry| Some(entry.version) < last);
     Ok(HistoryPage { owner: owner.map(decode_customer).transpose()?, entries, has_next, complete_through })
 }

@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    orders_metadata::largest as largest_metadata,
     orders_support::{order, path},
     support::TestApp,
 };
@@ -173,4 +174,32 @@ async fn a_known_page_is_304_until_it_changes() {
     assert_ne!(next.header("etag"), Some(&*tag));
     let other = app.login(2).await;
     other.send(Method::GET, &history, &[("if-none-match", "*")], None).await.expect(StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_page_of_large_changes_is_shorter_and_the_next_one_goes_on() {
+    let app = TestApp::start().await;
+    let session = app.login(1).await;
+    let id = session.place(&order()).await;
+    for round in ["1", "2"].iter().cycle().take(60) {
+        let largest = largest_metadata(round.chars().next().unwrap());
+        session.patch(&path(id), &json!({"metadata": largest})).await.expect(StatusCode::OK);
+    }
+    record(&app, &(1..=61).collect::<Vec<i64>>()).await;
+    let page = async |after: i64| {
+        let query = format!("{}/history?limit=500&after_version={after}", path(id));
+        session.get(&query).await.expect(StatusCode::OK)
+    };
+    let versions = |json: &Value| -> Vec<i64> {
+        json["entries"].as_array().unwrap().iter().map(|entry| entry["version"].as_i64().unwrap()).collect()
+    };
+    let first = page(0).await;
+    assert!((4_000_000..4_500_000).contains(&first.bytes.len()), "{}", first.bytes.len());
+    assert_eq!((&first.json["has_next"], &first.json["complete_through"]), (&json!(true), &json!(61)));
+    let last = *versions(&first.json).last().unwrap();
+    let second = page(last).await;
+    assert_eq!(second.json["has_next"], false);
+    let all = [versions(&first.json), versions(&second.json)].concat();
+    assert_eq!(all, (1..=61).collect::<Vec<i64>>());
+    assert_eq!(versions(&page(61).await.json), [0_i64; 0]);
 }

@@ -18,7 +18,7 @@ fn with_metadata(metadata: &Value) -> Value {
 }
 
 /// The largest metadata: as many entries as allowed, of the widest characters. The values begin with this one.
-fn largest(first: char) -> Value {
+pub(crate) fn largest(first: char) -> Value {
     let text = |first: char, length: usize| format!("{first}{}", "\u{1f4e6}".repeat(length - 1));
     let entries: Map<String, Value> =
         ('a'..).take(20).map(|key| (text(key, 40), json!(text(first, 500)))).collect();

@@ -25,9 +25,11 @@ use crate::{
     state::AppState,
 };
 
-/// Entries of a page, unless asked for otherwise, and at most. An entry takes up to 11 kB.
+/// Entries of a page, unless asked for otherwise, and at most.
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 500;
+/// The changes of a page, but for its last entry. Those of lines alone take up to 11 kB, those of metadata 87 kB.
+const MAX_CHANGES_BYTES: i64 = 4 * 1024 * 1024;
 
 /// Which entries.
 #[derive(IntoParams)]
@@ -36,7 +38,7 @@ struct HistoryQuery {
     /// Only later versions than this one: the last version of the page before, or 0.
     #[param(required = false, minimum = 0, default = 0)]
     after_version: i64,
-    /// Entries of a page.
+    /// Entries of a page; it has fewer if their changes take more than 4 MiB.
     #[param(required = false, minimum = 1, maximum = 500, default = 100)]
     limit: i64,
 }
@@ -102,9 +104,9 @@ pub async fn history(
     let HistoryPage { owner, entries, has_next, complete_through } = state
         .orders
         .read_db
-        .read_with_fallback(
-            |mut db| async move { db::load_history(&mut db, order, after_version, limit).await },
-        )
+        .read_with_fallback(|mut db| async move {
+            db::load_history(&mut db, order, after_version, limit, MAX_CHANGES_BYTES).await
+        })
         .await?;
     let owner = match owner {
         Some(owner) => Some(owner),
