@@ -154,6 +154,7 @@ async fn of_two_changes_at_once_with_if_match_one_is_refused_and_names_the_versi
     let (done, refused) = if one.status == StatusCode::OK { (one, other) } else { (other, one) };
     let done = done.expect(StatusCode::OK);
     let refused = refused.expect_problem(StatusCode::PRECONDITION_FAILED, "version_mismatch");
+    assert_eq!(refused.json["detail"], "the tenant is at version 2, which the precondition does not allow");
     assert_eq!(refused.json["current_version"], 2);
     assert_eq!(operator.get(&tenant_path(id)).await.json["name"], done.json["name"]);
     // Without it, all are done, one after another.
@@ -262,6 +263,7 @@ async fn a_tenant_whose_removal_has_begun_is_shown_and_cannot_be_changed() {
     app.sql("UPDATE tenants SET removal_began_at = now() WHERE slug = 'shop'").await;
     let shown = operator.get(&tenant_path(id)).await.expect(StatusCode::OK);
     assert_eq!(shown.json["removal"]["step"], "waiting", "{}", shown.json);
+    assert!(shown.json["removal"]["began_at"].is_string(), "{}", shown.json);
     let refused = operator.change_tenant(id, &json!({"name": "x"})).await;
     refused.expect_problem(StatusCode::CONFLICT, "tenant_being_removed");
 }

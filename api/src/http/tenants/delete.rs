@@ -8,7 +8,7 @@ use shared::{domain::tenant::TenantId, platform::db::DbConnection};
 
 use super::{
     path::{TenantIdPath, TenantPath},
-    write::{read_claim, replay_or, respond},
+    write::{read_claim, replay_or, respond, version_mismatch},
 };
 use crate::{
     auth::Caller,
@@ -20,7 +20,7 @@ use crate::{
             openapi::{KeyHeader, MatchHeader},
         },
     },
-    orders::{OrderError, preconditions::Preconditions, response::OrderResponse, rules::RuleViolation},
+    orders::{OrderError, preconditions::Preconditions, response::OrderResponse},
     state::AppState,
 };
 
@@ -88,7 +88,7 @@ async fn begin(
         let load = |mut db: DbConnection| async move { db::load_tenant(&mut db, id).await };
         let current = state.db.read_with_retry(load).await?.ok_or_else(ApiError::not_found)?;
         if !preconditions.allow_change_of(current.version) {
-            return Err(RuleViolation::VersionMismatch { current: current.version }.into());
+            return Err(version_mismatch(&current));
         }
         if current.removal.is_some() {
             return Ok(Some(accepted(&current)));

@@ -3,7 +3,10 @@
 use axum::{extract::State, http::HeaderMap, response::Response};
 use shared::platform::db::DbConnection;
 
-use super::path::{TenantIdPath, TenantPath};
+use super::{
+    path::{TenantIdPath, TenantPath},
+    write::version_mismatch,
+};
 use crate::{
     auth::Caller,
     db::{self, Tenant},
@@ -11,7 +14,6 @@ use crate::{
         error::{ApiError, Problem},
         orders::conditional::{parse_preconditions, respond_if_modified},
     },
-    orders::rules::RuleViolation,
     state::AppState,
 };
 
@@ -44,7 +46,7 @@ pub async fn get(
     let load = |mut db: DbConnection| async move { db::load_tenant(&mut db, id).await };
     let tenant = state.db.read_with_retry(load).await?.ok_or_else(ApiError::not_found)?;
     if !preconditions.allow_read_of(tenant.version) {
-        return Err(RuleViolation::VersionMismatch { current: tenant.version }.into());
+        return Err(version_mismatch(&tenant));
     }
     let body = serde_json::to_vec(&tenant).map_err(ApiError::internal)?;
     Ok(respond_if_modified(&preconditions, &tenant.version.to_string(), body.into()))

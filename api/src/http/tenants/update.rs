@@ -12,7 +12,7 @@ use shared::{
 use super::{
     body::TenantUpdate,
     path::{TenantIdPath, TenantPath},
-    write::{read_claim, replay_or, respond, slug_taken},
+    write::{read_claim, replay_or, respond, slug_taken, version_mismatch},
 };
 use crate::{
     auth::Caller,
@@ -25,7 +25,7 @@ use crate::{
             openapi::{BodyErrors, KeyHeader, MatchHeader},
         },
     },
-    orders::{OrderError, preconditions::Preconditions, response::OrderResponse, rules::RuleViolation},
+    orders::{OrderError, preconditions::Preconditions, response::OrderResponse},
     state::AppState,
 };
 
@@ -94,7 +94,7 @@ async fn change(
         let load = |mut db: DbConnection| async move { db::load_tenant(&mut db, id).await };
         let current = state.db.read_with_retry(load).await?.ok_or_else(ApiError::not_found)?;
         if !preconditions.allow_change_of(current.version) {
-            return Err(RuleViolation::VersionMismatch { current: current.version }.into());
+            return Err(version_mismatch(&current));
         }
         if current.removal.is_some() {
             return Err(ApiError::new(Code::TenantBeingRemoved, "the tenant is being removed"));

@@ -64,6 +64,13 @@ pub(super) async fn replay_or(
     }
 }
 
+/// 412: the precondition does not allow the version that the tenant is at.
+pub(super) fn version_mismatch(tenant: &Tenant) -> ApiError {
+    let detail =
+        format!("the tenant is at version {}, which the precondition does not allow", tenant.version);
+    ApiError::new(Code::VersionMismatch, detail).with_fact("current_version", tenant.version)
+}
+
 /// 409: another tenant has the slug.
 pub(super) fn slug_taken() -> ApiError {
     ApiError::new(Code::SlugTaken, "another tenant has this slug")
