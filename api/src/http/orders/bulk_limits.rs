@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn a_customer_does_not_take_the_place_of_one_with_its_number_in_another_tenant() {
         let slots = Slots::new(BulkLimit { total: 3, of_one: 1 });
-        let caller = |tenant: i32| CustomerKey { tenant: tenant.try_into().unwrap(), id: 5.try_into().unwrap() };
+        let caller =
+            |tenant: i32| CustomerKey { tenant: tenant.try_into().unwrap(), id: 5.try_into().unwrap() };
         let (here, there) = (slots.acquire(caller(1)), slots.acquire(caller(2)));
         assert!(here.is_some() && there.is_some());
         assert!(slots.acquire(caller(1)).is_none());
