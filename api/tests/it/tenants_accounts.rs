@@ -215,6 +215,8 @@ async fn the_quota_of_a_tenant_counts_all_its_callers_and_nobody_else() {
     let operator = app.login_operator().await;
     let tenant =
         operator.create_tenant(&json!({"slug": "shop", "name": "Shop", "rate_limit": "4/3600s"})).await;
+    let other =
+        operator.create_tenant(&json!({"slug": "other", "name": "Other", "rate_limit": "4/3600s"})).await;
     let (one, two) = (app.login_in(tenant, 7).await, app.login_in(tenant, 8).await);
     let (same_number, header) = (app.login(7).await, tenant.to_string());
     for (session, left, customer) in [(&one, 3, 99), (&two, 2, 99), (&one, 1, 98), (&two, 0, 98)] {
@@ -232,6 +234,12 @@ async fn the_quota_of_a_tenant_counts_all_its_callers_and_nobody_else() {
     assert_eq!(seen.header("ratelimit-policy"), Some(r#""customer";q=100;w=3600"#));
     assert!(
         seen.header("ratelimit").is_some_and(|left| left.starts_with(r#""customer";r=99;"#)),
+        "{:?}",
+        seen.headers
+    );
+    let seen = app.login_in(other, 7).await.get("/api/v1/orders").await.expect(StatusCode::OK);
+    assert!(
+        seen.header("ratelimit").is_some_and(|left| left.contains(r#""tenant";r=3;"#)),
         "{:?}",
         seen.headers
     );

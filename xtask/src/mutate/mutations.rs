@@ -22,7 +22,48 @@ const TESTS: &str = "#[cfg(test)]";
 const KEYS: &[(&str, &str, &str)] = &[
     ("api/src/feed/cursor.rs", "scope.tenant.get().to_be_bytes()", "1_i32.to_be_bytes()"),
     ("api/src/feed/event.rs", "event.tenant == Some(scope.tenant)", "event.tenant.is_some()"),
-    ("api/src/feed/tickets.rs", "tenant: ticket.caller.tenant,", "tenant: TenantId::DEFAULT,"),
+    ("api/src/feed/tickets.rs", "tenant = ticket.caller.tenant;", "tenant = TenantId::DEFAULT;"),
+    (
+        "api/src/feed/tickets.rs",
+        r#"Some(tenant) => format!("ticket:{tenant}:{hash}")"#,
+        r#"Some(_) => format!("ticket:{hash}")"#,
+    ),
+    (
+        "api/src/auth/sessions.rs",
+        r#"format!("session:{tenant}:{session}")"#,
+        r#"format!("session:{session}")"#,
+    ),
+    ("api/src/auth/tokens.rs", "tenant: self.tenant,", "tenant: TenantId::DEFAULT,"),
+    ("api/src/auth/tokens.rs", "tenant: caller.tenant,", "tenant: TenantId::DEFAULT,"),
+    ("api/src/auth/tokens.rs", "if !tenant.is_default()", "if tenant.get() == 0"),
+    ("api/src/auth/tokens.rs", "tenant != claims.tenant", "tenant.get() == 0"),
+    ("api/src/auth/provider.rs", "if !names_tenant", "if !names_tenant && false"),
+    ("api/src/auth/provider.rs", "Ok(Caller { tenant,", "Ok(Caller { tenant: TenantId::DEFAULT,"),
+    ("api/src/limits/limit_key.rs", r#""{tenant}:{customer}""#, r#""{customer}""#),
+    (
+        "api/src/limits/limit_key.rs",
+        r#"Self::Tenant(tenant) => write!(f, "{tenant}")"#,
+        r#"Self::Tenant(_) => write!(f, "1")"#,
+    ),
+    ("api/src/http/auth/caller.rs", "count_customer(caller.tenant,", "count_customer(TenantId::DEFAULT,"),
+    ("api/src/http/auth/caller.rs", "count_tenant(caller.tenant,", "count_tenant(TenantId::DEFAULT,"),
+    ("api/src/http/auth/caller.rs", "require_right(caller, Action::ChooseTenant)?;", ""),
+    (
+        "api/src/http/auth/login.rs",
+        r#"Some(slug) => format!("{slug} {}", email.as_str())"#,
+        "Some(_) => email.as_str().to_owned()",
+    ),
+    (
+        "api/src/auth/caller.rs",
+        "CustomerKey { tenant: self.tenant,",
+        "CustomerKey { tenant: TenantId::DEFAULT,",
+    ),
+    ("api/src/auth/caller.rs", "OrderKey { tenant: self.tenant,", "OrderKey { tenant: TenantId::DEFAULT,"),
+    (
+        "api/src/http/auth/logout_all.rs",
+        "&state.db, caller.tenant,",
+        "&state.db, shared::domain::tenant::TenantId::DEFAULT,",
+    ),
     (
         "api/src/feed/handle.rs",
         "(caller.tenant, caller.customer_id)",
@@ -112,7 +153,8 @@ fn find_conditions(file: &Path, source: &str) -> Vec<Mutation> {
     let end = source.find(TESTS).unwrap_or(source.len());
     let is_assignment = |at: usize| {
         let before = source[..at].trim_end();
-        ["SET", "set"].iter().any(|word| before.ends_with(word))
+        // In a statement, and to a field of the code.
+        ["SET", "set", "order."].iter().any(|word| before.ends_with(word))
     };
     source[..end]
         .match_indices(CONDITION)

@@ -68,18 +68,18 @@ pub async fn login(
     JsonBody(body): JsonBody,
 ) -> Result<Json<TokenPair>, ApiError> {
     let Credentials { email, password, tenant } = Credentials::parse(&body, Password::for_login)?;
-    let tenant_id = match &tenant {
+    let named = match &tenant {
         Some(slug) => find_tenant(&state.db, slug).await?,
         None => Some(TenantId::DEFAULT),
     };
     let attempts = LoginAttempts {
         rate_limiter: &state.rate_limiter,
-        account: account_name(tenant.filter(|_| tenant_id != Some(TenantId::DEFAULT)).as_deref(), &email),
+        account: account_name(tenant.filter(|_| named != Some(TenantId::DEFAULT)).as_deref(), &email),
         network: context.client.into(),
     };
     attempts.check().await?;
     let place = state.auth.password_queues.enter_login(attempts.network)?;
-    let account = accounts::find_account(&state.db, tenant_id, &email).await?;
+    let account = accounts::find_account(&state.db, named, &email).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     let is_right = passwords::verify_password(place, password, hash).await?;
     let Some(account) = account.filter(|_| is_right) else {

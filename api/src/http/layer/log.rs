@@ -32,7 +32,7 @@ pub(super) fn log_request(request: &CompletedRequest<'_>) {
                 duration_ms = request.took.as_secs_f64() * 1000.0,
                 request_id = request.context.request_id(),
                 order.id = request.context.order().map(OrderId::get),
-                tenant_id = request.context.caller().map(|caller| caller.tenant.get()).filter(|tenant| *tenant != TenantId::DEFAULT.get()),
+                tenant.id = request.context.caller().map(|caller| caller.tenant.get()).filter(|tenant| *tenant != TenantId::DEFAULT.get()),
                 customer_id = request.context.caller().map(|caller| caller.customer_id.get()),
                 trace_id = request.context.trace.map(|trace| field::display(format!("{:032x}", trace.trace_id()))),
                 error.code = request.error.map(|error| error.code().parts().1),

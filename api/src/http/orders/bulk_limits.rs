@@ -140,16 +140,23 @@ fn refused(what: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Role;
 
     #[test]
     fn a_customer_does_not_take_the_place_of_one_with_its_number_in_another_tenant() {
-        let slots = Slots::new(BulkLimit { total: 3, of_one: 1 });
-        let caller =
-            |tenant: i32| CustomerKey { tenant: tenant.try_into().unwrap(), id: 5.try_into().unwrap() };
-        let (here, there) = (slots.acquire(caller(1)), slots.acquire(caller(2)));
-        assert!(here.is_some() && there.is_some());
-        assert!(slots.acquire(caller(1)).is_none());
-        drop(here);
-        assert!(slots.acquire(caller(1)).is_some());
+        let limit = BulkLimit { total: 3, of_one: 1 };
+        let limits = BulkLimits::new(BulkConfig { exports: limit, imports: limit, ..BulkConfig::default() });
+        let caller = |tenant: i32| Caller {
+            tenant: tenant.try_into().unwrap(),
+            customer_id: 5.try_into().unwrap(),
+            role: Role::Customer,
+        };
+        for admit in [BulkLimits::admit_export, BulkLimits::admit_import] {
+            let (here, there) = (admit(&limits, caller(1)), admit(&limits, caller(2)));
+            assert!(here.is_ok() && there.is_ok());
+            assert!(admit(&limits, caller(1)).is_err());
+            drop(here);
+            assert!(admit(&limits, caller(1)).is_ok());
+        }
     }
 }
