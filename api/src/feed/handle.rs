@@ -137,7 +137,7 @@ impl Feed {
         caller: Caller,
         close: impl Fn() + Send + Sync + 'static,
     ) -> Result<OpenStream, TooManyStreams> {
-        self.streams.open((caller.tenant, caller.customer_id), close)
+        self.streams.open(caller.key(), close)
     }
 
     /// How many streams are open.

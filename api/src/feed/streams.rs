@@ -10,12 +10,9 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use shared::domain::{order::CustomerId, tenant::TenantId};
+use shared::domain::order::CustomerKey;
 
 use super::settings::FeedSettings;
-
-/// A customer of a tenant.
-type Customer = (TenantId, CustomerId);
 
 /// Nothing that was handed out waits for the client.
 const NOTHING: u64 = 0;
@@ -35,7 +32,7 @@ struct Slots {
 struct OpenStreams {
     next_id: u64,
     by_id: HashMap<u64, Arc<StreamState>>,
-    of_customer: HashMap<Customer, usize>,
+    of_customer: HashMap<CustomerKey, usize>,
 }
 
 struct StreamState {
@@ -64,7 +61,7 @@ pub enum TooManyStreams {
 pub struct OpenStream {
     slots: StreamSlots,
     id: u64,
-    customer: Customer,
+    customer: CustomerKey,
     state: Arc<StreamState>,
 }
 
@@ -81,7 +78,7 @@ impl StreamSlots {
     /// Opens a stream of a customer. `close` closes its connection.
     pub(super) fn open(
         &self,
-        customer: Customer,
+        customer: CustomerKey,
         close: impl Fn() + Send + Sync + 'static,
     ) -> Result<OpenStream, TooManyStreams> {
         let Slots { most, most_of_customer, .. } = *self.0;
@@ -184,6 +181,8 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use shared::domain::tenant::TenantId;
+
     use super::*;
 
     fn slots(most: usize, most_of_customer: usize) -> StreamSlots {
@@ -194,8 +193,8 @@ mod tests {
         })
     }
 
-    fn customer(id: i64) -> Customer {
-        (TenantId::DEFAULT, id.try_into().unwrap())
+    fn customer(id: i64) -> CustomerKey {
+        CustomerKey { tenant: TenantId::DEFAULT, id: id.try_into().unwrap() }
     }
 
     #[test]

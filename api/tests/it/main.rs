@@ -76,6 +76,7 @@ mod support;
 mod tenants_accounts;
 mod tenants_admin;
 mod tenants_callers;
+mod tenants_hostile;
 mod tenants_isolation;
 mod tenants_provider;
 mod tenants_queries;
