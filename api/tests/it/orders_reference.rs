@@ -55,9 +55,13 @@ async fn one_order_of_a_customer_has_a_reference() {
         one.place(&body).await;
     }
     other.place(&referenced("PO 4711/α")).await;
-    assert_eq!(app.count("SELECT count(*) FROM orders").await, 5);
-    assert_eq!(app.count("SELECT count(*) FROM outbox").await, 5);
-    assert_eq!(app.count("SELECT count(*) FROM order_lines").await, 10, "what is refused leaves nothing");
+    assert_eq!(app.count("SELECT count(*) FROM orders WHERE tenant_id = 1").await, 5);
+    assert_eq!(app.count("SELECT count(*) FROM outbox WHERE tenant_id = 1").await, 5);
+    assert_eq!(
+        app.count("SELECT count(*) FROM order_lines WHERE tenant_id = 1").await,
+        10,
+        "what is refused leaves nothing"
+    );
 }
 
 #[tokio::test]
@@ -121,8 +125,8 @@ async fn of_a_hundred_equal_references_at_once_one_wins_and_fails_no_other_order
         let (answers, _) = tokio::join!(join_all(race), join_all(neighbours));
         expect_one_winner(answers);
     }
-    assert_eq!(app.count("SELECT count(*) FROM orders").await, 5 * 41);
-    assert_eq!(app.count("SELECT count(*) FROM outbox").await, 5 * 41);
+    assert_eq!(app.count("SELECT count(*) FROM orders WHERE tenant_id = 1").await, 5 * 41);
+    assert_eq!(app.count("SELECT count(*) FROM outbox WHERE tenant_id = 1").await, 5 * 41);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,7 +258,7 @@ async fn equal_requests_with_a_key_and_a_reference_at_once_get_the_same_order() 
     for answer in &answers {
         assert_eq!((answer.status, &answer.bytes), (StatusCode::CREATED, &answers[0].bytes));
     }
-    assert_eq!(app.count("SELECT count(*) FROM orders").await, 1);
+    assert_eq!(app.count("SELECT count(*) FROM orders WHERE tenant_id = 1").await, 1);
 }
 
 #[tokio::test]

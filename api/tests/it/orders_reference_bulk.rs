@@ -15,7 +15,7 @@ const ORDERS: &str = "/api/v1/orders";
 
 /// The number of orders in the database.
 async fn placed(app: &TestApp) -> i64 {
-    app.count("SELECT count(*) FROM orders").await
+    app.count("SELECT count(*) FROM orders WHERE tenant_id = 1").await
 }
 
 #[tokio::test]
