@@ -19,11 +19,22 @@ SELECT id, tenant_id, customer_id, '2025-01-20', 'PENDING', 66.13, 1, at, at FRO
 INSERT INTO order_lines (id, tenant_id, order_id, position, product_id, quantity, unit_price)
 SELECT id, tenant_id, id, 0, product_id, 1, 66.13 FROM decoy;
 
+-- References that tests use.
+UPDATE orders o SET reference = (ARRAY['PO-1', 'PO 4711/α', 'first'])[1 + d.place]
+FROM (SELECT id, (row_number() OVER (PARTITION BY customer_id ORDER BY id) - 1)::integer AS place FROM decoy) AS d WHERE o.id = d.id;
+
 -- Of days that the log does not have.
 INSERT INTO order_history
     (tenant_id, order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
 SELECT tenant_id, id, 1, 'CREATED', '{"total_amount": {"from": null, "to": "66.13"}}', customer_id, customer_id, gen_random_uuid(), at
 FROM decoy;
+
+-- Its people have the addresses that tests use, and another role than theirs.
+INSERT INTO accounts (tenant_id, customer_id, email, password_hash, role)
+SELECT DISTINCT tenant_id, customer_id,
+       CASE customer_id WHEN 1 THEN 'ada@example.com' WHEN 2 THEN 'bob@example.com' ELSE format('customer-%s@decoy.example', customer_id) END,
+       'none', 'auditor'
+FROM decoy WHERE customer_id <= 200;
 
 -- Its customers have ended their sessions for good.
 INSERT INTO ended_sessions (tenant_id, customer_id, generation, ended_at)

@@ -28,8 +28,10 @@ async fn a_registered_account_can_log_in() {
         app.post("/api/v1/auth/refresh", &json!({"refresh_token": pair.json["refreshToken"]})).await;
     refreshed.expect(StatusCode::OK);
 
-    let stored: String =
-        sqlx::query_scalar("SELECT password_hash FROM accounts").fetch_one(&app.db).await.expect("a row");
+    let stored: String = sqlx::query_scalar("SELECT password_hash FROM accounts WHERE tenant_id = 1")
+        .fetch_one(&app.db)
+        .await
+        .expect("a row");
     assert!(stored.starts_with("$argon2id$"), "{stored}");
 }
 
@@ -80,7 +82,10 @@ async fn a_common_password_or_one_made_of_the_address_is_refused() {
         assert_eq!(refused.faults(), ["/password too_weak"], "{password}");
         assert!(!refused.json.to_string().contains(password), "it is not repeated");
     }
-    let accounts: i64 = sqlx::query_scalar("SELECT count(*) FROM accounts").fetch_one(&app.db).await.unwrap();
+    let accounts: i64 = sqlx::query_scalar("SELECT count(*) FROM accounts WHERE tenant_id = 1")
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
     assert_eq!(accounts, 0);
 }
 

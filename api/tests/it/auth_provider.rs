@@ -382,7 +382,10 @@ async fn local_accounts_beside_a_provider_have_ids_that_it_cannot_name() {
     ask(&app, &token).await.expect(StatusCode::UNAUTHORIZED);
 
     // An account from before the provider was set has a number that a customer of the provider may have.
-    sqlx::query("UPDATE accounts SET customer_id = 77").execute(&app.db).await.expect("an account");
+    sqlx::query("UPDATE accounts SET customer_id = 777 WHERE tenant_id = 1")
+        .execute(&app.db)
+        .await
+        .expect("an account");
     app.post(LOGIN, &ada).await.expect_problem(StatusCode::FORBIDDEN, "forbidden");
     refresh(&pair).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
 }

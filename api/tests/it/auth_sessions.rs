@@ -49,12 +49,15 @@ async fn run(app: &TestApp, sql: &'static str) {
 async fn a_refresh_returns_the_current_role_of_the_account() {
     let app = TestApp::start().await;
     open_account(&app).await;
-    run(&app, "UPDATE accounts SET role = 'admin'").await;
+    run(&app, "UPDATE accounts SET role = 'admin' WHERE tenant_id = 1").await;
     let admin = app.post(LOGIN, &ada()).await.expect(StatusCode::OK);
     assert_eq!(claims(admin.json["accessToken"].as_str().expect("a token"))["role"], "admin");
     let mut refresh_token = token(&admin);
     for role in ["customer", "admin"] {
-        let changed = sqlx::query("UPDATE accounts SET role = $1").bind(role).execute(&app.db).await;
+        let changed = sqlx::query("UPDATE accounts SET role = $1 WHERE tenant_id = 1")
+            .bind(role)
+            .execute(&app.db)
+            .await;
         changed.expect("an account");
         let pair = refresh(&app, &refresh_token).await.expect(StatusCode::OK);
         for name in ["accessToken", "refreshToken"] {
@@ -69,7 +72,7 @@ async fn a_session_ends_with_its_account() {
     let app = TestApp::start().await;
     open_account(&app).await;
     let pair = app.post(LOGIN, &ada()).await.expect(StatusCode::OK);
-    run(&app, "DELETE FROM accounts").await;
+    run(&app, "DELETE FROM accounts WHERE tenant_id = 1").await;
     let refused = refresh(&app, &token(&pair)).await;
     assert!(refused.header("www-authenticate").is_some_and(|value| value.contains("invalid_token")));
     expect_over(refused);
