@@ -80,5 +80,6 @@ mod tenants_hostile;
 mod tenants_isolation;
 mod tenants_provider;
 mod tenants_queries;
+mod tenants_rows;
 mod tenants_support;
 mod tls;

@@ -158,6 +158,36 @@ async fn a_recorded_history_of_another_tenant_is_not_there() {
     }
 }
 
+/// No such history can come about; what a statement reads is asked for all the same.
+#[tokio::test]
+async fn of_versions_that_are_recorded_for_two_tenants_each_is_shown_its_own() {
+    let shops = TwoShops::open().await;
+    for (tenant, version) in [(shops.tenant, 1), (1, 2), (shops.tenant, 3)] {
+        sqlx::query(
+            "INSERT INTO order_history
+                 (tenant_id, order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at)
+             VALUES ($1, 1, $2, 'UPDATED', '{}', 1, 1, gen_random_uuid(), now())",
+        )
+        .bind(tenant)
+        .bind(version)
+        .execute(&shops.app.db)
+        .await
+        .unwrap();
+    }
+    for (session, versions, complete_through) in
+        [(&shops.there[0], &[1, 3][..], 1), (&shops.here[0], &[2], 0)]
+    {
+        let history = session.get(&format!("{}/history", path(1))).await.expect(StatusCode::OK).json;
+        let shown: Vec<_> =
+            history["entries"].as_array().unwrap().iter().map(|entry| &entry["version"]).collect();
+        assert_eq!(json!(shown), json!(versions));
+        assert_eq!(
+            (&history["complete_through"], &history["has_next"]),
+            (&json!(complete_through), &json!(false))
+        );
+    }
+}
+
 #[tokio::test]
 async fn lists_totals_and_exports_are_those_of_one_tenant() {
     let shops = TwoShops::open().await;

@@ -232,6 +232,10 @@ async fn verify_finds_what_is_of_a_wrong_tenant_and_mends_it_in_history_and_cach
     sql(&world, "UPDATE outbox SET tenant_id = 1 WHERE order_id = 2 AND version = 1").await;
     let said = world.worker(&["verify"]).await;
     assert!(said.out.contains("order 2 version 1: the history differs"), "{said:?}");
+    // Both of the same tenant, which is not that of the event.
+    sql(&world, "UPDATE order_history SET tenant_id = 1 WHERE order_id = 2 AND version = 1").await;
+    let said = world.worker(&["verify"]).await;
+    assert!(said.out.contains("order 2 version 1: the history differs"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,7 +253,12 @@ async fn replay_and_rebuild_cache_know_tenants() {
     world.worker(&replay).await.ok();
     assert_eq!(recorded(&world, 1).await, [(1, 1), (1, 2)]);
 
+    // A line that is not of its order's tenant is none of its lines.
+    sql(&world, "UPDATE order_lines SET tenant_id = 1 WHERE id = 21").await;
     world.worker(&["rebuild-cache"]).await.ok();
+    let Lookup::Found(found) = world.cache.get(key_of(3, 2)).await.unwrap() else { panic!("no entry") };
+    let body: Value = serde_json::from_slice(&found.body).unwrap();
+    assert_eq!(body["lines"].as_array().unwrap().iter().map(|line| &line["id"]).collect::<Vec<_>>(), [22]);
     for order in [key(1), key_of(3, 2)] {
         let Lookup::Found(found) = world.cache.get(order).await.unwrap() else { panic!("no entry") };
         assert_eq!(found.version, 2);

@@ -20,6 +20,34 @@ const TESTS: &str = "#[cfg(test)]";
 
 /// The tenant's part of each key, and what the key is without it: file, text, replacement. Each text stands in its file once.
 const KEYS: &[(&str, &str, &str)] = &[
+    (
+        "shared/src/cache/entry.rs",
+        "if order.tenant.is_default() { [\"\"; 2] }",
+        "if order.tenant.get() > 0 { [\"\"; 2] }",
+    ),
+    ("shared/src/domain/event/order_event.rs", "(!self.tenant().is_default()).then(", "false.then("),
+    (
+        "shared/src/domain/order/mod.rs",
+        "CustomerKey { tenant: self.tenant_id,",
+        "CustomerKey { tenant: TenantId::DEFAULT,",
+    ),
+    (
+        "shared/src/domain/order/mod.rs",
+        "OrderKey { tenant: self.tenant_id,",
+        "OrderKey { tenant: TenantId::DEFAULT,",
+    ),
+    (
+        "api/src/auth/caller.rs",
+        "CustomerKey { tenant: self.tenant,",
+        "CustomerKey { tenant: TenantId::DEFAULT,",
+    ),
+    ("api/src/auth/caller.rs", "OrderKey { tenant: self.tenant,", "OrderKey { tenant: TenantId::DEFAULT,"),
+    (
+        "api/src/db/idempotency.rs",
+        "if tenant.is_default() { key.to_owned() }",
+        "if tenant.get() > 0 { key.to_owned() }",
+    ),
+    ("api/src/http/orders/page_cursor.rs", "if tenant.is_default() {", "if tenant.get() > 0 {"),
     ("api/src/feed/cursor.rs", "scope.tenant.get().to_be_bytes()", "1_i32.to_be_bytes()"),
     ("api/src/feed/event.rs", "event.tenant == Some(scope.tenant)", "event.tenant.is_some()"),
     ("api/src/feed/tickets.rs", "tenant = ticket.caller.tenant;", "tenant = TenantId::DEFAULT;"),
