@@ -50,6 +50,11 @@ class Migrations(unittest.TestCase):
             self.refused(f"{LIMIT}-- Unused since 0.3.0.\n-- squawk-ignore {rule}\n{statement}\n", "with a released version")
             self.accepted(f"{LIMIT}-- Unused since 0.2.0.\n-- squawk-ignore {rule}\n{statement}\n")
 
+    def test_a_constraint_that_is_replaced(self):
+        drop = "-- The next one is wider.\n-- squawk-ignore ban-drop-constraint\nALTER TABLE orders DROP CONSTRAINT c;\n"
+        self.accepted(f"{LIMIT}{drop}ALTER TABLE orders ADD CONSTRAINT c CHECK (note <> '') NOT VALID;\n")
+        self.refused(f"{LIMIT}{drop}ALTER TABLE orders ADD CONSTRAINT d CHECK (note <> '') NOT VALID;\n", "must say `Unused since VERSION`")
+
     def test_columns_that_old_programs_do_not_fill(self):
         self.refused(LIMIT + "ALTER TABLE orders ADD COLUMN tenant bigint NOT NULL;", "adding-required-field")
         self.refused(LIMIT + "ALTER TABLE orders ALTER COLUMN note SET NOT NULL;", "adding-not-nullable-field")

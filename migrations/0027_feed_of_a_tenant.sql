@@ -1,3 +1,5 @@
+SET LOCAL lock_timeout = '2s';
+
 -- The next `most` events after the position `after`, in order, for a reader of one tenant; null stands for every tenant. Of
 -- other tenants' events only the positions are returned, with no type, order and payload; of events that were removed with
 -- their tenant also no tenant. So a position without a row was dropped after the retention.
