@@ -40,6 +40,14 @@ pub async fn migrated_database(admin_url: &str) -> anyhow::Result<Database> {
     create(admin_url, Some(&template)).await
 }
 
+/// A fresh database on the server at this URL with the workspace's migrations applied, and nothing else: what PostgreSQL plans does not
+/// depend on rows.
+pub async fn bare_database(admin_url: &str) -> anyhow::Result<Database> {
+    let database = create(admin_url, None).await?;
+    migrate(database.url()).await?;
+    Ok(database)
+}
+
 /// A fresh database with nothing in it.
 ///
 /// # Panics

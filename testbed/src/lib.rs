@@ -35,7 +35,7 @@ pub mod source;
 mod sqs;
 pub mod watchdog;
 
-pub use database::{Database, empty_postgres, migrate, migrated_database, postgres};
+pub use database::{Database, bare_database, empty_postgres, migrate, migrated_database, postgres};
 pub use decoy::{DECOY_ORDERS, assert_without_decoy};
 pub use eventually::{Outcome, eventually, eventually_within};
 pub use port::free_port;

@@ -61,6 +61,10 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
         "DELETE FROM orders WHERE id = ANY (ARRAY(SELECT id FROM orders WHERE tenant_id = $1",
         "the tenant stands inside",
     ),
+    (
+        "FROM order_history WHERE order_id = first.order_id) AS placed",
+        "of an order whose first version is the tenant's",
+    ),
     ("UPDATE dead_letters SET redriven_at", "letters that a filtered query has read"),
     ("DELETE FROM cache_debts WHERE order_id = ANY($1)", "debts that the same transaction has locked"),
 ];

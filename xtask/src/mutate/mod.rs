@@ -82,7 +82,7 @@ async fn mutate(system: &System, mutations: &[Mutation], is_complete: bool) -> a
         system.start_server(Role::Redis, "Redis", source::redis(None, storage)),
     )?;
     // The macros of sqlx check changed queries against a database, and the tests make theirs beside it.
-    let database = testbed::migrated_database(&postgres.url).await?;
+    let database = testbed::bare_database(&postgres.url).await?;
     let tree = copy_sources().await?;
     let tests = |filter: &str| {
         Launch::new(cargo::program(), paths::data().join("logs/mutate.log"))
