@@ -55,6 +55,7 @@ enum Verdict {
 
 pub(crate) async fn run_mutations(args: Args) -> anyhow::Result<ExitCode> {
     let found = mutations::find_all(&paths::workspace())?;
+    let all = found.len();
     let only = args.only.as_deref().unwrap_or_default();
     let chosen: Vec<Mutation> = found
         .into_iter()
@@ -69,11 +70,15 @@ pub(crate) async fn run_mutations(args: Args) -> anyhow::Result<ExitCode> {
         println!("{} mutations", chosen.len());
         return Ok(ExitCode::SUCCESS);
     }
-    let is_complete = args.only.is_none() && args.every == 1;
-    system::with_temporary_servers(async |system| Box::pin(mutate(system, &chosen, is_complete)).await).await
+    // A run of some that were named is no result to keep.
+    let is_kept = args.only.is_none();
+    system::with_temporary_servers(async |system| {
+        Box::pin(mutate(system, &chosen, is_kept.then_some(all))).await
+    })
+    .await
 }
 
-async fn mutate(system: &System, mutations: &[Mutation], is_complete: bool) -> anyhow::Result<ExitCode> {
+async fn mutate(system: &System, mutations: &[Mutation], of_all: Option<usize>) -> anyhow::Result<ExitCode> {
     requirements::install_for_tests(false).await?;
     cargo::install_tool("nextest").await?;
     let storage = &Storage::Throwaway;
@@ -130,8 +135,8 @@ async fn mutate(system: &System, mutations: &[Mutation], is_complete: bool) -> a
         print_status(format!("{} of {}: {mutation}: {text}", number + 1, mutations.len()));
         writeln!(report, "| `{}` | `{}` | {text} |", mutation.place(), mutation.shown())?;
     }
-    if is_complete {
-        write_report(&report, mutations.len(), survivors)?;
+    if let Some(all) = of_all {
+        write_report(&report, mutations.len(), all, survivors)?;
     }
     print_status(format!("{} mutations, {survivors} of them unnoticed", mutations.len()));
     Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -174,7 +179,7 @@ async fn copy_sources() -> anyhow::Result<PathBuf> {
     Ok(tree)
 }
 
-fn write_report(rows: &str, count: usize, survivors: usize) -> anyhow::Result<()> {
+fn write_report(rows: &str, made: usize, all: usize, survivors: usize) -> anyhow::Result<()> {
     let revision = std::process::Command::new("git")
         .args(["log", "-1", "--format=%h of %cs"])
         .current_dir(paths::workspace())
@@ -184,7 +189,7 @@ fn write_report(rows: &str, count: usize, survivors: usize) -> anyhow::Result<()
         "# Mutations\n\n\
          What keeps tenants apart was taken out, one condition or part of a key at a time, and a test had to fail each time.\n\
          `cargo xtask mutate` does it again and writes this file; `--list` shows what it would do.\n\n\
-         Last run: revision {revision}; {count} mutations, {survivors} of them unnoticed. The tests are those that had failed when the \
+         Last run: revision {revision}; {made} of {all} mutations, {survivors} of them unnoticed. The tests are those that had failed when the \
          run was ended by the first failure.\n\n\
          | place | taken out | noticed by |\n| --- | --- | --- |\n{rows}"
     );
