@@ -28,7 +28,7 @@ use crate::{
     handlers,
     health::{self, Health},
     rights::RIGHTS,
-    tenant_removal::TenantRemoval,
+    tenant_removal::{self, TenantRemoval},
 };
 
 /// The deadline of cache writes. No client waits for them, so it is longer than that of the API.
@@ -77,7 +77,7 @@ pub async fn run_worker(config: WorkerConfig) -> anyhow::Result<()> {
         let _first = source.set(Arc::clone(&connected));
         shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).pay_until_shutdown(shutdown.clone()));
         let redis = Redis::new(&config.redis_url).context("REDIS_URL cannot be used")?;
-        let removal = TenantRemoval::new(db.clone(), redis, Arc::clone(&connected));
+        let removal = TenantRemoval::new(db.sibling(tenant_removal::POOL), redis, Arc::clone(&connected));
         shutdown.spawn(removal.run_until_shutdown(shutdown.clone()));
         let handlers = handlers::all_handlers(&db, &cache, config.cache_ttl, &shutdown);
         let settings = ConsumerSettings {

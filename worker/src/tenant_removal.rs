@@ -7,7 +7,7 @@ use shared::{
     broker::{BrokerError, EventSource},
     domain::tenant::TenantId,
     platform::{
-        db::{DbError, DbPool},
+        db::{DbError, DbPool, PoolSettings},
         redis::{Redis, RedisFailure},
         shutdown::Shutdown,
     },
@@ -24,6 +24,9 @@ use crate::{
 pub const GRACE: Duration = Duration::from_secs(20);
 /// The pause if there is nothing to remove, or what is there must be published first.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Connections for removals: a step can read a whole table or all keys of Redis, in a transaction that is idle meanwhile.
+pub const POOL: PoolSettings =
+    PoolSettings::new("worker removal", 1).with_limits(Duration::from_mins(10), Duration::from_secs(2));
 /// Pages of the log that one step looks at.
 const PAGES: i32 = 20;
 /// Rows that one step looks at.
