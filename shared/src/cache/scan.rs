@@ -1,7 +1,5 @@
 //! Going through all entries, on each server that holds some.
 
-use futures_util::future::try_join_all;
-
 use super::{breaker::Call, client::Cache, entry, error::CacheError};
 use crate::{
     domain::order::OrderKey,
@@ -34,16 +32,7 @@ impl Cache {
         let mut scan = self.start_scan().await?;
         let mut removed = 0;
         while let Some(keys) = scan.next_keys().await? {
-            let groups = self.redis().group_by_slot(&keys, String::clone);
-            let unlinks =
-                groups.iter().filter(|(_, places)| !places.is_empty()).map(async |(redis, places)| {
-                    let mut unlink = redis::cmd("UNLINK");
-                    for place in places {
-                        unlink.arg(&keys[*place]);
-                    }
-                    self.call(Call::Write, redis.run_command::<usize>(&unlink)).await
-                });
-            removed += try_join_all(unlinks).await?.into_iter().sum::<usize>();
+            removed += self.call(Call::Write, self.redis().unlink(&keys)).await?;
         }
         Ok(removed)
     }

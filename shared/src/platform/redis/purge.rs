@@ -28,7 +28,8 @@ impl Redis {
         Ok(removed)
     }
 
-    async fn unlink(&self, keys: &[String]) -> Result<usize, RedisFailure> {
+    /// Removes keys, in whichever slots they are. Returns how many there were.
+    pub(crate) async fn unlink(&self, keys: &[String]) -> Result<usize, RedisFailure> {
         let groups = self.group_by_slot(keys, String::clone);
         let unlinks = groups.iter().filter(|(_, places)| !places.is_empty()).map(async |(redis, places)| {
             let mut unlink = redis::cmd("UNLINK");
