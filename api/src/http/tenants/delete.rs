@@ -8,7 +8,7 @@ use shared::{domain::tenant::TenantId, platform::db::DbConnection};
 
 use super::{
     path::{TenantIdPath, TenantPath},
-    write::{read_claim, replay_or, respond, version_mismatch},
+    write::{ROUTE_OF_ONE, read_claim, respond, respond_written, version_mismatch},
 };
 use crate::{
     auth::Caller,
@@ -20,11 +20,10 @@ use crate::{
             openapi::{KeyHeader, MatchHeader},
         },
     },
-    orders::{OrderError, preconditions::Preconditions, response::OrderResponse},
+    orders::{preconditions::Preconditions, response::OrderResponse},
     state::AppState,
 };
 
-const ROUTE: &str = "/api/v1/admin/tenants/{id}";
 /// How often a removal is decided anew because a change was faster.
 const ATTEMPTS: u32 = 10;
 
@@ -59,18 +58,10 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Result<OrderResponse, ApiError> {
     let preconditions = parse_preconditions(&headers)?;
-    let claim = read_claim(&headers, caller, ("DELETE", ROUTE, uri.path()), &())?;
+    let claim = read_claim(&headers, caller, ("DELETE", ROUTE_OF_ONE, uri.path()), &())?;
     let claim = claim.as_ref();
-    match begin(&state, id, &preconditions, claim).await {
-        Ok(Some(response)) => {
-            // Best effort: every process reads the table again within a second.
-            let _read_soon = state.tenants.reload().await;
-            Ok(OrderResponse::first(response))
-        }
-        Ok(None) => replay_or(&state, claim, OrderError::KeyInProgress.into()).await,
-        Err(refusal) if refusal.status().is_client_error() => replay_or(&state, claim, refusal).await,
-        Err(error) => Err(error),
-    }
+    let written = begin(&state, id, &preconditions, claim).await;
+    respond_written(&state, claim, written).await
 }
 
 /// Begins the removal, unless it has begun. Returns `None` if the key is taken.

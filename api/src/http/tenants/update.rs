@@ -12,7 +12,7 @@ use shared::{
 use super::{
     body::TenantUpdate,
     path::{TenantIdPath, TenantPath},
-    write::{read_claim, replay_or, respond, slug_taken, version_mismatch},
+    write::{ROUTE_OF_ONE, read_claim, respond, respond_written, slug_taken, version_mismatch},
 };
 use crate::{
     auth::Caller,
@@ -25,11 +25,10 @@ use crate::{
             openapi::{BodyErrors, KeyHeader, MatchHeader},
         },
     },
-    orders::{OrderError, preconditions::Preconditions, response::OrderResponse},
+    orders::{preconditions::Preconditions, response::OrderResponse},
     state::AppState,
 };
 
-const ROUTE: &str = "/api/v1/admin/tenants/{id}";
 /// How often a change is decided anew because another one was faster.
 const ATTEMPTS: u32 = 10;
 
@@ -68,18 +67,10 @@ pub async fn patch(
 ) -> Result<OrderResponse, ApiError> {
     let preconditions = parse_preconditions(&headers)?;
     let update = TenantUpdate::parse(&body, &state.db).await?;
-    let claim = read_claim(&headers, caller, ("PATCH", ROUTE, uri.path()), &update)?;
+    let claim = read_claim(&headers, caller, ("PATCH", ROUTE_OF_ONE, uri.path()), &update)?;
     let claim = claim.as_ref();
-    match change(&state, id, &preconditions, &update, claim).await {
-        Ok(Some(response)) => {
-            // Best effort: every process reads the table again within a second.
-            let _read_soon = state.tenants.reload().await;
-            Ok(OrderResponse::first(response))
-        }
-        Ok(None) => replay_or(&state, claim, OrderError::KeyInProgress.into()).await,
-        Err(refusal) if refusal.status().is_client_error() => replay_or(&state, claim, refusal).await,
-        Err(error) => Err(error),
-    }
+    let written = change(&state, id, &preconditions, &update, claim).await;
+    respond_written(&state, claim, written).await
 }
 
 /// Changes the tenant. Returns `None` if the key is taken.

@@ -16,6 +16,8 @@ use crate::{
 
 /// The path of all tenants.
 pub(super) const ROUTE: &str = "/api/v1/admin/tenants";
+/// The path of one.
+pub(super) const ROUTE_OF_ONE: &str = "/api/v1/admin/tenants/{id}";
 
 /// Reads the claim of a request on its key, if it carries one.
 pub(super) fn read_claim(
@@ -69,6 +71,24 @@ pub(super) fn version_mismatch(tenant: &Tenant) -> ApiError {
     let detail =
         format!("the tenant is at version {}, which the precondition does not allow", tenant.version);
     ApiError::new(Code::VersionMismatch, detail).with_fact("current_version", tenant.version)
+}
+
+/// Responds with what a change has written, `None` if the key is taken, or its refusal; or as before, if the request was sent before.
+pub(super) async fn respond_written(
+    state: &AppState,
+    claim: Option<&IdempotencyClaim>,
+    written: Result<Option<StoredResponse>, ApiError>,
+) -> Result<OrderResponse, ApiError> {
+    match written {
+        Ok(Some(response)) => {
+            // Best effort: every process reads the table again within a second.
+            let _read_soon = state.tenants.reload().await;
+            Ok(OrderResponse::first(response))
+        }
+        Ok(None) => replay_or(state, claim, OrderError::KeyInProgress.into()).await,
+        Err(refusal) if refusal.status().is_client_error() => replay_or(state, claim, refusal).await,
+        Err(error) => Err(error),
+    }
 }
 
 /// 409: another tenant has the slug.
