@@ -23,10 +23,15 @@ use mutations::Mutation;
 
 /// The exit code of nextest if a test has failed.
 const TESTS_FAILED: i32 = 100;
-/// The tests that are asked first.
-const FIRST: &str = "test(/tenant|isolation|roles/)";
-/// If none of them fails: all that need no broker but Redis.
-const ALL: &str = "not test(/sqs|rabbitmq|schemathesis|generated_clients|postgres_|outbox_/)";
+/// The tests that are asked, each group if the one before it noticed nothing: what tenants can see of each other, the check of the
+/// statements' texts, and all else that needs no broker but Redis.
+const GROUPS: [&str; 3] = [
+    "test(/tenant|isolation|roles/) and not test(/^tenants_queries::/)",
+    "test(/^tenants_queries::/)",
+    "not test(/tenant|isolation|roles|sqs|rabbitmq|schemathesis|generated_clients|postgres_|outbox_/)",
+];
+/// What the tests print, below the folder of data.
+const LOG: &str = "logs/mutate.log";
 /// Where the result is kept.
 const REPORT: &str = "docs/notes/mutations.md";
 
@@ -45,8 +50,8 @@ pub(crate) struct Args {
 
 /// What became of a mutation.
 enum Verdict {
-    /// These tests have failed.
-    Caught(Vec<String>),
+    /// This test has failed.
+    Caught(String),
     /// No test has failed.
     Survived,
     /// It is no program: nothing is shown.
@@ -90,17 +95,24 @@ async fn mutate(system: &System, mutations: &[Mutation], of_all: Option<usize>) 
     let database = testbed::bare_database(&postgres.url).await?;
     let tree = copy_sources().await?;
     let tests = |filter: &str| {
-        Launch::new(cargo::program(), paths::data().join("logs/mutate.log"))
+        Launch::new(cargo::program(), paths::data().join(LOG))
             .folder(&tree)
             .args([
                 "nextest",
                 "run",
-                "--workspace",
+                "--package",
+                "shared",
+                "--package",
+                "api",
+                "--package",
+                "worker",
+                "--lib",
                 "--test",
                 "api_it",
                 "--test",
                 "worker_it",
-                "--lib",
+                "--max-fail",
+                "1:immediate",
                 "-E",
                 filter,
             ])
@@ -111,18 +123,23 @@ async fn mutate(system: &System, mutations: &[Mutation], of_all: Option<usize>) 
             .env("NEXTEST_NO_INPUT_HANDLER", "1")
     };
     print_status("Building and running the tests without a mutation.");
-    ensure!(matches!(judge(&tests(FIRST)).await?, Verdict::Survived), "the tests fail without a mutation");
+    for group in GROUPS {
+        let verdict = judge(&tests(group)).await?;
+        ensure!(matches!(verdict, Verdict::Survived), "the tests fail without a mutation: see {LOG}");
+    }
     let mut report = String::new();
     let mut survivors = 0;
     for (number, mutation) in mutations.iter().enumerate() {
         let original = mutation.apply(&tree)?;
-        let mut verdict = judge(&tests(FIRST)).await?;
-        if matches!(verdict, Verdict::Survived) {
-            verdict = judge(&tests(ALL)).await?;
+        let mut verdict = Verdict::Survived;
+        for group in GROUPS {
+            if matches!(verdict, Verdict::Survived) {
+                verdict = judge(&tests(group)).await?;
+            }
         }
         fs::write(tree.join(&mutation.file), original)?;
         let text = match verdict {
-            Verdict::Caught(tests) => tests.join(", "),
+            Verdict::Caught(test) => test,
             Verdict::Survived => {
                 survivors += 1;
                 "**no test**".to_owned()
@@ -148,10 +165,9 @@ async fn judge(tests: &Launch) -> anyhow::Result<Verdict> {
     let _absent = fs::remove_file(&log);
     let status = tests.spawn()?.wait().await?;
     let output = fs::read_to_string(&log).unwrap_or_default();
-    let failed: Vec<String> = output.lines().filter_map(failed_test).collect();
-    Ok(match status.code() {
-        Some(0) => Verdict::Survived,
-        Some(TESTS_FAILED) if !failed.is_empty() => Verdict::Caught(failed),
+    Ok(match (status.code(), output.lines().find_map(failed_test)) {
+        (Some(0), _) => Verdict::Survived,
+        (Some(TESTS_FAILED), Some(test)) => Verdict::Caught(test),
         _ => Verdict::NotCompiled,
     })
 }
@@ -189,8 +205,8 @@ fn write_report(rows: &str, made: usize, all: usize, survivors: usize) -> anyhow
         "# Mutations\n\n\
          What keeps tenants apart was taken out, one condition or part of a key at a time, and a test had to fail each time.\n\
          `cargo xtask mutate` does it again and writes this file; `--list` shows what it would do.\n\n\
-         Last run: revision {revision}; {made} of {all} mutations, {survivors} of them unnoticed. The tests are those that had failed when the \
-         run was ended by the first failure.\n\n\
+         Last run: revision {revision}; {made} of {all} mutations, {survivors} of them unnoticed. The test is the first that failed; that of \
+         the statements' texts, `tenants_queries`, is asked only if no other test of tenants fails.\n\n\
          | place | taken out | noticed by |\n| --- | --- | --- |\n{rows}"
     );
     fs::write(paths::workspace().join(REPORT), text).with_context(|| format!("cannot write {REPORT}"))

@@ -9,8 +9,8 @@ use anyhow::{Context, ensure};
 
 use super::shown_path;
 
-/// The folders with statements.
-const FOLDERS: [&str; 3] = ["api/src", "worker/src", "shared/src"];
+/// The folders with statements, and with functions of the database.
+const FOLDERS: [&str; 4] = ["api/src", "worker/src", "shared/src", "migrations"];
 /// A comparison, also with a parameter that follows in another piece of the text.
 const CONDITION: &str = "tenant_id = ";
 /// The same, always true: tenants are positive.
@@ -82,15 +82,19 @@ const KEYS: &[(&str, &str, &str)] = &[
         "Some(_) => email.as_str().to_owned()",
     ),
     (
-        "api/src/auth/caller.rs",
-        "CustomerKey { tenant: self.tenant,",
-        "CustomerKey { tenant: TenantId::DEFAULT,",
-    ),
-    ("api/src/auth/caller.rs", "OrderKey { tenant: self.tenant,", "OrderKey { tenant: TenantId::DEFAULT,"),
-    (
         "api/src/http/auth/logout_all.rs",
         "&state.db, caller.tenant,",
         "&state.db, shared::domain::tenant::TenantId::DEFAULT,",
+    ),
+    (
+        "api/src/auth/accounts.rs",
+        "JOIN ended_sessions USING (tenant_id, customer_id)",
+        "JOIN (SELECT customer_id, generation FROM ended_sessions) AS ended USING (customer_id)",
+    ),
+    (
+        "worker/src/store/orders.rs",
+        "AS wanted (tenant_id, id) USING (tenant_id, id)",
+        "AS wanted (other, id) USING (id)",
     ),
 ];
 
