@@ -24,11 +24,12 @@ use mutations::Mutation;
 /// The exit code of nextest if a test has failed.
 const TESTS_FAILED: i32 = 100;
 /// The tests that are asked, each group if the one before it noticed nothing: what tenants can see of each other, the check of the
-/// statements' texts, and all else that needs no broker but Redis.
+/// statements' texts, and what else reads or writes rows and keys with nothing but PostgreSQL and Redis.
 const GROUPS: [&str; 3] = [
     "test(/tenant|isolation|roles/) and not test(/^tenants_queries::/)",
     "test(/^tenants_queries::/)",
-    "not test(/tenant|isolation|roles|sqs|rabbitmq|schemathesis|generated_clients|postgres_|outbox_/)",
+    "test(/^(accounts|auth_|cache|commands|dead_letters|feed_(cursors|pages)|history|limits|orders_|redrive|verify)|tests::/) \
+     and not test(/tenant|isolation|roles/)",
 ];
 /// What the tests print, below the folder of data.
 const LOG: &str = "logs/mutate.log";
