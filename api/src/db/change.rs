@@ -93,15 +93,7 @@ pub async fn change_orders(
         bodies,
     } = claims;
     let EventColumns { ids: event_ids, types, payloads } = events;
-    let LineColumns {
-        ids: line_ids,
-        orders: line_orders,
-        positions,
-        products,
-        quantities,
-        prices,
-        tenants: line_tenants,
-    } = lines;
+    let LineColumns { ids: line_ids, orders: line_orders, positions, products, quantities, prices } = lines;
     sqlx::query_file!(
         "src/db/change.sql",
         &ids,
@@ -132,7 +124,6 @@ pub async fn change_orders(
         &products,
         &quantities,
         &prices,
-        &line_tenants,
     )
     .fetch_all(db)
     .await?

@@ -46,10 +46,10 @@ WITH input AS MATERIALIZED (
     WHERE l.order_id = a.id AND l.tenant_id = a.tenant_id AND a.id = ANY($21) AND NOT l.id = ANY($22)
 ), written_lines AS (
     INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price, tenant_id)
-    SELECT * FROM unnest(
-        $23::bigint[], $24::bigint[], $25::smallint[], $26::bigint[], $27::integer[], $28::numeric[], $29::integer[]
-    ) AS l(id, order_id, position, product_id, quantity, unit_price, tenant_id)
-    WHERE order_id IN (SELECT id FROM allowed)
+    SELECT l.*, a.tenant_id
+    FROM unnest($23::bigint[], $24::bigint[], $25::smallint[], $26::bigint[], $27::integer[], $28::numeric[])
+         AS l(id, order_id, position, product_id, quantity, unit_price)
+    JOIN allowed a ON a.id = l.order_id
     ON CONFLICT (order_id, id) DO UPDATE
         SET position = excluded.position, quantity = excluded.quantity, unit_price = excluded.unit_price
 ), logged_events AS (

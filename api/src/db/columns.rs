@@ -66,7 +66,7 @@ impl<'a> OrderColumns<'a> {
     }
 }
 
-/// Rows of `order_lines`.
+/// Rows of `order_lines`. Each has the tenant of its order.
 #[derive(Default)]
 pub(super) struct LineColumns {
     pub(super) ids: Vec<i64>,
@@ -75,7 +75,6 @@ pub(super) struct LineColumns {
     pub(super) products: Vec<i64>,
     pub(super) quantities: Vec<i32>,
     pub(super) prices: Vec<Decimal>,
-    pub(super) tenants: Vec<i32>,
 }
 
 impl LineColumns {
@@ -89,7 +88,6 @@ impl LineColumns {
             self.products.push(product_id.get());
             self.quantities.push(*quantity);
             self.prices.push(unit_price.amount());
-            self.tenants.push(order.tenant_id.get());
         }
     }
 }

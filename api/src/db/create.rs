@@ -25,11 +25,9 @@ pub struct CreatedOrder<'a> {
     pub claim: Option<(&'a IdempotencyClaim, &'a StoredResponse)>,
 }
 
-/// What became of a new order.
+/// Why a new order was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CreateOutcome {
-    /// It was written, with its event and its stored response.
-    Written,
+pub enum NotCreated {
     /// The key is taken.
     KeyTaken,
     /// This order of the customer has the reference. The key was left alone.
@@ -39,7 +37,7 @@ pub enum CreateOutcome {
 /// The constraint that refuses a reference which another transaction has just given to another order.
 pub const REFERENCE_UNIQUE: &str = "orders_by_reference";
 
-/// Writes orders, each with all that belongs to it, in one statement that commits by itself, and returns what became of each.
+/// Writes orders, each with all that belongs to it, in one statement that commits by itself, and returns those that were not written.
 /// No two of `created` can have the same key. It fails on [`REFERENCE_UNIQUE`] if another transaction commits an order
 /// with one of the references meanwhile, or if two of `created` have the same one; then the next attempt finds that order.
 ///
@@ -47,7 +45,7 @@ pub const REFERENCE_UNIQUE: &str = "orders_by_reference";
 pub async fn insert_orders(
     db: &mut PgConnection,
     created: &[CreatedOrder<'_>],
-) -> Result<HashMap<OrderId, CreateOutcome>, sqlx::Error> {
+) -> Result<HashMap<OrderId, NotCreated>, sqlx::Error> {
     let (mut orders, mut lines) = (OrderColumns::default(), LineColumns::default());
     let (mut events, mut claims) = (EventColumns::default(), ClaimColumns::default());
     // If nobody has a key, `unnest` fills up the empty columns.
@@ -76,15 +74,7 @@ pub async fn insert_orders(
     } = orders;
     let ClaimColumns { callers, keys, request_hashes, context_hashes, statuses, headers, bodies } = claims;
     let EventColumns { ids: event_ids, types, payloads } = events;
-    let LineColumns {
-        ids: line_ids,
-        orders: line_orders,
-        positions,
-        products,
-        quantities,
-        prices,
-        tenants: line_tenants,
-    } = lines;
+    let LineColumns { ids: line_ids, orders: line_orders, positions, products, quantities, prices } = lines;
     sqlx::query_file!(
         "src/db/create.sql",
         &ids,
@@ -111,18 +101,13 @@ pub async fn insert_orders(
         &products,
         &quantities,
         &prices,
-        &line_tenants,
     )
     .fetch_all(db)
     .await?
     .into_iter()
     .map(|row| {
-        let outcome = match (row.taken_by.map(decode_order_id).transpose()?, row.written) {
-            (Some(other), _) => CreateOutcome::ReferenceTaken(other),
-            (None, true) => CreateOutcome::Written,
-            (None, false) => CreateOutcome::KeyTaken,
-        };
-        Ok((decode_order_id(row.id)?, outcome))
+        let taken_by = row.taken_by.map(decode_order_id).transpose()?;
+        Ok((decode_order_id(row.id)?, taken_by.map_or(NotCreated::KeyTaken, NotCreated::ReferenceTaken)))
     })
     .collect()
 }
@@ -151,11 +136,11 @@ pub async fn insert_orders_together(
         transaction.rollback().await?;
         return Ok(TogetherOutcome::KeyTaken);
     }
-    let outcomes = insert_orders(&mut transaction, created).await?;
+    let refused = insert_orders(&mut transaction, created).await?;
     let taken: Vec<(usize, OrderId)> = (0..)
         .zip(created)
-        .filter_map(|(place, created)| match outcomes.get(&created.order.id) {
-            Some(CreateOutcome::ReferenceTaken(other)) => Some((place, *other)),
+        .filter_map(|(place, created)| match refused.get(&created.order.id) {
+            Some(NotCreated::ReferenceTaken(other)) => Some((place, *other)),
             _ => None,
         })
         .collect();

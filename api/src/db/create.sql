@@ -30,15 +30,17 @@ WITH input AS MATERIALIZED (
     INSERT INTO orders
         (id, tenant_id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata)
     SELECT id, tenant_id, customer_id, order_date, 'PENDING', total_amount, 1, at, at, reference, metadata FROM allowed
-    ORDER BY tenant_id, customer_id, reference, id
+    ORDER BY reference, tenant_id, customer_id
 ), inserted_lines AS (
     INSERT INTO order_lines (id, order_id, position, product_id, quantity, unit_price, tenant_id)
-    SELECT * FROM unnest(
-        $19::bigint[], $20::bigint[], $21::smallint[], $22::bigint[], $23::integer[], $24::numeric[], $25::integer[]
-    ) AS l(id, order_id, position, product_id, quantity, unit_price, tenant_id)
-    WHERE order_id IN (SELECT id FROM allowed)
+    SELECT l.*, a.tenant_id
+    FROM unnest($19::bigint[], $20::bigint[], $21::smallint[], $22::bigint[], $23::integer[], $24::numeric[])
+         AS l(id, order_id, position, product_id, quantity, unit_price)
+    JOIN allowed a ON a.id = l.order_id
 ), logged_events AS (
     INSERT INTO outbox (event_id, event_type, order_id, version, payload, tenant_id)
     SELECT event_id, event_type, id, 1, payload, tenant_id FROM allowed
 )
-SELECT i.id AS "id!", i.taken_by, a.id IS NOT NULL AS "written!" FROM input i LEFT JOIN allowed a USING (id)
+-- Those that were not written.
+SELECT id AS "id!", taken_by FROM input
+WHERE taken_by IS NOT NULL OR (key IS NOT NULL AND (caller, key) NOT IN (SELECT customer_id, key FROM claimed))

@@ -19,7 +19,7 @@ mod trial_write;
 
 pub use change::{ChangeOutcome, ChangedOrder, change_orders, lock_order};
 pub use create::{
-    CreateOutcome, CreatedOrder, REFERENCE_UNIQUE, TogetherOutcome, insert_orders, insert_orders_together,
+    CreatedOrder, NotCreated, REFERENCE_UNIQUE, TogetherOutcome, insert_orders, insert_orders_together,
 };
 pub use deletions::{Deletion, load_deletions};
 pub use history::{HistoryEntry, HistoryPage, load_history};

@@ -26,7 +26,7 @@ use super::{
     job::{Reply, WriteJob, batch_size, fail_jobs, is_fault_of_one, send_reply, split_duplicate_keys},
     references::{ATTEMPTS, Holders, Wanted},
 };
-use crate::db::{self, CreateOutcome, CreatedOrder, IdempotencyClaim, REFERENCE_UNIQUE};
+use crate::db::{self, CreatedOrder, IdempotencyClaim, NotCreated, REFERENCE_UNIQUE};
 
 /// An order to create, with everything that is written and answered ready.
 pub(crate) struct CreateJob {
@@ -94,7 +94,7 @@ impl BatchHandler<CreateJob> for CreateHandler {
         metrics::histogram!("write_batch_size", "kind" => "create").record(batch_size(&batch));
         let mut unwritten = Unwritten::default();
         match self.write_batch(&batch, false).await {
-            Ok(outcomes) => self.respond_written(batch, &outcomes, &mut unwritten),
+            Ok(refused) => self.respond_written(batch, &refused, &mut unwritten),
             Err(failure) if is_fault_of_one(&failure.error) => {
                 self.write_one_by_one(batch, failure.in_doubt, &mut unwritten).await;
             }
@@ -128,12 +128,12 @@ impl CreateHandler {
         Self { db, ids, context: Arc::clone(context) }
     }
 
-    /// Returns what became of each order. A lost race for a reference is no failure: the next attempt finds the order that has won.
+    /// Returns the orders that were not written. A lost race for a reference is no failure: the next attempt finds the order that has won.
     async fn write_batch(
         &self,
         batch: &[CreateJob],
         mut in_doubt: bool,
-    ) -> Result<HashMap<OrderId, CreateOutcome>, WriteError> {
+    ) -> Result<HashMap<OrderId, NotCreated>, WriteError> {
         let created: Vec<CreatedOrder<'_>> = batch
             .iter()
             .map(|job| CreatedOrder {
@@ -149,7 +149,7 @@ impl CreateHandler {
                 db::insert_orders(&mut db, created).await
             });
             match written.await {
-                Ok((outcomes, _)) => return Ok(outcomes),
+                Ok((refused, _)) => return Ok(refused),
                 Err(failure) if failure.error.violates(REFERENCE_UNIQUE) && attempt < ATTEMPTS => {
                     (in_doubt, attempt) = (failure.in_doubt, attempt + 1);
                 }
@@ -164,7 +164,7 @@ impl CreateHandler {
         while let Some(job) = jobs.next() {
             let alone = [job];
             match self.write_batch(&alone, in_doubt).await {
-                Ok(outcomes) => self.respond_written(alone.into(), &outcomes, unwritten),
+                Ok(refused) => self.respond_written(alone.into(), &refused, unwritten),
                 Err(WriteError { error, in_doubt }) if error.violates("orders_pkey") => {
                     let [job] = alone;
                     self.respond_to_taken_id(job, error, in_doubt).await;
@@ -205,22 +205,22 @@ impl CreateHandler {
     fn respond_written(
         &self,
         batch: Vec<CreateJob>,
-        outcomes: &HashMap<OrderId, CreateOutcome>,
+        refused: &HashMap<OrderId, NotCreated>,
         unwritten: &mut Unwritten,
     ) {
         self.context.wake.notify();
         for job in batch {
             let (id, wanted) = (job.order.id, job.wanted());
-            let holder = match outcomes.get(&id) {
-                Some(CreateOutcome::Written) => {
+            let holder = match refused.get(&id) {
+                None => {
                     send_reply(job.reply, Ok(job.response));
                     Some(id)
                 }
-                Some(CreateOutcome::ReferenceTaken(other)) => {
+                Some(NotCreated::ReferenceTaken(other)) => {
                     unwritten.refused.push((job, *other));
                     Some(*other)
                 }
-                Some(CreateOutcome::KeyTaken) | None => {
+                Some(NotCreated::KeyTaken) => {
                     unwritten.key_taken.push(job);
                     None
                 }
