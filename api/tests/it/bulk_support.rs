@@ -101,7 +101,7 @@ impl RawStream {
         }
         head += "\r\n";
         stream.write_all(head.as_bytes()).await.expect("the head is taken");
-        Self { stream, received: Vec::new() }
+        Self { stream, received: Vec::with_capacity(64 * 1024) }
     }
 
     /// Sends a piece of the body. Fails if the connection is closed.

@@ -194,6 +194,25 @@ async fn an_export_under_load_and_the_feed_from_its_cursor_are_equal_to_the_tabl
     }
 }
 
+/// The last line of an export.
+async fn last_line(mut export: RawStream) -> Option<Value> {
+    let mut last = None;
+    while let Some(line) = export.line().await {
+        last = Some(line);
+    }
+    last
+}
+
+/// Reads an export to its end, which is a cut, and returns how many rows came before it.
+async fn rows_before_the_cut(mut export: RawStream) -> i64 {
+    let mut rows = 0;
+    while let Some(line) = export.line().await {
+        assert!(line["complete"].is_null(), "it is not complete");
+        rows += 1;
+    }
+    rows
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_cuts_an_export_within_a_second_and_the_file_shows_it() {
     let app = TestApp::start().await;
@@ -201,19 +220,33 @@ async fn a_shutdown_cuts_an_export_within_a_second_and_the_file_shows_it() {
     app.seed_orders(1, MANY).await;
     let mut export = RawStream::open(&app, &session, "GET", EXPORT).await;
     assert!(export.line().await.expect("a first line")["feed_cursor"].is_string());
-    let read = async {
-        let begun = Instant::now();
-        let mut rows = 0;
-        while let Some(line) = export.line().await {
-            assert!(line["complete"].is_null(), "it is not complete");
-            rows += 1;
-        }
-        (rows, begun.elapsed())
-    };
+    let begun = Instant::now();
+    let read = async { (rows_before_the_cut(export).await, begun.elapsed()) };
     let ((rows, took), ()) = tokio::join!(read, app.drain());
     assert!(rows < MANY);
     // Twice the second, for a busy machine.
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspension_cuts_the_exports_of_the_tenant_and_of_no_other() {
+    // Of each tenant more than the kernel buffers until the clients read on.
+    const OF_EACH: i64 = 20_000;
+    let app = TestApp::start().await;
+    let operator = app.login_operator().await;
+    let tenant = app.create_tenant("shop").await;
+    let (suspended, other) = (app.login_in(tenant, 1).await, app.login(1).await);
+    app.seed_orders(1, 2 * OF_EACH).await;
+    app.sql("UPDATE order_lines SET tenant_id = t.id FROM tenants t WHERE slug = 'shop' AND order_id % 2 = 0 AND tenant_id = 1").await;
+    app.sql("UPDATE orders o SET tenant_id = t.id FROM tenants t WHERE slug = 'shop' AND o.id % 2 = 0 AND tenant_id = 1").await;
+    let mut cut = RawStream::open(&app, &suspended, "GET", EXPORT).await;
+    let mut whole = RawStream::open(&app, &other, "GET", EXPORT).await;
+    for export in [&mut cut, &mut whole] {
+        export.line().await.expect("a first line");
+    }
+    operator.suspend(tenant).await;
+    assert!(rows_before_the_cut(cut).await < OF_EACH);
+    assert_eq!(last_line(whole).await, Some(json!({"complete": true, "rows": OF_EACH})));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,11 +283,7 @@ async fn an_export_takes_longer_than_a_request_can() {
     export.line().await.expect("a first line");
     // Its client takes its time; more waits than the kernel buffers.
     tokio::time::sleep(limit).await;
-    let mut last = None;
-    while let Some(line) = export.line().await {
-        last = Some(line);
-    }
-    assert_eq!(last, Some(json!({"complete": true, "rows": MANY})));
+    assert_eq!(last_line(export).await, Some(json!({"complete": true, "rows": MANY})));
 }
 
 #[tokio::test(flavor = "multi_thread")]
