@@ -13,12 +13,18 @@ use futures_util::{StreamExt as _, stream};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use shared::domain::clock::Clock;
+use time::macros::datetime;
 
 use crate::{
     orders_support::{order, path},
     support::{Session, TestApp},
 };
 
+const REGISTER: &str = "/api/v1/auth/register";
+const LOGIN: &str = "/api/v1/auth/login";
+/// Within this time wrong passwords are counted.
+const COUNTED_FOR: time::Duration = time::Duration::minutes(15);
 const REQUESTS: usize = 100_000;
 /// Requests under way.
 const AT_ONCE: usize = 16;
@@ -164,12 +170,44 @@ async fn another_tenants_order_takes_as_long_as_one_that_is_not_there() {
                 of_theirs.push(time(theirs).await);
                 of_none.push(time(none).await);
             }
-            let (one, other) = (median(of_theirs), median(of_none));
-            let ratio = one.as_secs_f64() / other.as_secs_f64();
-            eprintln!("{name} {method}{suffix}: {one:?} not yours, {other:?} not there: {ratio:.3}");
-            assert!((0.95..1.05).contains(&ratio), "{name} {method}{suffix}: {ratio}");
+            expect_alike(&format!("{name} {method}{suffix}: not yours, not there"), of_theirs, of_none);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a long proof, which needs the machine for itself"]
+async fn a_login_takes_as_long_whether_or_not_there_is_the_tenant_or_the_account() {
+    let clock = Clock::manual(datetime!(2025-01-20 10:00 UTC));
+    let app = TestApp::with().exact_limits(&clock).start().await;
+    app.create_tenant("shop").await;
+    let body = |email: &str, slug: &str| json!({"email": email, "password": "wrong horse", "tenant": slug});
+    let account = json!({"email": "ada@example.com", "password": "correct horse", "tenant": "shop"});
+    app.post(REGISTER, &account).await.expect(StatusCode::CREATED);
+    let time = async |email, slug| {
+        // So that the wrong passwords before do not count.
+        clock.advance(COUNTED_FOR);
+        let begun = Instant::now();
+        app.post(LOGIN, &body(email, slug)).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
+        begun.elapsed()
+    };
+    let (mut of_one, mut of_no_account, mut of_no_tenant) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TIMED {
+        of_one.push(time("ada@example.com", "shop").await);
+        of_no_account.push(time("eve@example.com", "shop").await);
+        of_no_tenant.push(time("ada@example.com", "no-shop").await);
+    }
+    expect_alike("login: an account, no account", of_one.clone(), of_no_account);
+    expect_alike("login: an account, no tenant", of_one, of_no_tenant);
+}
+
+/// Fails if the medians differ by more than a twentieth.
+#[track_caller]
+fn expect_alike(what: &str, one: Vec<Duration>, other: Vec<Duration>) {
+    let (one, other) = (median(one), median(other));
+    let ratio = one.as_secs_f64() / other.as_secs_f64();
+    eprintln!("{what}: {one:?}, {other:?}: {ratio:.3}");
+    assert!((0.95..1.05).contains(&ratio), "{what}: {ratio}");
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -29,7 +29,7 @@ const GROUPS: [&str; 3] = [
     "test(/tenant|isolation|roles/) and not test(/^tenants_queries::/)",
     "test(/^tenants_queries::/)",
     "test(/^(accounts|auth_|cache|commands|dead_letters|feed_(cursors|pages)|history|limits|orders_|redrive|verify)|tests::/) \
-     and not test(/tenant|isolation|roles/)",
+     and not test(/tenant|isolation|roles|rabbitmq|sqs/)",
 ];
 /// What the tests print, below the folder of data.
 const LOG: &str = "logs/mutate.log";
