@@ -2,7 +2,8 @@
 -- 'peek' it is not.
 -- ARGV[1] is the time in which one request is earned back, ARGV[2] the window, both in microseconds.
 -- ARGV[4] is the time in microseconds, or empty for Redis' own clock, so that replicas agree.
--- The value is the time at which the whole quota is there again.
+-- The value is the time at which the whole quota is there again. Of a quota that was changed it can be further away than the
+-- window: then the new one is used up, and is earned back at its own pace.
 -- The key lives two hours longer than that: a full Redis evicts what expires first, and counts must not go before cached
 -- orders do (an hour), or a client that fills the memory would get a new quota.
 -- Returns {allowed, time until the whole quota is there, time until one request is allowed}.
@@ -12,7 +13,14 @@ if not now then
     local time = redis.call('TIME')
     now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
-local full = math.max(tonumber(redis.call('GET', KEYS[1])) or 0, now)
+local stored = tonumber(redis.call('GET', KEYS[1])) or 0
+local full = math.min(math.max(stored, now), now + window)
+local function keep(value)
+    redis.call('SET', KEYS[1], string.format('%.0f', value), 'PX', math.ceil((value - now) / 1000) + kept_ms)
+end
+if full < stored then
+    keep(full)
+end
 local after = full + interval
 local wait = math.max(after - now - window, 0)
 if wait > 0 then
@@ -21,5 +29,5 @@ end
 if ARGV[3] == 'peek' then
     return { 1, full - now, 0 }
 end
-redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000) + kept_ms)
+keep(after)
 return { 1, after - now, 0 }

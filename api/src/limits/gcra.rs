@@ -23,11 +23,12 @@ impl BucketState {
 }
 
 /// Checks whether a bucket that is whole again at `full` allows one more request. Returns the new such time, which changes
-/// if the request is allowed and `counts`.
+/// if the request is allowed and `counts`. A quota that was changed since is used up at most: it is earned back at its own pace.
 pub(super) fn check(full: Duration, quota: Quota, counts: bool, now: Duration) -> (Duration, BucketState) {
-    let full = full.max(now);
+    let window = Duration::from_micros(quota.window_us());
+    let full = full.clamp(now, now + window);
     let after = full + Duration::from_micros(quota.interval_us());
-    let wait = after.saturating_sub(now).saturating_sub(Duration::from_micros(quota.window_us()));
+    let wait = after.saturating_sub(now).saturating_sub(window);
     let allowed = wait.is_zero();
     let full = if allowed && counts { after } else { full };
     (full, BucketState { allowed, used: full.saturating_sub(now), wait })
@@ -54,6 +55,17 @@ mod tests {
         assert_eq!(count(119), (false, 0, 1));
         assert_eq!(count(120), (true, 0, 0));
         assert_eq!(count(1000), (true, 2, 0));
+    }
+
+    #[test]
+    fn a_quota_that_replaces_a_used_up_one_is_earned_back_at_its_own_pace() {
+        let now = Duration::from_secs(5);
+        let (old, new): (Quota, Quota) = ("1/86400s".parse().unwrap(), "60/60s".parse().unwrap());
+        let (full, _) = check(Duration::ZERO, old, true, now);
+        let (full, bucket) = check(full, new, true, now);
+        assert_eq!((bucket.allowed, bucket.wait), (false, Duration::from_secs(1)));
+        let (_, bucket) = check(full, new, true, now + bucket.wait);
+        assert!(bucket.allowed);
     }
 
     #[test]

@@ -85,14 +85,14 @@ impl FromStr for Quota {
 
     fn from_str(text: &str) -> Result<Self, QuotaParseError> {
         let (requests, window) = text.split_once('/').ok_or(QuotaParseError)?;
-        let requests = requests.trim().parse().map_err(|_| QuotaParseError)?;
-        let seconds =
-            window.trim().strip_suffix('s').ok_or(QuotaParseError)?.parse().map_err(|_| QuotaParseError)?;
-        if (1..=1_000_000).contains(&requests) && (1..=86_400).contains(&seconds) {
-            Ok(Self { requests, seconds })
-        } else {
-            Err(QuotaParseError)
-        }
+        let requests = requests.parse().map_err(|_| QuotaParseError)?;
+        let seconds = window.strip_suffix('s').and_then(|text| text.parse().ok()).ok_or(QuotaParseError)?;
+        let quota = Self { requests, seconds };
+        // A quota is written in one way: neither `+1` nor `01`.
+        let is_quota = (1..=1_000_000).contains(&requests)
+            && (1..=86_400).contains(&seconds)
+            && quota.to_string() == text;
+        is_quota.then_some(quota).ok_or(QuotaParseError)
     }
 }
 
@@ -115,7 +115,21 @@ mod tests {
     fn quotas_read_as_they_are_written() {
         assert_eq!("1000/60s".parse(), Ok(Quota::new(1000, 60)));
         assert_eq!(Quota::new(5, 1).to_string(), "5/1s");
-        for text in ["", "1000", "1000/60", "0/60s", "10/0s", "-1/60s", "10/60m", "1000001/1s", "1/86401s"] {
+        for text in [
+            "",
+            "1000",
+            "1000/60",
+            "0/60s",
+            "10/0s",
+            "-1/60s",
+            "10/60m",
+            "1000001/1s",
+            "1/86401s",
+            "01/1s",
+            "+1/1s",
+            " 1/1s",
+            "1 /1s",
+        ] {
             assert_eq!(text.parse::<Quota>(), Err(QuotaParseError), "{text}");
         }
     }

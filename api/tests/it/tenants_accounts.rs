@@ -211,7 +211,8 @@ async fn an_account_of_another_tenant_does_not_decide_a_role() {
 
 #[tokio::test]
 async fn the_quota_of_a_tenant_counts_all_its_callers_and_nobody_else() {
-    let app = TestApp::with().exact_limits(&clock()).set("RATE_LIMIT_CUSTOMER", "100/3600s").start().await;
+    let clock = clock();
+    let app = TestApp::with().exact_limits(&clock).set("RATE_LIMIT_CUSTOMER", "100/3600s").start().await;
     let operator = app.login_operator().await;
     let tenant =
         operator.create_tenant(&json!({"slug": "shop", "name": "Shop", "rate_limit": "4/3600s"})).await;
@@ -248,7 +249,17 @@ async fn the_quota_of_a_tenant_counts_all_its_callers_and_nobody_else() {
         .send(Method::GET, "/api/v1/orders", &[("x-tenant-id", &header)], None)
         .await
         .expect(StatusCode::OK);
-    // A new quota counts at once, and none is no limit.
+    // A new quota counts at once and is earned back at its own pace, however long the one before would have taken.
+    for (quota, wait) in [("1/86400s", "3600"), ("2/2s", "1")] {
+        operator.change_tenant(tenant, &json!({"rate_limit": quota})).await.expect(StatusCode::OK);
+        let refused = two.get("/api/v1/orders").await;
+        let refused = refused.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+        assert_eq!(refused.header("retry-after"), Some(wait), "{quota}");
+    }
+    clock.advance(time::Duration::SECOND);
+    two.get("/api/v1/orders").await.expect(StatusCode::OK);
+    two.get("/api/v1/orders").await.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+    // None is no limit.
     operator.change_tenant(tenant, &json!({"rate_limit": null})).await.expect(StatusCode::OK);
     two.get("/api/v1/orders").await.expect(StatusCode::OK);
     operator.get(TENANTS).await.expect(StatusCode::OK);
