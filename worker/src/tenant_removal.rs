@@ -1,7 +1,7 @@
 //! Removes tenants with everything of them, step by step: each step is one transaction, so that it goes on where it was if the
 //! worker is killed, and several workers do no harm to each other.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use shared::{
     broker::{BrokerError, EventSource},
@@ -83,12 +83,20 @@ impl TenantRemoval {
         Self { grace, ..self }
     }
 
-    /// Does one step.
-    pub async fn remove_once(&self) -> Result<RemovalProgress, RemovalError> {
+    /// The tenants whose removal is due, in the order in which they were ordered.
+    async fn find_due(&self) -> Result<Vec<TenantId>, RemovalError> {
+        let mut connection = self.db.acquire().await?;
+        let due = removal::list_removals(&mut connection, self.grace).await?;
+        connection.release();
+        Ok(due)
+    }
+
+    /// Does one step of a tenant's removal, if it is due and no other worker is at it.
+    pub async fn remove_step(&self, tenant: TenantId) -> Result<RemovalProgress, RemovalError> {
         // Unless it is released at the end, the connection is closed, which rolls back.
         let mut connection = self.db.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let progress = match removal::lock_removal(&mut transaction, self.grace).await? {
+        let progress = match removal::lock_removal(&mut transaction, tenant, self.grace).await? {
             Some(removal) => self.remove_next(&mut transaction, removal).await?,
             None => RemovalProgress::Nothing,
         };
@@ -148,21 +156,43 @@ impl TenantRemoval {
         Ok(RemovalProgress::Removed)
     }
 
+    /// Does a step of each removal that is due, so that one that has to wait holds up no other. Returns whether any has come further.
+    async fn remove_of_each(&self, failing: &mut HashSet<TenantId>) -> Result<bool, RemovalError> {
+        let due = self.find_due().await?;
+        failing.retain(|tenant| due.contains(tenant));
+        let mut came_further = false;
+        for tenant in due {
+            match self.remove_step(tenant).await {
+                Ok(progress) => {
+                    came_further |= progress != RemovalProgress::Nothing;
+                    failing.remove(&tenant);
+                }
+                Err(error) => {
+                    if failing.insert(tenant) {
+                        tracing::warn!(%tenant, error = chain(&error), "a tenant cannot be removed yet");
+                    }
+                }
+            }
+        }
+        Ok(came_further)
+    }
+
     /// Removes until shutdown.
     pub async fn run_until_shutdown(self, shutdown: Shutdown) {
-        let mut was_failing = false;
+        let (mut failing, mut is_blind) = (HashSet::new(), false);
         while !shutdown.has_begun() {
-            match self.remove_once().await {
-                Ok(RemovalProgress::Removed | RemovalProgress::Finished) => {
-                    was_failing = false;
-                    continue;
-                }
-                Ok(RemovalProgress::Nothing) => was_failing = false,
-                Err(error) => {
-                    if !was_failing {
-                        tracing::warn!(error = chain(&error), "a tenant cannot be removed yet");
+            match self.remove_of_each(&mut failing).await {
+                Ok(came_further) => {
+                    is_blind = false;
+                    if came_further {
+                        continue;
                     }
-                    was_failing = true;
+                }
+                Err(error) => {
+                    if !is_blind {
+                        tracing::warn!(error = chain(&error), "cannot see which tenants are to be removed");
+                    }
+                    is_blind = true;
                 }
             }
             tokio::select! {
@@ -173,12 +203,15 @@ impl TenantRemoval {
     }
 }
 
-/// The keys of a tenant in Redis: entries of the cache with their marks, sessions, and counts of limits.
-fn redis_patterns(tenant: TenantId) -> [String; 4] {
+/// The keys of a tenant in Redis: entries of the cache with their marks, sessions, tickets, and counts of limits. None of them fits a
+/// key of another tenant, such as the mark of the default tenant's order of this number, or the count of a network that has it as a part.
+fn redis_patterns(tenant: TenantId) -> [String; 6] {
     [
-        format!("cache:*order:{tenant}:*"),
+        format!("cache:order:{tenant}:[0-9]*"),
+        format!("cache:*:{{order:{tenant}:[0-9]*"),
         format!("session:{tenant}:*"),
-        format!("limit:*:{tenant}:*"),
+        format!("ticket:{tenant}:*"),
+        format!("limit:customer:{tenant}:*"),
         format!("limit:tenant:{tenant}"),
     ]
 }

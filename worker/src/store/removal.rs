@@ -51,12 +51,28 @@ impl RemovalStep {
     }
 }
 
-/// Locks the tenant whose removal was ordered first, at least `grace` ago by the clock of the database, and that no other worker
-/// has locked.
-pub async fn lock_removal(db: &mut PgConnection, grace: Duration) -> sqlx::Result<Option<Removal>> {
+/// The tenants whose removal was ordered at least `grace` ago by the clock of the database, the first one first.
+pub async fn list_removals(db: &mut PgConnection, grace: Duration) -> sqlx::Result<Vec<TenantId>> {
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM tenants WHERE removal_began_at <= clock_timestamp() - make_interval(secs => $1)
+         ORDER BY removal_began_at, id",
+        grace.as_secs_f64(),
+    )
+    .fetch_all(db)
+    .await?;
+    ids.into_iter().map(decode_tenant).collect()
+}
+
+/// Locks a tenant whose removal was ordered at least `grace` ago. `None` if another worker has locked it or it is gone.
+pub async fn lock_removal(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    grace: Duration,
+) -> sqlx::Result<Option<Removal>> {
     let row = sqlx::query!(
-        "SELECT id, removal_step, removal_after FROM tenants WHERE removal_began_at <= clock_timestamp() - make_interval(secs => $1)
-         ORDER BY removal_began_at, id LIMIT 1 FOR UPDATE SKIP LOCKED",
+        "SELECT removal_step, removal_after FROM tenants
+         WHERE id = $1 AND removal_began_at <= clock_timestamp() - make_interval(secs => $2) FOR UPDATE SKIP LOCKED",
+        tenant.get(),
         grace.as_secs_f64(),
     )
     .fetch_optional(db)
@@ -64,8 +80,11 @@ pub async fn lock_removal(db: &mut PgConnection, grace: Duration) -> sqlx::Resul
     let Some(row) = row else { return Ok(None) };
     let named = |step: &RemovalStep| row.removal_step.as_deref() == Some(step.as_str());
     let step = RemovalStep::ALL.into_iter().find(named).unwrap_or(RemovalStep::Events);
-    let tenant = TenantId::try_from(row.id).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     Ok(Some(Removal { tenant, step, after: row.removal_after }))
+}
+
+fn decode_tenant(id: i32) -> sqlx::Result<TenantId> {
+    TenantId::try_from(id).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 /// Records how far a removal has come, and what is gone since.

@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use secrecy::SecretString;
-use shared::platform::redis::Redis;
+use shared::{
+    domain::tenant::TenantId,
+    platform::{db::DbPool, redis::Redis, shutdown::Shutdown},
+};
 use sqlx::{AssertSqlSafe, PgPool};
-use worker::tenant_removal::{RemovalProgress, TenantRemoval};
+use worker::tenant_removal::{self, RemovalProgress, TenantRemoval};
 
 use crate::support::World;
 
@@ -28,6 +31,22 @@ const TABLES: [(&str, &str); 9] = [
     ("ended_sessions", "tenant_id"),
     ("idempotency_keys", "CASE WHEN key LIKE '% %' THEN split_part(key, ' ', 1)::int ELSE 1 END"),
 ];
+
+/// Keys that have the number of the tenant that is removed, and are not its own: of the default tenant's order, session and customer
+/// of that number, and of an IPv6 network.
+const OF_OTHERS: [&str; 7] = [
+    "cache:order:3",
+    "cache:order:3:fill",
+    "cache:ab12:{order:3}:fill",
+    "limit:customer:3",
+    "limit:login-network:2001:db8:3::/64",
+    "limit:address:2001:db8:3:5::/64",
+    "limit:login-account-network:ab:2001:db8:3::/64",
+];
+
+fn gone() -> TenantId {
+    GONE.try_into().expect("a tenant")
+}
 
 /// Writes rows of three tenants into every table, in turn.
 async fn fill(db: &PgPool) {
@@ -86,7 +105,9 @@ fn keys(tenant: i32) -> Vec<String> {
         "cache:order:T:5",
         "cache:order:T:5:fill",
         "cache:ab12:{order:T:5}",
+        "cache:ab12:{order:T:5}:fill",
         "session:T:a0-1",
+        "ticket:T:hash",
         "limit:customer:T:7",
         "limit:tenant:T",
     ]
@@ -99,6 +120,9 @@ async fn everything_of_a_removed_tenant_goes_and_nothing_of_others_whenever_the_
     let world = World::new().await;
     fill(&world.db).await;
     let mut redis = world.redis.connect().await;
+    for key in OF_OTHERS {
+        let _: () = redis::AsyncCommands::set(&mut redis, key, "x").await.expect("SET");
+    }
     for tenant in TENANTS {
         for key in keys(tenant) {
             let _: () = redis::AsyncCommands::set(&mut redis, key, "x").await.expect("SET");
@@ -116,11 +140,11 @@ async fn everything_of_a_removed_tenant_goes_and_nothing_of_others_whenever_the_
     // Killed after ever longer, between any two statements.
     for micros in (0..60).map(|step| step * 150) {
         let killed = removal().await;
-        let _ended = tokio::time::timeout(Duration::from_micros(micros), killed.remove_once()).await;
+        let _ended = tokio::time::timeout(Duration::from_micros(micros), killed.remove_step(gone())).await;
     }
     let (one, other) = (removal().await, removal().await);
     testbed::eventually("the tenant is gone", async || {
-        let (one, other) = tokio::join!(one.remove_once(), other.remove_once());
+        let (one, other) = tokio::join!(one.remove_step(gone()), other.remove_step(gone()));
         let (one, other) = (one.expect("a step"), other.expect("a step"));
         let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM tenants WHERE id = $1)")
             .bind(GONE)
@@ -130,7 +154,7 @@ async fn everything_of_a_removed_tenant_goes_and_nothing_of_others_whenever_the_
         (!exists).then_some(()).ok_or((one, other))
     })
     .await;
-    assert_eq!(one.remove_once().await.expect("a step"), RemovalProgress::Nothing);
+    assert_eq!(one.remove_step(gone()).await.expect("a step"), RemovalProgress::Nothing);
 
     let expected: BTreeMap<_, _> = before.into_iter().filter(|((_, tenant), _)| *tenant != GONE).collect();
     assert_eq!(count(&world.db).await, expected);
@@ -139,6 +163,10 @@ async fn everything_of_a_removed_tenant_goes_and_nothing_of_others_whenever_the_
         .map(|(position, tenant)| (position, tenant.filter(|tenant| *tenant != GONE)))
         .collect();
     assert_eq!(log(&world.db).await, expected, "positions stay used");
+    for key in OF_OTHERS {
+        let exists: bool = redis::AsyncCommands::exists(&mut redis, key).await.expect("EXISTS");
+        assert!(exists, "{key}");
+    }
     for tenant in TENANTS {
         for key in keys(tenant) {
             let exists: bool = redis::AsyncCommands::exists(&mut redis, &key).await.expect("EXISTS");
@@ -162,7 +190,7 @@ async fn a_tenant_with_unpublished_events_stays_until_they_are_published() {
     let removal =
         TenantRemoval::new(world.db.clone().into(), redis, world.source().await).with_grace(Duration::ZERO);
     testbed::eventually("it waits", async || {
-        let step = removal.remove_once().await.expect("a step");
+        let step = removal.remove_step(gone()).await.expect("a step");
         (step == RemovalProgress::Nothing).then_some(()).ok_or(step)
     })
     .await;
@@ -174,7 +202,7 @@ async fn a_tenant_with_unpublished_events_stays_until_they_are_published() {
     assert_eq!(orders, i64::from(ORDERS));
     sqlx::query("UPDATE relay SET published_position = head").execute(&world.db).await.expect("the relay");
     testbed::eventually("it is gone", async || {
-        let step = removal.remove_once().await.expect("a step");
+        let step = removal.remove_step(gone()).await.expect("a step");
         (step == RemovalProgress::Finished).then_some(()).ok_or(step)
     })
     .await;
@@ -186,10 +214,50 @@ async fn a_removal_begins_after_its_grace() {
     fill(&world.db).await;
     let redis = Redis::new(&SecretString::from(world.redis.url().to_owned())).expect("a URL");
     let removal = TenantRemoval::new(world.db.clone().into(), redis, world.source().await);
-    assert_eq!(removal.remove_once().await.expect("a step"), RemovalProgress::Nothing);
+    assert_eq!(removal.remove_step(gone()).await.expect("a step"), RemovalProgress::Nothing);
     sqlx::query("UPDATE tenants SET removal_began_at = removal_began_at - interval '1 minute'")
         .execute(&world.db)
         .await
         .expect("a minute later");
-    assert_eq!(removal.remove_once().await.expect("a step"), RemovalProgress::Removed);
+    assert_eq!(removal.remove_step(gone()).await.expect("a step"), RemovalProgress::Removed);
+}
+
+#[tokio::test]
+async fn a_removal_that_has_to_wait_holds_up_no_other() {
+    let world = World::new().await;
+    fill(&world.db).await;
+    sqlx::query("UPDATE tenants SET removal_began_at = now() + interval '1 second' WHERE id = 33")
+        .execute(&world.db)
+        .await
+        .expect("a second removal, ordered after the first");
+    let mut client = world.db.begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM orders WHERE tenant_id = $1 LIMIT 1 FOR UPDATE")
+        .bind(GONE)
+        .execute(&mut *client)
+        .await
+        .expect("a lock on an order of the first");
+    let redis = Redis::new(&SecretString::from(world.redis.url().to_owned())).expect("a URL");
+    let db = DbPool::from(world.db.clone()).sibling(tenant_removal::POOL);
+    let removal = TenantRemoval::new(db, redis, world.source().await).with_grace(Duration::ZERO);
+    let shutdown = Shutdown::new();
+    let running = tokio::spawn(removal.run_until_shutdown(shutdown.clone()));
+    let left = async || -> Vec<i32> {
+        sqlx::query_scalar("SELECT id FROM tenants WHERE removal_began_at IS NOT NULL")
+            .fetch_all(&world.db)
+            .await
+            .expect("the tenants")
+    };
+    testbed::eventually("the other one is gone", async || {
+        let left = left().await;
+        (left == [GONE]).then_some(()).ok_or(left)
+    })
+    .await;
+    client.rollback().await.expect("the end of the lock");
+    testbed::eventually("both are gone", async || {
+        let left = left().await;
+        left.is_empty().then_some(()).ok_or(left)
+    })
+    .await;
+    shutdown.begin();
+    running.await.expect("it ends");
 }
