@@ -253,7 +253,7 @@ async fn a_suspension_cuts_the_exports_of_the_tenant_and_of_no_other() {
 async fn a_client_that_does_not_read_or_has_gone_makes_room_for_the_next() {
     let app = TestApp::with()
         .tune(|config| {
-            config.http.bulk.exports = BulkLimit { total: 1, of_one: 1 };
+            config.http.bulk.exports = BulkLimit { total: 1, of_tenant: 1, of_one: 1 };
             config.http.server.write_timeout = Duration::from_millis(500);
         })
         .start()

@@ -153,7 +153,7 @@ async fn a_file_that_is_cut_at_random_bytes_and_sent_again_places_every_row_once
     const ROWS: i64 = 40;
     // An import that was cut off may still be running when the next one begins.
     let app = TestApp::with()
-        .tune(|config| config.http.bulk.imports = BulkLimit { total: 60, of_one: 60 })
+        .tune(|config| config.http.bulk.imports = BulkLimit { total: 60, of_tenant: 60, of_one: 60 })
         .start()
         .await;
     let admin = app.login_admin(1).await;
