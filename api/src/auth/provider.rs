@@ -5,7 +5,14 @@
 //! A server that can answer at the URL of the keys can sign in as any customer. So the keys are read over TLS or from this
 //! machine, redirects are not followed, and keys are used for a limited time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration as StdDuration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration as StdDuration,
+};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey,
@@ -22,7 +29,7 @@ use super::{
     AuthError, Caller, ProviderConfig, Role, TokenError, accounts::LOCAL_IDS,
     unverified_token::UnverifiedToken,
 };
-use crate::tenants::Tenants;
+use crate::tenants::{TenantError, Tenants};
 
 /// An unknown key makes us fetch the keys again, at most this often: tokens with made-up keys must not flood the provider.
 const REFETCH_AFTER: Duration = Duration::seconds(60);
@@ -46,6 +53,8 @@ pub(crate) struct IdentityProvider {
     keys: RwLock<Arc<ProviderKeys>>,
     /// When the keys were last fetched; locked while they are fetched, so that one request fetches them.
     last_fetch: Mutex<Option<OffsetDateTime>>,
+    /// Whether it has said that `JWT_TENANT` names no tenant.
+    has_warned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -125,7 +134,13 @@ impl IdentityProvider {
     pub(crate) fn new(config: ProviderConfig) -> Result<Self, reqwest::Error> {
         let client =
             reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(redirect::Policy::none()).build()?;
-        Ok(Self { config, client, keys: RwLock::default(), last_fetch: Mutex::new(None) })
+        Ok(Self {
+            config,
+            client,
+            keys: RwLock::default(),
+            last_fetch: Mutex::new(None),
+            has_warned: AtomicBool::new(false),
+        })
     }
 
     /// Returns the caller that a token of the provider names. Fails if there are no usable keys.
@@ -153,9 +168,19 @@ impl IdentityProvider {
         if !jsonwebtoken::crypto::verify(token.signature, message, &key.key, algorithm).unwrap_or(false) {
             return Err(TokenError::Signature.into());
         }
-        let tenant = tenants.find(&self.config.tenant).await?;
+        let tenant =
+            tenants.find(&self.config.tenant).await.inspect_err(|error| self.warn_of_tenant(error))?;
         let is_called = |text: &str| tenants.is_called(tenant, text);
         Ok(self.caller_from_claims(token.claims()?, tenant, is_called, now)?)
+    }
+
+    /// Says once that nobody can be let in.
+    fn warn_of_tenant(&self, error: &TenantError) {
+        if matches!(error, TenantError::Unknown) && !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "JWT_TENANT names no tenant: all tokens of the identity provider are refused until there is one"
+            );
+        }
     }
 
     /// Returns keys with the key `kid`, if the provider has it.

@@ -27,7 +27,7 @@ pub(super) struct Credentials {
     #[schema(value_type = String, min_length = 8, max_length = 128)]
     pub(super) password: Password,
     /// The slug of the tenant; the default one if it is left out. Addresses are unique within a tenant.
-    #[schema(value_type = Option<String>, nullable = false, pattern = "^[a-z0-9-]{1,40}$", example = "my-shop")]
+    #[schema(value_type = Option<String>, nullable = false, max_length = 40, pattern = "^[a-z0-9-]*[a-z][a-z0-9-]*$", example = "my-shop")]
     pub(super) tenant: Option<String>,
 }
 
@@ -53,7 +53,10 @@ pub(in crate::http) fn parse_slug(value: &Value<'_>) -> Result<String, FieldErro
     if is_slug(&slug) {
         Ok(slug.into_owned())
     } else {
-        Err(value.error(field_code::INVALID_VALUE, "must be a slug: 1 to 40 of a-z, 0-9 and -"))
+        Err(value.error(
+            field_code::INVALID_VALUE,
+            "must be a slug: 1 to 40 of a-z, 0-9 and -, with at least one letter",
+        ))
     }
 }
 
