@@ -37,7 +37,7 @@ pub struct Tenant {
     /// Its number, by which tokens and `X-Tenant-Id` name it.
     pub id: TenantId,
     /// What logins name it by.
-    #[schema(pattern = "^[a-z0-9-]{1,40}$")]
+    #[schema(max_length = 40, pattern = "^[a-z0-9-]*[a-z][a-z0-9-]*$")]
     pub slug: String,
     /// Its name.
     #[schema(min_length = 1, max_length = 100)]

@@ -35,6 +35,8 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         .persist_authorization(false)
         .display_request_duration(true)
         .filter(true)
+        // Which roles may call an operation.
+        .show_extensions(true)
         // No badge of a validator on the internet.
         .validator_url("none");
     Arc::new(config)

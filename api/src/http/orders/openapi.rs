@@ -34,12 +34,7 @@ pub struct KeyHeader {
 #[into_params(parameter_in = Header)]
 pub struct MatchHeader {
     /// The versions that can be changed, as their `ETag`s, or `*`.
-    #[param(
-        rename = "If-Match",
-        nullable = false,
-        pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
-        example = "\"1\""
-    )]
+    #[param(rename = "If-Match", nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#)]
     pub if_match: Option<String>,
 }
 

@@ -26,8 +26,8 @@ const UTC: &str = "UTC";
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"slug": "my-shop", "name": "My shop", "timezone": "Europe/Berlin", "rate_limit": "1000/60s"}))]
 pub(super) struct NewTenant {
-    /// What logins name it by. No other tenant has it.
-    #[schema(pattern = "^[a-z0-9-]{1,40}$")]
+    /// What logins name it by. No other tenant has it. It has a letter, so that it is no number of a tenant.
+    #[schema(max_length = 40, pattern = "^[a-z0-9-]*[a-z][a-z0-9-]*$")]
     slug: String,
     /// Its name: any characters but control characters, no white space at either end.
     #[schema(
@@ -37,23 +37,23 @@ pub(super) struct NewTenant {
     )]
     name: String,
     /// An IANA name that PostgreSQL knows.
-    #[schema(default = "UTC", example = "Europe/Berlin")]
+    #[schema(nullable = false, default = "UTC", example = "Europe/Berlin")]
     timezone: Option<String>,
     /// The quota of all its requests together, as requests and seconds; `null` is no limit.
-    #[schema(pattern = "^[1-9][0-9]{0,5}/[1-9][0-9]{0,3}s$", example = "1000/60s")]
+    #[schema(pattern = "^[1-9][0-9]{0,6}/[1-9][0-9]{0,4}s$", example = "1000/60s")]
     rate_limit: Option<String>,
     /// Whether its callers get 403 (`tenant_suspended`).
-    #[schema(default = false)]
+    #[schema(nullable = false, default = false)]
     suspended: Option<bool>,
 }
 
 /// What changes of a tenant. What is left out stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"suspended": true}))]
+#[schema(example = json!({"name": "My shop", "rate_limit": "1000/60s"}))]
 pub(super) struct TenantUpdate {
-    /// What logins name it by. No other tenant has it.
-    #[schema(nullable = false, pattern = "^[a-z0-9-]{1,40}$")]
+    /// What logins name it by. No other tenant has it. It has a letter, so that it is no number of a tenant.
+    #[schema(nullable = false, max_length = 40, pattern = "^[a-z0-9-]*[a-z][a-z0-9-]*$")]
     slug: Option<String>,
     /// Its name: any characters but control characters, no white space at either end.
     #[schema(
@@ -67,7 +67,7 @@ pub(super) struct TenantUpdate {
     #[schema(nullable = false, example = "Europe/Berlin")]
     timezone: Option<String>,
     /// The quota of all its requests together, as requests and seconds; `null` removes it.
-    #[schema(value_type = Option<String>, pattern = "^[1-9][0-9]{0,5}/[1-9][0-9]{0,3}s$", example = "1000/60s")]
+    #[schema(value_type = Option<String>, pattern = "^[1-9][0-9]{0,6}/[1-9][0-9]{0,4}s$", example = "1000/60s")]
     #[expect(clippy::option_option, reason = "left out, null and a quota are three things")]
     rate_limit: Option<Option<String>>,
     /// Whether its callers get 403 (`tenant_suspended`). The default tenant cannot be suspended.
