@@ -88,7 +88,8 @@ async fn admin_tokens(api: &str, tenants: u64) -> anyhow::Result<Vec<String>> {
         let is_there = created.is_success() || created.status == 409;
         ensure!(is_there, "creating a tenant returned {}: {}", created.status, created.body);
         let admin = json!({"customer_id": 1, "role": "admin", "tenant": slug});
-        tokens.push(log_in(&mut client, &admin).await?);
+        let token = log_in(&mut client, &admin).await;
+        tokens.push(token.with_context(|| format!("orders cannot be created in {slug}"))?);
     }
     Ok(tokens)
 }

@@ -62,7 +62,7 @@ pub enum TenantError {
     #[error("there is no such tenant")]
     Unknown,
     /// It is suspended, or its removal has begun.
-    #[error("the tenant is suspended")]
+    #[error("the tenant is suspended, or being removed")]
     Suspended,
     /// Whether there is such a tenant is not known.
     #[error(transparent)]

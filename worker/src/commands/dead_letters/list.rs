@@ -33,16 +33,17 @@ pub(in crate::commands) async fn list_dead_letters(db: &DbPool, list: &List) -> 
             dead_letters::load_newest(&mut connection, &filter, before, PAGE.min(limit - shown)).await?;
         let Some(oldest) = page.last() else { break };
         if shown == 0 && !list.json {
-            print_line(&format_line(
+            print_line(&format_line([
                 "id",
                 "failed at",
                 "source",
                 "attempts",
                 "event",
+                "tenant",
                 "order",
                 "version",
                 "reason",
-            ))?;
+            ]))?;
         }
         before = Some((oldest.failed_at, oldest.id));
         shown += i64::try_from(page.len())?;
@@ -63,28 +64,21 @@ fn format_row(letter: &DeadLetter) -> String {
     if letter.redriven_at.is_some() {
         reason.insert_str(0, "(redriven) ");
     }
-    format_line(
+    format_line([
         &letter.id.to_string(),
         &timestamp::format(letter.failed_at),
         &printable(&letter.source, false),
         &letter.attempts.to_string(),
         &printable(letter.event_type.as_deref().unwrap_or("-"), false),
+        &letter.tenant_id.to_string(),
         &number(letter.order_id),
         &number(letter.version),
         &printable(&reason, false),
-    )
+    ])
 }
 
-#[expect(clippy::too_many_arguments, reason = "the columns of a table")]
-fn format_line(
-    id: &str,
-    at: &str,
-    source: &str,
-    attempts: &str,
-    event: &str,
-    order: &str,
-    version: &str,
-    why: &str,
-) -> String {
-    format!("{id:>8}  {at:27}  {source:8}  {attempts:>8}  {event:12}  {order:>10}  {version:>7}  {why}")
+fn format_line([id, at, source, attempts, event, tenant, order, version, why]: [&str; 9]) -> String {
+    format!(
+        "{id:>8}  {at:27}  {source:8}  {attempts:>8}  {event:12}  {tenant:>6}  {order:>10}  {version:>7}  {why}"
+    )
 }
