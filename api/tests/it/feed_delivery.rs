@@ -52,6 +52,22 @@ async fn read_by_pages(session: &Session, query: &str, count: usize) -> Vec<Stri
     payloads
 }
 
+/// Reads this many events from the start, every other reader by streams and the rest by pages, and returns their ids.
+pub(crate) async fn read_ids(session: &Session, reader: usize, count: usize) -> Vec<String> {
+    if reader % 2 == 1 {
+        return read_by_pages(session, &format!("limit={}", reader * 3), count).await;
+    }
+    let open = async |last: Option<&str>| {
+        let request = session.stream_request("after=start");
+        let request = match last {
+            Some(last) => request.header("last-event-id", last),
+            None => request,
+        };
+        Some(Stream::open(request).await)
+    };
+    read_by_streams(open, count).await.iter().map(|payload| id_of(payload)).collect()
+}
+
 /// What each event begins with in a stream.
 const DATA: &[u8] = b"\ndata: ";
 
@@ -68,7 +84,7 @@ async fn open_without_reading(app: &TestApp, session: &Session) -> TcpStream {
     client
 }
 
-fn id_of(payload: &str) -> String {
+pub(crate) fn id_of(payload: &str) -> String {
     serde_json::from_str::<Value>(payload).expect("JSON")["id"].to_string()
 }
 
@@ -151,19 +167,7 @@ async fn readers_who_start_at_different_times_see_the_sequence_of_the_log_whatev
     let reading = async {
         let readers = admins.iter().enumerate().map(async |(index, admin)| {
             tokio::time::sleep(Duration::from_millis(150) * u32::try_from(index).expect("a number")).await;
-            if index % 2 == 0 {
-                let open = async |last: Option<&str>| {
-                    let request = admin.stream_request("after=start");
-                    let request = match last {
-                        Some(last) => request.header("last-event-id", last),
-                        None => request,
-                    };
-                    Some(Stream::open(request).await)
-                };
-                read_by_streams(open, count).await.iter().map(|payload| id_of(payload)).collect()
-            } else {
-                read_by_pages(admin, &format!("limit={}", index * 3), count).await
-            }
+            read_ids(admin, index, count).await
         });
         let seen = futures_util::future::join_all(readers).await;
         is_done.store(true, SeqCst);

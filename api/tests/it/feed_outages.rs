@@ -5,7 +5,12 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use testbed::{Proxy, eventually};
 
-use crate::support::{TestApp, server_address};
+use crate::{
+    feed_delivery::{id_of, read_ids},
+    orders_cache::with_redis_behind_a_proxy,
+    orders_support::order,
+    support::{TestApp, server_address},
+};
 
 #[tokio::test]
 async fn the_feed_needs_neither_redis_nor_the_broker() {
@@ -19,6 +24,40 @@ async fn the_feed_needs_neither_redis_nor_the_broker() {
     let ticket = alice.post("/api/v1/events/tickets", &serde_json::json!({})).await;
     let refused = ticket.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     assert!(refused.header("retry-after").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_readers_see_every_event_once_while_the_broker_is_away_and_comes_back_empty() {
+    const OF_EACH_TIME: usize = 15;
+    // Redis is cache and broker.
+    let (app, proxy) = with_redis_behind_a_proxy().await;
+    let customer = app.session(1);
+    let admins = futures_util::future::join_all((1..=10).map(|number| app.login_admin(number))).await;
+    let readers = admins.iter().enumerate().map(|(reader, admin)| read_ids(admin, reader, 3 * OF_EACH_TIME));
+    let place_some = async || {
+        for _ in 0..OF_EACH_TIME {
+            customer.place(&order()).await;
+        }
+        app.sequenced().await;
+    };
+    let write = async {
+        place_some().await;
+        proxy.refuse().await;
+        proxy.cut();
+        place_some().await;
+        let () = redis::cmd("FLUSHDB")
+            .query_async(&mut app.redis_connection().await)
+            .await
+            .expect("an empty Redis");
+        proxy.accept().await;
+        place_some().await;
+    };
+    let (seen, ()) = tokio::join!(futures_util::future::join_all(readers), write);
+    let log: Vec<String> = app.log().await.iter().map(|(_, payload)| id_of(payload)).collect();
+    assert_eq!(log.len(), 3 * OF_EACH_TIME);
+    for (reader, ids) in seen.iter().enumerate() {
+        assert_eq!(ids, &log, "reader {reader}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// An API whose Redis can fail.
-async fn with_redis_behind_a_proxy() -> (TestApp, Proxy) {
+pub(crate) async fn with_redis_behind_a_proxy() -> (TestApp, Proxy) {
     let redis = testbed::redis().await;
     let (address, database) = redis.url().strip_prefix("redis://").unwrap().split_once('/').unwrap();
     let proxy = Proxy::start(address).await;
