@@ -18,7 +18,7 @@ pub const LATEST: Date = date!(2025 - 06 - 30);
 /// The caller that the first byte chooses.
 pub fn caller(choice: u8) -> Caller {
     let role = if choice & 1 == 0 { Role::Customer } else { Role::Admin };
-    Caller { tenant: TenantId::DEFAULT, customer_id: 123.try_into().expect("positive"), role }
+    Caller::at_home(TenantId::DEFAULT, 123.try_into().expect("positive"), role)
 }
 
 /// Splits off the first byte, which chooses a variant of the target.

@@ -116,7 +116,7 @@ pub(crate) async fn find_account(
         let customer_id = row.customer_id.try_into().map_err(AuthError::internal)?;
         let tenant = row.tenant_id.try_into().map_err(AuthError::internal)?;
         Ok(Account {
-            caller: Caller { tenant, customer_id, role: parse_role(&row.role)? },
+            caller: Caller::at_home(tenant, customer_id, parse_role(&row.role)?),
             password_hash: row.password_hash,
             generation: row.generation,
         })

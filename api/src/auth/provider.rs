@@ -303,7 +303,7 @@ impl IdentityProvider {
             Some("auditor") => Role::Auditor,
             _ => Role::Customer,
         };
-        Ok(Caller { tenant, customer_id, role })
+        Ok(Caller::at_home(tenant, customer_id, role))
     }
 }
 

@@ -140,7 +140,7 @@ pub(crate) async fn begin_session(
     now: OffsetDateTime,
 ) -> Result<SessionTokens, AuthError> {
     let (session, token) = (SessionId::new_text(origin, now), new_id());
-    let key = key(caller.tenant, &session);
+    let key = key(caller.home, &session);
     let mut invocation = BEGIN.prepare_invoke();
     invocation.key(&key).arg(&token).arg(ttl_ms());
     redis.at_key(&key).run_script::<()>(&invocation, DEADLINE).await?;
@@ -162,7 +162,7 @@ pub(crate) async fn rotate_token(
         session.current_role(presented.caller.role, status, rules, now).ok_or(TokenError::SessionOver)?;
     let caller = Caller { role, ..presented.caller };
 
-    let key = key(caller.tenant, session.text);
+    let key = key(caller.home, session.text);
     let mut invocation = ROTATE.prepare_invoke();
     invocation
         .key(&key)
@@ -192,7 +192,7 @@ pub(crate) async fn rotate_token(
 /// Ends the session of a refresh token, with all its tokens.
 pub(crate) async fn end_session(redis: &Redis, presented: &RefreshToken) -> Result<(), AuthError> {
     let session = presented.jti.split_once('.').map_or(presented.jti.as_str(), |(session, _)| session);
-    let key = key(presented.caller.tenant, session);
+    let key = key(presented.caller.home, session);
     Ok(redis.at_key(&key).run_command(redis::cmd("DEL").arg(&key)).await?)
 }
 

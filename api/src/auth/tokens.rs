@@ -85,14 +85,14 @@ impl TokenKeys {
         let claims = SignedClaims {
             sub: caller.customer_id.to_string(),
             customer_id: caller.customer_id,
-            tenant: caller.tenant,
+            tenant: caller.home,
             role: caller.role,
             kind,
             iat: at.unix_timestamp(),
             exp: (at + lifetime).unix_timestamp(),
             jti,
         };
-        jsonwebtoken::encode(&header_of(caller.tenant), &claims, &self.sign).map_err(AuthError::internal)
+        jsonwebtoken::encode(&header_of(caller.home), &claims, &self.sign).map_err(AuthError::internal)
     }
 
     /// Verifies an access token whose claims are cached. Returns `None` for any other token.
@@ -174,7 +174,7 @@ impl VerifiedClaims {
         if self.nbf.is_some_and(|nbf| nbf > now) || self.iat > latest {
             return Err(TokenError::NotYetValid);
         }
-        Ok(Caller { tenant: self.tenant, customer_id: self.customer_id, role: self.role })
+        Ok(Caller::at_home(self.tenant, self.customer_id, self.role))
     }
 }
 
@@ -195,8 +195,7 @@ mod tests {
         };
         let keys = TokenKeys::new(&config);
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let caller =
-            Caller { tenant: TenantId::DEFAULT, customer_id: 7.try_into().unwrap(), role: Role::Customer };
+        let caller = Caller::at_home(TenantId::DEFAULT, 7.try_into().unwrap(), Role::Customer);
         let verify = |text: &str| keys.verify_access(&UnverifiedToken::parse(text).unwrap(), now);
 
         let access = keys.sign_access(caller, "one", now).unwrap();

@@ -24,7 +24,13 @@ pub struct IdempotencyClaim {
 impl IdempotencyClaim {
     /// A key as it is stored: as the client chose it, behind the tenant if that is not the default one. Two tenants' customers can
     /// have the same number, and the primary key stays as the version before needs it. What clients send has no spaces.
-    pub fn stored_key(tenant: TenantId, key: &str) -> String {
+    ///
+    /// The key of a caller whose `home` is another tenant stands behind both, so it is no customer's of either, and goes with the
+    /// tenant in which it was used.
+    pub fn stored_key(tenant: TenantId, home: TenantId, key: &str) -> String {
+        if home != tenant {
+            return format!("{tenant} {home} {key}");
+        }
         if tenant.is_default() { key.to_owned() } else { format!("{tenant} {key}") }
     }
 }
@@ -156,4 +162,29 @@ pub async fn delete_expired_responses(db: &mut PgConnection, limit: i64) -> Resu
     .execute(db)
     .await?;
     Ok(removed.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_callers_have_one_stored_key() {
+        let tenant = |id: i32| TenantId::try_from(id).unwrap();
+        // In which tenant, and at home in which one. Clients send what looks like another tenant's, but no spaces.
+        let callers = [(1, 1), (1, 2), (1, 21), (2, 1), (2, 2), (2, 21), (21, 1), (21, 2), (21, 21)];
+        let mut stored: Vec<_> = callers
+            .into_iter()
+            .flat_map(|(acting, home)| ["1", "2", "21", "k"].map(|key| (acting, home, key)))
+            .map(|(acting, home, key)| IdempotencyClaim::stored_key(tenant(acting), tenant(home), key))
+            .collect();
+        let count = stored.len();
+        stored.sort_unstable();
+        stored.dedup();
+        assert_eq!(stored.len(), count);
+        assert_eq!(IdempotencyClaim::stored_key(tenant(1), tenant(1), "k"), "k");
+        assert_eq!(IdempotencyClaim::stored_key(tenant(2), tenant(2), "k"), "2 k");
+        assert_eq!(IdempotencyClaim::stored_key(tenant(2), tenant(1), "k"), "2 1 k");
+        assert_eq!(IdempotencyClaim::stored_key(tenant(1), tenant(2), "k"), "1 2 k");
+    }
 }

@@ -14,15 +14,17 @@ use super::{
     idempotency::{IdempotencyClaim, StoredResponse, store_responses},
 };
 
-/// The quota of a tenant with its slug, and whether its callers are let in.
+/// The quota of a tenant with its slug, and who is let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantRow {
     /// Which tenant.
     pub id: TenantId,
     /// What people call it.
     pub slug: String,
-    /// Whether its callers are refused: it is suspended, or its removal has begun.
-    pub is_closed: bool,
+    /// Whether its callers are refused.
+    pub suspended: bool,
+    /// Whether its removal has begun: nobody is let in.
+    pub is_being_removed: bool,
     /// The quota of all its requests together, such as `1000/60s`.
     pub rate_limit: Option<String>,
 }
@@ -126,14 +128,19 @@ pub enum TenantWrite {
 /// Loads what every request needs to know of its tenant, of all tenants.
 pub async fn load_tenant_rows(db: &mut PgConnection) -> Result<Vec<TenantRow>, sqlx::Error> {
     sqlx::query!(
-        r#"SELECT id, slug, suspended OR removal_began_at IS NOT NULL AS "is_closed!", rate_limit FROM tenants"#
+        r#"SELECT id, slug, suspended, removal_began_at IS NOT NULL AS "is_being_removed!", rate_limit FROM tenants"#
     )
     .fetch_all(db)
     .await?
     .into_iter()
     .map(|row| {
-        let id = decode_tenant(row.id)?;
-        Ok(TenantRow { id, slug: row.slug, is_closed: row.is_closed, rate_limit: row.rate_limit })
+        Ok(TenantRow {
+            id: decode_tenant(row.id)?,
+            slug: row.slug,
+            suspended: row.suspended,
+            is_being_removed: row.is_being_removed,
+            rate_limit: row.rate_limit,
+        })
     })
     .collect()
 }

@@ -137,7 +137,7 @@ impl Feed {
         caller: Caller,
         close: impl Fn() + Send + Sync + 'static,
     ) -> Result<OpenStream, TooManyStreams> {
-        self.streams.open(caller.key(), close)
+        self.streams.open(caller.identity(), close)
     }
 
     /// How many streams are open.

@@ -49,6 +49,9 @@ pub enum TicketError {
 struct StoredTicket {
     #[serde(default, skip_serializing_if = "TenantId::is_default")]
     tenant: TenantId,
+    /// The tenant of the token, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    home: Option<TenantId>,
     customer_id: CustomerId,
     role: Role,
     /// Seconds since the Unix epoch.
@@ -58,12 +61,13 @@ struct StoredTicket {
 /// Stores a ticket and returns its text.
 pub(super) async fn issue(redis: &Redis, ticket: StreamTicket) -> Result<String, TicketError> {
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let tenant = ticket.caller.tenant;
+    let Caller { tenant, home, customer_id, role } = ticket.caller;
     let text = if tenant.is_default() { secret } else { format!("{tenant}.{secret}") };
     let stored = serde_json::to_string(&StoredTicket {
         tenant,
-        customer_id: ticket.caller.customer_id,
-        role: ticket.caller.role,
+        home: (home != tenant).then_some(home),
+        customer_id,
+        role,
         expires: ticket.expires_at.unix_timestamp(),
     })?;
     let key = key(&text);
@@ -78,9 +82,10 @@ pub(super) async fn redeem(redis: &Redis, text: &str) -> Result<StreamTicket, Ti
     let key = key(text);
     let stored: Option<String> = redis.at_key(&key).run_command(redis::cmd("GETDEL").arg(&key)).await?;
     let stored: StoredTicket = serde_json::from_str(&stored.ok_or(TicketError::Invalid)?)?;
+    let StoredTicket { tenant, home, customer_id, role, expires } = stored;
     Ok(StreamTicket {
-        caller: Caller { tenant: stored.tenant, customer_id: stored.customer_id, role: stored.role },
-        expires_at: OffsetDateTime::from_unix_timestamp(stored.expires).map_err(|_| TicketError::Invalid)?,
+        caller: Caller { home: home.unwrap_or(tenant), tenant, customer_id, role },
+        expires_at: OffsetDateTime::from_unix_timestamp(expires).map_err(|_| TicketError::Invalid)?,
     })
 }
 

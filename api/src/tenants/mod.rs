@@ -51,7 +51,8 @@ type Snapshot = HashMap<TenantId, KnownTenant>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KnownTenant {
     slug: String,
-    is_closed: bool,
+    suspended: bool,
+    is_being_removed: bool,
     quota: Option<Quota>,
 }
 
@@ -64,6 +65,9 @@ pub enum TenantError {
     /// It is suspended, or its removal has begun.
     #[error("the tenant is suspended, or being removed")]
     Suspended,
+    /// Its removal has begun, and nobody acts in it any more.
+    #[error("the tenant is being removed")]
+    BeingRemoved,
     /// Whether there is such a tenant is not known.
     #[error(transparent)]
     Database(#[from] Arc<DbError>),
@@ -102,7 +106,12 @@ pub fn is_slug(text: &str) -> bool {
 impl Tenants {
     /// Starts to read the table. Until PostgreSQL has answered once, the default tenant is the only one that is known.
     pub fn start(db: &DbPool, shutdown: &Shutdown) -> Self {
-        let default = KnownTenant { slug: "default".to_owned(), is_closed: false, quota: None };
+        let default = KnownTenant {
+            slug: "default".to_owned(),
+            suspended: false,
+            is_being_removed: false,
+            quota: None,
+        };
         let tenants = Self(Arc::new(TenantCache {
             db: db.clone(),
             snapshot: watch::Sender::new(HashMap::from([(TenantId::DEFAULT, default)])),
@@ -120,13 +129,14 @@ impl Tenants {
 
     /// Returns the quota of a tenant, if its callers are let in.
     pub async fn admit(&self, id: TenantId) -> Result<Option<Quota>, TenantError> {
-        let (is_closed, quota) = if let Some(known) = self.known(id) {
-            known
-        } else {
-            self.reload().await?;
-            self.known(id).ok_or(TenantError::Unknown)?
-        };
+        let (is_closed, quota) = self.load(id, |known| (known.is_closed(), known.quota)).await?;
         if is_closed { Err(TenantError::Suspended) } else { Ok(quota) }
+    }
+
+    /// Fails if there is no such tenant, or its removal has begun. A suspended one is there.
+    pub async fn require_present(&self, id: TenantId) -> Result<(), TenantError> {
+        let is_being_removed = self.load(id, |known| known.is_being_removed).await?;
+        if is_being_removed { Err(TenantError::BeingRemoved) } else { Ok(()) }
     }
 
     /// Returns the tenant that a name stands for.
@@ -145,14 +155,22 @@ impl Tenants {
 
     /// Whether the callers of a tenant are no longer let in, as far as is known.
     pub fn is_closed(&self, id: TenantId) -> bool {
-        self.0.snapshot.borrow().get(&id).is_none_or(|known| known.is_closed)
+        self.0.snapshot.borrow().get(&id).is_none_or(KnownTenant::is_closed)
+    }
+
+    /// Whether nobody is let into a tenant any more, as far as is known.
+    pub fn is_being_removed(&self, id: TenantId) -> bool {
+        self.0.snapshot.borrow().get(&id).is_none_or(|known| known.is_being_removed)
     }
 
     /// Resolves when the callers of a tenant are no longer let in.
     pub async fn closed(&self, id: TenantId) {
-        let mut snapshots = self.0.snapshot.subscribe();
-        // Fails only if nothing sends any more, and this holds the sender.
-        let _ends = snapshots.wait_for(|tenants| tenants.get(&id).is_none_or(|known| known.is_closed)).await;
+        self.wait_until(id, KnownTenant::is_closed).await;
+    }
+
+    /// Resolves when nobody is let into a tenant any more.
+    pub async fn removal_begun(&self, id: TenantId) {
+        self.wait_until(id, |known| known.is_being_removed).await;
     }
 
     /// Reads the table now. A reading that began after the call serves as well.
@@ -198,8 +216,21 @@ impl Tenants {
         }
     }
 
-    fn known(&self, id: TenantId) -> Option<(bool, Option<Quota>)> {
-        self.0.snapshot.borrow().get(&id).map(|known| (known.is_closed, known.quota))
+    /// Returns something that is known of a tenant. The table is read if nothing is.
+    async fn load<T>(&self, id: TenantId, something: impl Fn(&KnownTenant) -> T) -> Result<T, TenantError> {
+        let find = || self.0.snapshot.borrow().get(&id).map(&something);
+        if let Some(known) = find() {
+            return Ok(known);
+        }
+        self.reload().await?;
+        find().ok_or(TenantError::Unknown)
+    }
+
+    /// Resolves when something is true of a tenant, or it is gone.
+    async fn wait_until(&self, id: TenantId, is_true: impl Fn(&KnownTenant) -> bool) {
+        let mut snapshots = self.0.snapshot.subscribe();
+        // Fails only if nothing sends any more, and this holds the sender.
+        let _ends = snapshots.wait_for(|tenants| tenants.get(&id).is_none_or(&is_true)).await;
     }
 
     fn find_known(&self, name: &TenantName) -> Option<TenantId> {
@@ -215,10 +246,15 @@ impl Tenants {
 
 impl KnownTenant {
     fn from_row(row: TenantRow) -> (TenantId, Self) {
-        let TenantRow { id, slug, is_closed, rate_limit } = row;
+        let TenantRow { id, slug, suspended, is_being_removed, rate_limit } = row;
         // The API writes only quotas. What else stands there limits nobody.
         let quota = rate_limit.and_then(|text| text.parse().ok());
-        (id, Self { slug, is_closed, quota })
+        (id, Self { slug, suspended, is_being_removed, quota })
+    }
+
+    /// Whether its own callers are refused.
+    fn is_closed(&self) -> bool {
+        self.suspended || self.is_being_removed
     }
 }
 

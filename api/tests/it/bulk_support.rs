@@ -96,6 +96,9 @@ impl RawStream {
         let mut stream = TcpStream::connect(app.app.addr).await.expect("a connection");
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n", session.access);
+        if let Some(tenant) = session.acts_in {
+            let _written = write!(head, "X-Tenant-Id: {tenant}\r\n");
+        }
         if method == "POST" {
             head += "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n";
         }

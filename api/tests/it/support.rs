@@ -200,7 +200,13 @@ impl TestApp {
             "type": "access", "iat": now, "exp": now + 1800, "jti": Uuid::now_v7()});
         let key = EncodingKey::from_secret(SECRET.as_bytes());
         let access = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
-        Session { base: self.base.clone(), client: self.client.clone(), access, refresh: String::new() }
+        Session {
+            base: self.base.clone(),
+            client: self.client.clone(),
+            access,
+            refresh: String::new(),
+            acts_in: None,
+        }
     }
 
     /// Logs an administrator in.
@@ -217,6 +223,7 @@ impl TestApp {
             client: self.client.clone(),
             access: text("accessToken"),
             refresh: text("refreshToken"),
+            acts_in: None,
         }
     }
 
@@ -265,14 +272,25 @@ impl Replica {
 pub(crate) struct Session {
     pub(crate) access: String,
     pub(crate) refresh: String,
+    /// The tenant that the header of its requests names.
+    pub(crate) acts_in: Option<i64>,
     base: String,
     client: reqwest::Client,
 }
 
 impl Session {
+    /// The same operator, acting in a tenant.
+    pub(crate) fn acting_in(&self, tenant: i64) -> Self {
+        Self { acts_in: Some(tenant), ..self.clone() }
+    }
+
     /// A request with the token.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.access)
+        let request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.access);
+        match self.acts_in {
+            Some(tenant) => request.header("x-tenant-id", tenant),
+            None => request,
+        }
     }
 
     /// `GET` with the token.

@@ -34,22 +34,30 @@ impl FromRequestParts<AppState> for Caller {
     }
 }
 
-/// Lets a caller in: its tenant is not suspended, the request is within the limits, and its role has the right to the route.
-/// Returns the caller in the tenant in which it acts.
+/// Lets a caller in: its own tenant is not suspended, the request is within the limits, the tenant in which it acts is there, and its
+/// role has the right to the route. Returns the caller in the tenant in which it acts.
 pub(in crate::http) async fn admit_caller(
     caller: Caller,
     parts: &Parts,
     state: &AppState,
 ) -> Result<Caller, ApiError> {
     let context = parts.extensions.get::<Arc<Context>>().map(Arc::as_ref);
-    let acting = choose_tenant(caller, context, parts, state).await;
+    let route = parts.extensions.get::<MatchedPath>();
+    let action = route.and_then(|route| action_of(&parts.method, route.as_str()));
+    let acting = async {
+        count_request(caller, context, state).await?;
+        if action == Some(Action::ManageTenants) {
+            // The tenants themselves belong to none, so the header means nothing.
+            return Ok(caller);
+        }
+        choose_tenant(caller, &parts.headers, state).await
+    };
+    let acting = acting.await;
     if let Some(context) = context {
         // Also of a request that is refused.
         context.set_caller(*acting.as_ref().unwrap_or(&caller));
     }
     let acting = acting?;
-    let route = parts.extensions.get::<MatchedPath>();
-    let action = route.and_then(|route| action_of(&parts.method, route.as_str()));
     let Some(action) = action else {
         return Err(ApiError::internal(format!(
             "nobody has a right to {} {}",
@@ -61,21 +69,36 @@ pub(in crate::http) async fn admit_caller(
     Ok(acting)
 }
 
-/// Counts the request, and returns the caller in the tenant in which it acts.
-async fn choose_tenant(
-    caller: Caller,
-    context: Option<&Context>,
-    parts: &Parts,
-    state: &AppState,
-) -> Result<Caller, ApiError> {
-    let quota = admit_tenant(&state.tenants, caller.tenant).await?;
-    // What an operator does in another tenant counts as its own.
-    record_limit(context, state.rate_limiter.count_customer(caller.tenant, caller.customer_id).await)?;
-    record_limit(context, state.rate_limiter.count_tenant(caller.tenant, quota).await)?;
-    if !parts.headers.contains_key(&X_TENANT_ID) {
-        return Ok(caller);
+/// Lets the caller's own tenant in, and counts the request. What an operator does in another tenant counts as its own.
+async fn count_request(caller: Caller, context: Option<&Context>, state: &AppState) -> Result<(), ApiError> {
+    let quota = admit_tenant(&state.tenants, caller.home).await?;
+    record_limit(context, state.rate_limiter.count_customer(caller.home, caller.customer_id).await)?;
+    // Whoever sets the quotas must be able to change one that others have used up.
+    if caller.extent(Action::ManageTenants) == Extent::Nothing {
+        record_limit(context, state.rate_limiter.count_tenant(caller.home, quota).await)?;
     }
-    Ok(Caller { tenant: chosen_tenant(caller, &parts.headers, state).await?, ..caller })
+    Ok(())
+}
+
+/// Returns the caller in the tenant in which it acts, which must be there. It may be suspended.
+async fn choose_tenant(caller: Caller, headers: &HeaderMap, state: &AppState) -> Result<Caller, ApiError> {
+    let acting = if headers.contains_key(&X_TENANT_ID) {
+        require_right(caller, Action::ChooseTenant)?;
+        Caller { tenant: read_tenant(headers)?, ..caller }
+    } else {
+        caller
+    };
+    if !acting.is_away() {
+        return Ok(acting);
+    }
+    match state.tenants.require_present(acting.tenant).await {
+        Err(TenantError::Unknown) => {
+            let error =
+                FieldError::new(X_TENANT_ID.as_str(), field_code::INVALID_VALUE, "there is no such tenant");
+            Err(ApiError::validation(vec![error]))
+        }
+        present => Ok(present.map(|()| acting)?),
+    }
 }
 
 /// Fails with 403 if the caller's role gives it no right to an action.
@@ -88,8 +111,7 @@ fn require_right(caller: Caller, action: Action) -> Result<(), ApiError> {
 }
 
 /// The tenant that the header names.
-async fn chosen_tenant(caller: Caller, headers: &HeaderMap, state: &AppState) -> Result<TenantId, ApiError> {
-    require_right(caller, Action::ChooseTenant)?;
+fn read_tenant(headers: &HeaderMap) -> Result<TenantId, ApiError> {
     let mut values = headers.get_all(&X_TENANT_ID).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(ApiError::new(Code::MalformedRequest, "X-Tenant-Id is given more than once"));
@@ -99,17 +121,9 @@ async fn chosen_tenant(caller: Caller, headers: &HeaderMap, state: &AppState) ->
         // One tenant has one number: neither `+2` nor `02`.
         (number.to_string() == text).then_some(number)
     });
-    let tenant = number.and_then(|number| TenantId::try_from(number).ok()).ok_or_else(|| {
+    number.and_then(|number| TenantId::try_from(number).ok()).ok_or_else(|| {
         ApiError::new(Code::MalformedRequest, "X-Tenant-Id must be the number of a tenant, such as 2")
-    })?;
-    match state.tenants.admit(tenant).await {
-        Err(TenantError::Unknown) => {
-            let error =
-                FieldError::new(X_TENANT_ID.as_str(), field_code::INVALID_VALUE, "there is no such tenant");
-            Err(ApiError::validation(vec![error]))
-        }
-        admitted => Ok(admitted.map(|_| tenant)?),
-    }
+    })
 }
 
 /// Keeps the result of a limit for the response, and fails if the request is beyond it.

@@ -88,7 +88,7 @@ pub async fn login(
     };
     // Many guesses at once were all within the limit when they came. Beyond the limit a right one must look like a wrong one.
     attempts.check().await?;
-    admit_tenant(&state.tenants, account.caller.tenant).await?;
+    admit_tenant(&state.tenants, account.caller.home).await?;
     if !state.auth.can_use_account(account.caller.customer_id) {
         let detail = "this account is from before the identity provider was set: log in there";
         return Err(ApiError::new(Code::Forbidden, detail));

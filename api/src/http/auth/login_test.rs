@@ -99,7 +99,7 @@ pub async fn login_test(
         found => found?,
     };
     admit_tenant(&state.tenants, tenant).await?;
-    let caller = Caller { tenant, customer_id: login.customer_id, role: login.role };
+    let caller = Caller::at_home(tenant, login.customer_id, login.role);
     let generation = accounts::load_status(&state.db, tenant, caller.customer_id).await?.generation;
     let origin = SessionOrigin::TestLogin { generation };
     Ok(Json(state.auth.log_in(caller, origin, state.clock.now()).await?.into()))

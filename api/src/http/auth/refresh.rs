@@ -57,8 +57,8 @@ pub async fn refresh(
     let request = RefreshRequest::parse(&body)?;
     let now = state.clock.now();
     let presented = state.auth.verify_refresh(&request.refresh_token, now)?;
-    let Caller { tenant, customer_id, .. } = presented.caller;
-    admit_tenant(&state.tenants, tenant).await?;
-    let status = accounts::load_status(&state.db, tenant, customer_id).await?;
+    let Caller { home, customer_id, .. } = presented.caller;
+    admit_tenant(&state.tenants, home).await?;
+    let status = accounts::load_status(&state.db, home, customer_id).await?;
     Ok(Json(state.auth.refresh(&presented, &status, now).await?.into()))
 }

@@ -24,6 +24,14 @@ pub(super) async fn admit_tenant(tenants: &Tenants, tenant: TenantId) -> Result<
     }
 }
 
+/// Fails with 401 if there is no tenant of a token, and with 403 if it is being removed. It may be suspended.
+pub(super) async fn require_tenant(tenants: &Tenants, tenant: TenantId) -> Result<(), ApiError> {
+    match tenants.require_present(tenant).await {
+        Err(TenantError::Unknown) => Err(TokenError::NoTenant.into()),
+        present => Ok(present?),
+    }
+}
+
 /// Returns the tenant with a slug that a stranger has sent. PostgreSQL is asked each time, so that the time of the answer does not
 /// show whether there is such a tenant.
 pub(super) async fn find_tenant(pool: &DbPool, slug: &str) -> Result<Option<TenantId>, DbError> {
@@ -43,7 +51,9 @@ impl From<TenantError> for ApiError {
     fn from(error: TenantError) -> Self {
         match error {
             TenantError::Unknown => Self::not_found(),
-            TenantError::Suspended => Self::new(Code::TenantSuspended, error.to_string()),
+            TenantError::Suspended | TenantError::BeingRemoved => {
+                Self::new(Code::TenantSuspended, error.to_string())
+            }
             TenantError::Database(error) => error.as_ref().into(),
         }
     }

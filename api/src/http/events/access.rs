@@ -10,7 +10,7 @@ use crate::{
     auth::Caller,
     feed::{StreamTicket, TicketError},
     http::{
-        auth::{admit_caller, bearer_token},
+        auth::{X_TENANT_ID, admit_caller, bearer_token},
         error::{ApiError, Code},
         extract::Query,
     },
@@ -35,6 +35,11 @@ pub(super) async fn authenticate(
         let query = FeedQuery::parse(query, for_stream)?;
         if !for_stream {
             return Err(TicketError::ForStreamsOnly.into());
+        }
+        if parts.headers.contains_key(X_TENANT_ID) {
+            let detail =
+                "a ticket opens the feed of the tenant for which it was issued: leave X-Tenant-Id out";
+            return Err(ApiError::new(Code::MalformedRequest, detail));
         }
         let ticket = query.ticket.as_deref().unwrap_or_default();
         let access = state.feed.redeem_ticket(ticket).await?;

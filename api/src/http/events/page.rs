@@ -6,10 +6,10 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
-use shared::domain::tenant::TenantId;
 use tokio::time::Instant;
 
 use crate::{
+    auth::Caller,
     feed::{FeedError, FeedEvent, FeedReader, count_bytes},
     state::AppState,
 };
@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub(super) async fn respond(
     state: &AppState,
     mut reader: FeedReader,
-    tenant: TenantId,
+    caller: Caller,
     limit: usize,
     wait: Duration,
 ) -> Result<Response, FeedError> {
@@ -50,7 +50,7 @@ pub(super) async fn respond(
         if page.events > 0
             || Instant::now() >= deadline
             || state.shutdown.has_begun()
-            || state.tenants.is_closed(tenant)
+            || caller.is_shut_out(&state.tenants)
         {
             break false;
         }
@@ -58,8 +58,8 @@ pub(super) async fn respond(
             () = reader.wait() => {}
             () = tokio::time::sleep_until(deadline) => {}
             () = state.shutdown.begun() => {}
-            // The next request of its callers is refused.
-            () = state.tenants.closed(tenant) => {}
+            // Its next request is refused.
+            _ = caller.shut_out(&state.tenants) => {}
         }
     };
     Ok(page.finish(&reader.cursor(), has_more))

@@ -33,7 +33,7 @@ use crate::{
     ),
     responses(
         (status = 200, description = "The page, or the stream", content((EventPage = "application/json"), (String = "text/event-stream"))),
-        (status = 400, description = "The cursor was not given out for the caller's feed, or a token is in the URL", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The cursor was not given out for the caller's feed, a token is in the URL, or `X-Tenant-Id` is given with a ticket", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The events after the cursor are not retained: `oldest_cursor` is the first that can be used, `export` has a copy of all orders", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every error of the query", body = Problem, content_type = "application/problem+json"),
     ),
@@ -49,7 +49,7 @@ pub async fn read(State(state): State<AppState>, request: Request) -> Result<Res
         if for_stream {
             stream::respond(&state, &parts, reader, access).await
         } else {
-            Ok(Ok(page::respond(&state, reader, access.caller.tenant, query.limit, query.wait).await?))
+            Ok(Ok(page::respond(&state, reader, access.caller, query.limit, query.wait).await?))
         }
     };
     match respond.await {

@@ -11,10 +11,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
-use shared::{domain::tenant::TenantId, platform::shutdown::Shutdown};
+use shared::platform::shutdown::Shutdown;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
+    auth::Caller,
     feed::{Feed, FeedBatch, FeedError, FeedEvent, FeedReader, OpenStream, StreamTicket, count_bytes},
     http::{error::ApiError, server::ConnectionHandle},
     state::AppState,
@@ -54,7 +55,7 @@ struct EventStream {
     /// When the access token expires.
     expires: Instant,
     tenants: Tenants,
-    tenant: TenantId,
+    caller: Caller,
     shutdown: Shutdown,
     open: OpenStream,
 }
@@ -87,7 +88,7 @@ pub(super) async fn respond(
         quiet_until: Instant::now(),
         expires: Instant::now() + left,
         tenants: state.tenants.clone(),
-        tenant: access.caller.tenant,
+        caller: access.caller,
         shutdown: state.shutdown.clone(),
         open,
     };
@@ -104,7 +105,7 @@ pub(super) async fn respond(
 }
 
 impl EventStream {
-    /// The next piece, or `None` at the end: of the process, of the token, of what can be read from here, or if the tenant is suspended.
+    /// The next piece, or `None` at the end: of the process, of the token, of what can be read from here, or if the caller is shut out.
     async fn next_piece(&mut self) -> Option<Bytes> {
         self.open.accepted();
         let piece = self.find_piece().await?;
@@ -123,7 +124,7 @@ impl EventStream {
             // A stream that always has something to send ends as soon as another.
             if self.shutdown.has_begun()
                 || Instant::now() >= self.expires
-                || self.tenants.is_closed(self.tenant)
+                || self.caller.is_shut_out(&self.tenants)
             {
                 return None;
             }
@@ -140,7 +141,7 @@ impl EventStream {
                 biased;
                 () = self.shutdown.begun() => return None,
                 () = sleep_until(self.expires) => return None,
-                () = self.tenants.closed(self.tenant) => return None,
+                _ = self.caller.shut_out(&self.tenants) => return None,
                 step = read_on(&mut self.reader, &mut self.batch.is_at_tip) => {
                     // The client resumes, and learns whether it can go on.
                     self.batch = step?;

@@ -33,6 +33,7 @@ pub(super) fn log_request(request: &CompletedRequest<'_>) {
                 request_id = request.context.request_id(),
                 order.id = request.context.order().map(OrderId::get),
                 tenant.id = request.context.caller().map(|caller| caller.tenant.get()).filter(|tenant| *tenant != TenantId::DEFAULT.get()),
+                caller.tenant.id = request.context.caller().and_then(|caller| caller.home_if_away()).map(TenantId::get),
                 customer_id = request.context.caller().map(|caller| caller.customer_id.get()),
                 trace_id = request.context.trace.map(|trace| field::display(format!("{:032x}", trace.trace_id()))),
                 error.code = request.error.map(|error| error.code().parts().1),

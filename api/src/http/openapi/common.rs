@@ -128,6 +128,10 @@ fn operations_of(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Oper
 fn describe_access(operation: &mut Operation, action: Action) {
     let roles: Vec<&str> = Role::with_right_to(action).map(Role::as_str).collect();
     operation.extensions.get_or_insert_default().insert("x-roles".to_owned(), roles.into());
+    if action == Action::ManageTenants {
+        // The tenants themselves belong to none.
+        return;
+    }
     let schema =
         ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(i32::MAX)).build();
     let tenant = ParameterBuilder::new()

@@ -238,7 +238,7 @@ mod tests {
     const LATEST: Date = date!(2025 - 01 - 21);
 
     fn caller(role: Role) -> Caller {
-        Caller { tenant: TenantId::DEFAULT, customer_id: 7.try_into().unwrap(), role }
+        Caller::at_home(TenantId::DEFAULT, 7.try_into().unwrap(), role)
     }
 
     fn parse(body: &str, role: Role) -> Result<NewOrder, ApiError> {

@@ -117,7 +117,7 @@ impl Slots {
     }
 
     fn acquire(&self, caller: Caller) -> Result<BulkPermit, ApiError> {
-        let (tenant, caller, what) = (caller.tenant, caller.key(), self.what);
+        let (tenant, caller, what) = (caller.tenant, caller.identity(), self.what);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.of_callers.get(&caller).is_some_and(|count| *count >= self.limit.of_one) {
             return Err(refused(format!("as many {what} of this caller as can run at a time are running")));
@@ -172,8 +172,7 @@ mod tests {
     }
 
     fn caller(tenant: i32, customer: i64) -> Caller {
-        let (tenant, customer_id) = (tenant.try_into().unwrap(), customer.try_into().unwrap());
-        Caller { tenant, customer_id, role: Role::Customer }
+        Caller::at_home(tenant.try_into().unwrap(), customer.try_into().unwrap(), Role::Customer)
     }
 
     #[test]

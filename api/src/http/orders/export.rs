@@ -104,14 +104,7 @@ pub async fn export(
     let feed_cursor = state.feed.newest_cursor(caller.into()).await?;
     let reader = state.orders.export_reader.clone();
     let first = reader.load_page(&filter, ExportReader::start()).await?;
-    let export = Export {
-        reader,
-        filter,
-        format,
-        feed_cursor,
-        customer_id: caller.customer_id,
-        tenant: caller.tenant,
-    };
+    let export = Export { reader, filter, format, feed_cursor, caller };
     let body = Body::from_stream(export.start(first, permit, &state.shutdown, state.tenants.clone()));
     let headers: [(HeaderName, &str); 2] = match format {
         ExportFormat::Ndjson => [

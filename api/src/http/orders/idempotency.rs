@@ -34,7 +34,7 @@ pub fn read_claim(
     let Some(key) = parse_key(headers)? else { return Ok(None) };
     Ok(Some(IdempotencyClaim {
         caller: caller.customer_id,
-        key: IdempotencyClaim::stored_key(caller.tenant, &key),
+        key: stored_key(caller, &key),
         request_hash: hash_request([method, route, path], body)?,
         context_hash: hash_context(headers, caller),
     }))
@@ -54,7 +54,7 @@ impl RowKeys {
         Ok(Self { key: parse_key(headers)?, caller, route, context_hash: hash_context(headers, caller) })
     }
 
-    /// The tenant of the caller.
+    /// The tenant in which the caller acts.
     pub(super) const fn tenant(&self) -> TenantId {
         self.caller.tenant
     }
@@ -65,7 +65,7 @@ impl RowKeys {
         let Some(key) = &self.key else { return Ok(None) };
         Ok(Some(IdempotencyClaim {
             caller: self.caller.customer_id,
-            key: IdempotencyClaim::stored_key(self.caller.tenant, key),
+            key: stored_key(self.caller, key),
             request_hash: hash_request(["POST", self.route, self.route], &kind)?,
             context_hash: self.context_hash,
         }))
@@ -80,11 +80,15 @@ impl RowKeys {
         let Some(key) = &self.key else { return Ok(None) };
         Ok(Some(IdempotencyClaim {
             caller: self.caller.customer_id,
-            key: IdempotencyClaim::stored_key(self.caller.tenant, &format!("{key}#{row}")),
+            key: stored_key(self.caller, &format!("{key}#{row}")),
             request_hash: hash_request(["POST", self.route, self.route], body)?,
             context_hash: self.context_hash,
         }))
     }
+}
+
+fn stored_key(caller: Caller, key: &str) -> String {
+    IdempotencyClaim::stored_key(caller.tenant, caller.home, key)
 }
 
 fn hash_request(parts: [&str; 3], body: &impl Serialize) -> Result<[u8; 32], ApiError> {
@@ -197,8 +201,7 @@ mod tests {
     fn the_hash_differs_by_method_path_and_body() {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
-        let caller =
-            Caller { tenant: TenantId::DEFAULT, customer_id: 1.try_into().unwrap(), role: Role::Customer };
+        let caller = Caller::at_home(TenantId::DEFAULT, 1.try_into().unwrap(), Role::Customer);
         let hash = |method, path, body: &str| {
             read_claim(&headers, caller, method, "/r", path, &body).unwrap().unwrap().request_hash
         };
@@ -214,8 +217,7 @@ mod tests {
     fn a_request_without_new_fields_has_the_hash_that_it_always_had() {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
-        let caller =
-            Caller { tenant: TenantId::DEFAULT, customer_id: 1.try_into().unwrap(), role: Role::Customer };
+        let caller = Caller::at_home(TenantId::DEFAULT, 1.try_into().unwrap(), Role::Customer);
         let latest = time::macros::date!(2025 - 06 - 30);
         let hash = |claim: Option<IdempotencyClaim>| URL_SAFE_NO_PAD.encode(claim.unwrap().request_hash);
         let create = |body: &str| {
@@ -249,10 +251,7 @@ mod tests {
             for (name, line) in lines {
                 headers.append(name, HeaderValue::from_static(line));
             }
-            hash_context(
-                &headers,
-                Caller { tenant: TenantId::DEFAULT, customer_id: 1.try_into().unwrap(), role },
-            )
+            hash_context(&headers, Caller::at_home(TenantId::DEFAULT, 1.try_into().unwrap(), role))
         };
         let (if_match, if_none_match) = (header::IF_MATCH, header::IF_NONE_MATCH);
         let two = [(if_match.clone(), "\"1\", \"2\"")];

@@ -5,16 +5,14 @@ use std::{io, str::FromStr, sync::Arc};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use shared::{
-    domain::{
-        order::{CustomerId, Order},
-        tenant::TenantId,
-    },
+    domain::{order::Order, tenant::TenantId},
     platform::{db::DbError, shutdown::Shutdown},
 };
 use tokio::{sync::mpsc, time::Instant};
 
 use super::super::{bulk_limits::BulkPermit, csv};
 use crate::{
+    auth::Caller,
     db::OrderFilter,
     orders::export::{ExportPage, ExportReader},
     tenants::Tenants,
@@ -51,8 +49,7 @@ pub(super) struct Export {
     pub(super) filter: OrderFilter,
     pub(super) format: ExportFormat,
     pub(super) feed_cursor: String,
-    pub(super) customer_id: CustomerId,
-    pub(super) tenant: TenantId,
+    pub(super) caller: Caller,
 }
 
 /// A piece of the file.
@@ -79,11 +76,11 @@ impl Export {
     ) -> impl Stream<Item = io::Result<Bytes>> + use<> {
         let (sender, pieces) = mpsc::channel(WAITING_PAGES);
         let tasks = shutdown.clone();
-        let tenant = self.tenant;
+        let caller = self.caller;
         shutdown.spawn(async move {
             tokio::select! {
                 () = tasks.begun() => {}
-                () = tenants.closed(tenant) => {}
+                _ = caller.shut_out(&tenants) => {}
                 () = sender.closed() => {}
                 () = self.run(first, &sender) => {}
             }
@@ -116,7 +113,8 @@ impl Export {
             Err(error) => (None, Some(error.to_string())),
         };
         tracing::info!(
-            customer_id = self.customer_id.get(),
+            customer_id = self.caller.customer_id.get(),
+            caller.tenant.id = self.caller.home_if_away().map(TenantId::get),
             rows,
             error,
             duration_ms = begun.elapsed().as_secs_f64() * 1000.0,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesOrdered};
 use serde::Serialize;
-use shared::domain::event::Happened;
+use shared::domain::{event::Happened, tenant::TenantId};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -30,7 +30,6 @@ use crate::{
     },
     orders::{input::NewOrder, response::OrderResponse},
     state::AppState,
-    tenants::TenantError,
 };
 
 /// Rows that are placed at a time: as many as two commits take.
@@ -75,6 +74,7 @@ impl Import {
         tracing::info!(
             request_id = self.context.request_id(),
             customer_id = self.caller.customer_id.get(),
+            caller.tenant.id = self.caller.home_if_away().map(TenantId::get),
             complete = end.complete,
             created = end.created,
             replayed = end.replayed,
@@ -96,8 +96,8 @@ impl Import {
         let mut next_row = 1;
         let mut failure = None;
         let mut is_open = true;
-        let suspended = self.state.tenants.closed(self.caller.tenant);
-        tokio::pin!(suspended);
+        let shut_out = self.caller.shut_out(&self.state.tenants);
+        tokio::pin!(shut_out);
         loop {
             if is_open && shutdown.has_begun() {
                 (is_open, failure) = (false, Some(shutting_down()));
@@ -130,9 +130,7 @@ impl Import {
                     Ok(Err(error)) => (is_open, failure) = (false, Some(error)),
                     Err(_) => (is_open, failure) = (false, Some(stalled(stall))),
                 },
-                () = &mut suspended, if is_open => {
-                    (is_open, failure) = (false, Some(TenantError::Suspended.into()));
-                }
+                reason = &mut shut_out, if is_open => (is_open, failure) = (false, Some(reason.into())),
                 () = shutdown.begun(), if is_open => {}
                 else => break,
             }
