@@ -3,7 +3,6 @@
 //!
 //! It works in a copy of the committed sources with a target folder of its own, so that the checkout stays as it is.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,8 +17,10 @@ use crate::system::{self, Role, System};
 use crate::{cargo, requirements};
 
 mod mutations;
+mod report;
 
 use mutations::Mutation;
+use report::Report;
 
 /// The exit code of nextest if a test has failed.
 const TESTS_FAILED: i32 = 100;
@@ -33,8 +34,6 @@ const GROUPS: [&str; 3] = [
 ];
 /// What the tests print, below the folder of data.
 const LOG: &str = "logs/mutate.log";
-/// Where the result is kept.
-const REPORT: &str = "docs/notes/mutations.md";
 
 /// Options of `mutate`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +43,9 @@ pub(crate) struct Args {
     /// Print the mutations, and make none
     #[arg(long)]
     list: bool,
+    /// Make only those of which docs/notes/mutations.md has no result
+    #[arg(long)]
+    missing: bool,
     /// Make the first, and then each this many behind it: a sample
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     every: u16,
@@ -60,31 +62,33 @@ enum Verdict {
 }
 
 pub(crate) async fn run_mutations(args: Args) -> anyhow::Result<ExitCode> {
-    let found = mutations::find_all(&paths::workspace())?;
-    let all = found.len();
+    let report = Report::load(mutations::find_all(&paths::workspace())?)?;
     let only = args.only.as_deref().unwrap_or_default();
-    let chosen: Vec<Mutation> = found
-        .into_iter()
-        .filter(|mutation| mutation.to_string().contains(only))
+    let chosen: Vec<(usize, Mutation)> = report
+        .mutations()
+        .enumerate()
+        .filter(|(_, (mutation, is_missing))| {
+            mutation.to_string().contains(only) && (*is_missing || !args.missing)
+        })
+        .map(|(index, (mutation, _))| (index, mutation.clone()))
         .step_by(usize::from(args.every))
         .collect();
     ensure!(!chosen.is_empty(), "there is no such mutation: `cargo xtask mutate --list` shows all");
     if args.list {
-        for mutation in &chosen {
+        for (_, mutation) in &chosen {
             println!("{mutation}");
         }
         println!("{} mutations", chosen.len());
         return Ok(ExitCode::SUCCESS);
     }
-    // A run of some that were named is no result to keep.
-    let is_kept = args.only.is_none();
-    system::with_temporary_servers(async |system| {
-        Box::pin(mutate(system, &chosen, is_kept.then_some(all))).await
-    })
-    .await
+    system::with_temporary_servers(async |system| Box::pin(mutate(system, &chosen, report)).await).await
 }
 
-async fn mutate(system: &System, mutations: &[Mutation], of_all: Option<usize>) -> anyhow::Result<ExitCode> {
+async fn mutate(
+    system: &System,
+    chosen: &[(usize, Mutation)],
+    mut report: Report,
+) -> anyhow::Result<ExitCode> {
     requirements::install_for_tests(false).await?;
     cargo::install_tool("nextest").await?;
     let storage = &Storage::Throwaway;
@@ -128,9 +132,8 @@ async fn mutate(system: &System, mutations: &[Mutation], of_all: Option<usize>) 
         let verdict = judge(&tests(group)).await?;
         ensure!(matches!(verdict, Verdict::Survived), "the tests fail without a mutation: see {LOG}");
     }
-    let mut report = String::new();
     let mut survivors = 0;
-    for (number, mutation) in mutations.iter().enumerate() {
+    for (number, (index, mutation)) in chosen.iter().enumerate() {
         let original = mutation.apply(&tree)?;
         let mut verdict = Verdict::Survived;
         for group in GROUPS {
@@ -150,13 +153,10 @@ async fn mutate(system: &System, mutations: &[Mutation], of_all: Option<usize>) 
                 "**does not compile**".to_owned()
             }
         };
-        print_status(format!("{} of {}: {mutation}: {text}", number + 1, mutations.len()));
-        writeln!(report, "| `{}` | `{}` | {text} |", mutation.place(), mutation.shown())?;
+        print_status(format!("{} of {}: {mutation}: {text}", number + 1, chosen.len()));
+        report.record(*index, &text)?;
     }
-    if let Some(all) = of_all {
-        write_report(&report, mutations.len(), all, survivors)?;
-    }
-    print_status(format!("{} mutations, {survivors} of them unnoticed", mutations.len()));
+    print_status(format!("{} mutations, {survivors} of them unnoticed", chosen.len()));
     Ok(if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -194,23 +194,6 @@ async fn copy_sources() -> anyhow::Result<PathBuf> {
         .await
         .context("the sources cannot be copied")?;
     Ok(tree)
-}
-
-fn write_report(rows: &str, made: usize, all: usize, survivors: usize) -> anyhow::Result<()> {
-    let revision = std::process::Command::new("git")
-        .args(["log", "-1", "--format=%h of %cs"])
-        .current_dir(paths::workspace())
-        .output()?;
-    let revision = String::from_utf8_lossy(&revision.stdout).trim().to_owned();
-    let text = format!(
-        "# Mutations\n\n\
-         What keeps tenants apart was taken out, one condition or part of a key at a time, and a test had to fail each time.\n\
-         `cargo xtask mutate` does it again and writes this file; `--list` shows what it would do.\n\n\
-         Last run: revision {revision}; {made} of {all} mutations, {survivors} of them unnoticed. The test is the first that failed; that of \
-         the statements' texts, `tenants_queries`, is asked only if no other test of tenants fails.\n\n\
-         | place | taken out | noticed by |\n| --- | --- | --- |\n{rows}"
-    );
-    fs::write(paths::workspace().join(REPORT), text).with_context(|| format!("cannot write {REPORT}"))
 }
 
 /// A path as reports show it.
