@@ -136,7 +136,9 @@ async fn mutate(
     for (number, (index, mutation)) in chosen.iter().enumerate() {
         let original = mutation.apply(&tree)?;
         let mut verdict = Verdict::Survived;
-        for group in GROUPS {
+        // The package itself is the most likely to notice.
+        let near = format!("package({}) and {}", mutation.package(), GROUPS[0]);
+        for group in [near.as_str()].into_iter().chain(GROUPS) {
             if matches!(verdict, Verdict::Survived) {
                 verdict = judge(&tests(group)).await?;
             }

@@ -136,6 +136,12 @@ impl Mutation {
         Ok(original)
     }
 
+    /// The package whose tests are the nearest: that of the file, and of functions of the database the worker, which calls most.
+    pub(super) fn package(&self) -> &'static str {
+        let is_in = |folder: &str| self.file.starts_with(folder);
+        ["api", "shared"].into_iter().find(|folder| is_in(folder)).unwrap_or("worker")
+    }
+
     /// File and line.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.file.display(), self.line)
