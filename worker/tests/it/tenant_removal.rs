@@ -68,7 +68,10 @@ async fn fill(db: &PgPool) {
          INSERT INTO accounts (tenant_id, email, password_hash) SELECT DISTINCT tenant, 'ada@example.com', 'x' FROM new;
          INSERT INTO ended_sessions SELECT DISTINCT tenant, 7, 1, now() FROM new;
          INSERT INTO idempotency_keys (customer_id, key, request_hash, status, headers, body)
-         SELECT 7, CASE tenant WHEN 1 THEN 'k' || id ELSE tenant || ' k' || id END, '', 201, '[]', '' FROM new;
+         SELECT 7, key, '', 201, '[]', '' FROM new, LATERAL (VALUES
+             (CASE tenant WHEN 1 THEN 'k' || id ELSE tenant || ' k' || id END),
+             -- Of an operator of another tenant.
+             (concat_ws(' ', tenant, CASE tenant WHEN {GONE} THEN 1 ELSE {GONE} END, 'k' || id))) AS keys (key);
          WITH sequenced AS (SELECT * FROM log_append_all(7))
          UPDATE relay r SET head = r.head + s.appended, published_position = r.head + s.appended, sequenced = s.sequenced FROM sequenced s"
     );
