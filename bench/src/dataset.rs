@@ -3,7 +3,7 @@
 use shared::domain::clock::Clock;
 use shared::domain::event::{Event, Happened};
 use shared::domain::order::{
-    CustomerId, LineId, Metadata, Money, Order, OrderId, OrderLine, OrderStatus, ProductId,
+    CustomerId, CustomerKey, LineId, Metadata, Money, Order, OrderId, OrderLine, OrderStatus, ProductId,
 };
 use shared::domain::tenant::TenantId;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
@@ -20,7 +20,6 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 /// The creation of a two-line order, now.
 pub fn created_event(id: i64) -> anyhow::Result<Event> {
     let now = Clock::System.now();
-    let customer = CustomerId::try_from(1 + id % CUSTOMERS)?;
     let line = |number, product, quantity, price: &str| {
         anyhow::Ok(OrderLine {
             id: LineId::try_from(number)?,
@@ -32,7 +31,7 @@ pub fn created_event(id: i64) -> anyhow::Result<Event> {
     let order = Order {
         id: OrderId::try_from(id)?,
         tenant_id: TenantId::DEFAULT,
-        customer_id: customer,
+        customer_id: CustomerId::try_from(1 + id % CUSTOMERS)?,
         order_date: now.date(),
         status: OrderStatus::Pending,
         total_amount: "66.00".parse()?,
@@ -43,7 +42,8 @@ pub fn created_event(id: i64) -> anyhow::Result<Event> {
         reference: None,
         metadata: Metadata::default(),
     };
-    Ok(Event::created(order, happened_at(now, customer)))
+    let happened = happened_at(now, order.owner());
+    Ok(Event::created(order, happened))
 }
 
 /// The same with a nil event id, for SQL to fill in.
@@ -57,11 +57,11 @@ fn created_template(id: i64) -> anyhow::Result<Event> {
 pub fn updated_event(id: i64) -> anyhow::Result<Event> {
     let before = created_event(id)?.data.order.into_value();
     let after = Order { status: OrderStatus::Confirmed, version: 2, ..before.clone() };
-    let happened = happened_at(after.updated_at, after.customer_id);
+    let happened = happened_at(after.updated_at, after.owner());
     Ok(Event::updated(&before, after, happened))
 }
 
-fn happened_at(time: OffsetDateTime, performed_by: CustomerId) -> Happened {
+fn happened_at(time: OffsetDateTime, performed_by: CustomerKey) -> Happened {
     Happened { time, performed_by, traceparent: Some(TRACE.to_owned()) }
 }
 

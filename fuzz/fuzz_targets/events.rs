@@ -32,5 +32,9 @@ fuzz_target!(|body: &[u8]| {
         (again.id, again.event_type, again.traceparent),
         (event.id, event.event_type, event.traceparent)
     );
+    assert_eq!(
+        (again.data.performed_by, again.data.performed_by_tenant),
+        (event.data.performed_by, event.data.performed_by_tenant)
+    );
     assert_eq!((again.data.changes, again.data.order), (event.data.changes, event.data.order));
 });

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use shared::domain::{
     event::EventType,
     order::{CustomerId, FieldChange, OrderKey},
+    tenant::TenantId,
     timestamp,
 };
 use sqlx::{PgConnection, types::Json};
@@ -15,7 +16,7 @@ use utoipa::{
 };
 use uuid::Uuid;
 
-use super::decode::{decode_customer, impossible};
+use super::decode::{decode_customer, decode_tenant, impossible};
 
 /// One change.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,6 +32,10 @@ pub struct HistoryEntry {
     pub changes: Box<RawValue>,
     /// Who did it.
     pub performed_by: CustomerId,
+    /// The tenant of who did it: an operator's own. Left out if it is that of the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub performed_by_tenant: Option<TenantId>,
     /// The event of the change.
     pub event_id: Uuid,
     /// When it happened.
@@ -78,7 +83,7 @@ pub async fn load_history(
 ) -> Result<HistoryPage, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT whole.complete_through AS "complete_through!", whole.last AS "last?", first.owner AS "owner!", version AS "version?", action AS "action?",
-                  changes::json AS "changes?: Json<Box<RawValue>>", performed_by AS "performed_by?",
+                  changes::json AS "changes?: Json<Box<RawValue>>", performed_by AS "performed_by?", performed_by_tenant,
                   event_id AS "event_id?", occurred_at AS "occurred_at?", recorded_at AS "recorded_at?"
            FROM (
                SELECT order_id, tenant_id, customer_id AS owner
@@ -118,6 +123,7 @@ pub async fn load_history(
             action: row.action.ok_or_else(missing)?,
             changes: row.changes.ok_or_else(missing)?.0,
             performed_by: decode_customer(row.performed_by.ok_or_else(missing)?)?,
+            performed_by_tenant: row.performed_by_tenant.map(decode_tenant).transpose()?,
             event_id: row.event_id.ok_or_else(missing)?,
             occurred_at: row.occurred_at.ok_or_else(missing)?,
             recorded_at: row.recorded_at.ok_or_else(missing)?,

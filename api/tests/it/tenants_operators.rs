@@ -246,6 +246,51 @@ async fn the_keys_of_an_operator_elsewhere_are_no_customers() {
 }
 
 #[tokio::test]
+async fn what_an_operator_did_elsewhere_is_recorded_under_its_own_tenant() {
+    let visit = Visit::begin().await;
+    let id = visit.customer.place(&order()).await;
+    visit.visitor.patch(&path(id), &json!({"status": "CONFIRMED"})).await.expect(StatusCode::OK);
+    let body = json!({"orders": [order_of_customer()], "on_error": "skip"});
+    visit.visitor.post("/api/v1/orders/batch", &body).await.expect(StatusCode::OK);
+    let imported = visit.visitor.import(NDJSON, None, ndjson_file(NUMBER, 1)).await;
+    visit.visitor.delete(&path(imported.ids()[0])).await.expect(StatusCode::NO_CONTENT);
+    visit.operator.post(ORDERS, &order_of_customer()).await.expect(StatusCode::CREATED);
+    visit.app.sequenced().await;
+    let doers: Vec<(i64, Option<i64>)> = sqlx::query_as(
+        "SELECT (data ->> 'performed_by')::bigint, (data ->> 'performed_by_tenant')::bigint
+         FROM (SELECT id, payload::json -> 'data' AS data FROM outbox) AS events ORDER BY id",
+    )
+    .fetch_all(&visit.app.db)
+    .await
+    .unwrap();
+    let away = (NUMBER, Some(visit.home));
+    assert_eq!(doers, [(NUMBER, None), away, away, away, away, (NUMBER, None)]);
+
+    // Recorded as the worker does.
+    sqlx::query(
+        "INSERT INTO order_history (order_id, tenant_id, version, action, changes, customer_id, performed_by, performed_by_tenant,
+                                    event_id, occurred_at)
+         SELECT order_id, tenant_id, version, 'UPDATED', '{}', $2, $2, (payload::json #>> '{data,performed_by_tenant}')::integer,
+                event_id, now()
+         FROM outbox WHERE order_id = $1",
+    )
+    .bind(id)
+    .bind(NUMBER)
+    .execute(&visit.app.db)
+    .await
+    .unwrap();
+    for session in [&visit.customer, &visit.visitor] {
+        let history = session.get(&format!("{}/history", path(id))).await.expect(StatusCode::OK);
+        let entries = &history.json["entries"];
+        assert_eq!(entries[0].get("performed_by_tenant"), None);
+        assert_eq!(
+            (&entries[1]["performed_by"], &entries[1]["performed_by_tenant"]),
+            (&json!(NUMBER), &json!(visit.home))
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_ticket_opens_the_feed_of_the_tenant_for_which_it_was_issued_and_of_no_other() {
     let visit = Visit::begin().await;
     let (shop, home) = (visit.customer.place(&order()).await, visit.app.login_in(visit.home, 5).await);

@@ -59,7 +59,7 @@ async fn statements_find_no_order_of_another_tenant() {
 
     let before = Order { tenant_id: TenantId::DEFAULT, ..found[&there].clone() };
     let after = Order { version: 2, ..before.clone() };
-    let happened = Happened { time: before.created_at, performed_by: before.customer_id, traceparent: None };
+    let happened = Happened { time: before.created_at, performed_by: before.owner(), traceparent: None };
     for (after, event) in [
         (Some(&after), Event::updated(&before, after.clone(), happened.clone())),
         (None, Event::deleted(before.clone(), happened.clone())),

@@ -52,6 +52,7 @@ pub fn compare_versions<'c>(
                       AND recorded.occurred_at = (body ->> 'time')::timestamptz
                       AND recorded.customer_id = (body #>> '{data,customer_id}')::bigint
                       AND recorded.performed_by = (body #>> '{data,performed_by}')::bigint
+                      AND recorded.performed_by_tenant IS NOT DISTINCT FROM (body #>> '{data,performed_by_tenant}')::integer
                       AND recorded.changes::jsonb = body #> '{data,changes}'
                       AND recorded.tenant_id = logged.tenant_id AND recorded.tenant_id = said_tenant
                   END AS "history_agrees?",

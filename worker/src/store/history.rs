@@ -1,6 +1,6 @@
 //! Rows of `order_history`.
 
-use shared::domain::{event::Event, order::OrderId};
+use shared::domain::{event::Event, order::OrderId, tenant::TenantId};
 use sqlx::PgConnection;
 
 use super::{FEW_ROWS, run_within};
@@ -12,11 +12,14 @@ macro_rules! insert_rows {
         let rows = HistoryColumns::of($events);
         let inserted = sqlx::query!(
             "INSERT INTO order_history
-                 (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id)
-             SELECT order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id
+                 (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id,
+                  performed_by_tenant)
+             SELECT order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id,
+                    performed_by_tenant
              FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[],
-                         $8::timestamptz[], $9::integer[])
-                  AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id)
+                         $8::timestamptz[], $9::integer[], $10::integer[])
+                  AS row (order_id, version, action, changes, customer_id, performed_by, event_id, occurred_at, tenant_id,
+                          performed_by_tenant)
              -- Tenant 1 cannot be removed.
              WHERE tenant_id = 1
                 OR EXISTS (SELECT FROM tenants t WHERE t.id = tenant_id AND t.removal_began_at IS NULL)"
@@ -30,6 +33,7 @@ macro_rules! insert_rows {
             &rows.event_ids,
             &rows.occurred_at,
             &rows.tenants,
+            &rows.performed_by_tenants as _,
         );
         Ok(inserted.execute($connection).await?.rows_affected())
     }};
@@ -81,6 +85,7 @@ struct HistoryColumns<'a> {
     event_ids: Vec<uuid::Uuid>,
     occurred_at: Vec<time::OffsetDateTime>,
     tenants: Vec<i32>,
+    performed_by_tenants: Vec<Option<i32>>,
 }
 
 impl<'a> HistoryColumns<'a> {
@@ -103,5 +108,6 @@ impl<'a> HistoryColumns<'a> {
         self.event_ids.push(event.id);
         self.occurred_at.push(event.time);
         self.tenants.push(event.tenant().get());
+        self.performed_by_tenants.push(data.performed_by_tenant.map(TenantId::get));
     }
 }

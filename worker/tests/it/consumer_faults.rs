@@ -190,7 +190,7 @@ async fn an_event_whose_version_or_time_is_out_of_range_is_a_dead_letter_and_its
     let template = event(1, 1);
     let happened = || shared::domain::event::Happened {
         time: template.time,
-        performed_by: template.data.performed_by,
+        performed_by: template.data.order.owner(),
         traceparent: None,
     };
     let created = Event::created(at(i64::MAX), happened()).to_envelope();

@@ -36,7 +36,7 @@ fn key_of(tenant_id: i32, id: i64) -> OrderKey {
 /// The event of a version of a tenant's order.
 fn event_of(tenant_id: i32, id: i64, version: i64) -> Event {
     let order = Order { tenant_id: tenant(tenant_id), ..order(id, version) };
-    let happened = Happened { time: order.updated_at, performed_by: order.customer_id, traceparent: None };
+    let happened = Happened { time: order.updated_at, performed_by: order.owner(), traceparent: None };
     if version == 1 {
         return Event::created(order, happened);
     }

@@ -1,7 +1,13 @@
 //! `worker verify` finds each kind of difference, and `--repair` mends what can be mended.
 
 use shared::platform::shutdown::Shutdown;
-use shared::{cache::CacheWrite, domain::event::Event};
+use shared::{
+    cache::CacheWrite,
+    domain::{
+        event::{Event, Happened},
+        order::CustomerKey,
+    },
+};
 use worker::handlers::{EventHandler as _, cache::CacheHandler, history::HistoryHandler};
 
 use crate::support::{
@@ -88,12 +94,14 @@ async fn what_the_history_lacks_or_has_wrong_is_found_and_mended() {
     // What the log says of the last version counts: this is no order that should be gone.
     sql(&world, "UPDATE order_history SET action = 'DELETED' WHERE order_id = 3 AND version = 2").await;
     sql(&world, "UPDATE order_history SET performed_by = 7 WHERE order_id = 4 AND version = 2").await;
+    sql(&world, "UPDATE order_history SET performed_by_tenant = 2 WHERE order_id = 5 AND version = 2").await;
     let expected = [
         "order 1 version 1: not in the history",
         "order 1 version 2: not in the history",
         "order 2 version 1: the history differs",
         "order 3 version 2: the history differs",
         "order 4 version 2: the history differs",
+        "order 5 version 2: the history differs",
         "order 10 version 1: not in the history",
         "order 10 version 2: not in the history",
         "order 10 version 3: not in the history",
@@ -101,8 +109,34 @@ async fn what_the_history_lacks_or_has_wrong_is_found_and_mended() {
     finds(&world, &["verify"], &expected).await;
     assert_eq!(world.worker(&["verify"]).await.code, Some(1));
     let out = finds(&world, &["verify", "--repair"], &expected).await;
-    assert!(out.contains("mended 8 of 8 differences"), "{out}");
+    assert!(out.contains("mended 9 of 9 differences"), "{out}");
     world.worker(&["verify"]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tenant_of_an_operator_is_recorded_compared_and_mended() {
+    let (world, _) = in_harmony().await;
+    let order = order(20, 1);
+    let operator = CustomerKey { tenant: 2.try_into().unwrap(), id: 71.try_into().unwrap() };
+    let happened = Happened { time: order.created_at, performed_by: operator, traceparent: None };
+    let event = Event::created(order, happened);
+    store(&world.db, std::slice::from_ref(&event)).await;
+    let items = [fresh(event)];
+    HistoryHandler::new(world.db.clone(), &Shutdown::new()).handle(&items).await.unwrap();
+    CacheHandler::new(world.cache.clone(), world.db.clone(), TTL).handle(&items).await.unwrap();
+    let recorded = async || {
+        let statement = "SELECT performed_by, performed_by_tenant FROM order_history WHERE order_id = 20";
+        sqlx::query_as::<_, (i64, Option<i32>)>(statement).fetch_one(&world.db).await.unwrap()
+    };
+    let expected = (71, Some(2));
+    assert_eq!(recorded().await, expected);
+    finds(&world, &["verify"], &[]).await;
+    let _worker = world.run().await;
+    // As the version before records it, which does not know the tenant.
+    sql(&world, "UPDATE order_history SET performed_by_tenant = NULL WHERE order_id = 20").await;
+    let out = finds(&world, &["verify", "--repair"], &["order 20 version 1: the history differs"]).await;
+    assert!(out.contains("mended 1 of 1 difference"), "{out}");
+    assert_eq!(recorded().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -111,7 +111,7 @@ pub async fn batch(
     let (on_error, parsed) = parse_new_orders(&body, caller, state.clock.latest_today())?;
     let happened = Happened {
         time: state.clock.now(),
-        performed_by: caller.customer_id,
+        performed_by: caller.identity(),
         traceparent: current_traceparent(),
     };
     // The response is as large as the request, so it keeps the permit until it is sent.

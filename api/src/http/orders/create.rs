@@ -64,7 +64,7 @@ pub async fn create(
     let claim = idempotency::read_claim(&headers, caller, "POST", ROUTE, uri.path(), &new)?;
     let happened = Happened {
         time: state.clock.now(),
-        performed_by: caller.customer_id,
+        performed_by: caller.identity(),
         traceparent: current_traceparent(),
     };
     let render_refusal = render_refusals(uri.path().to_owned(), context.request_id().to_owned());

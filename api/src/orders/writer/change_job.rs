@@ -128,7 +128,7 @@ impl ChangeJob {
         rules::check_preconditions(current, &self.preconditions)?;
         let happened = Happened {
             time: now.max(current.updated_at),
-            performed_by: self.caller.customer_id,
+            performed_by: self.caller.identity(),
             traceparent: self.traceparent.clone(),
         };
         let event = match &self.change {

@@ -11,6 +11,7 @@ use super::event_type::EventType;
 use crate::domain::{
     encoded::Encoded,
     order::{Changes, CustomerId, FieldChange, Order, OrderId},
+    tenant::TenantId,
     timestamp,
 };
 
@@ -78,6 +79,10 @@ pub struct EventData {
     pub customer_id: CustomerId,
     /// Who did it.
     pub performed_by: CustomerId,
+    /// The tenant of who did it: an operator's own. Left out if it is that of the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub performed_by_tenant: Option<TenantId>,
     /// Each changed field before and after.
     #[schema(value_type = std::collections::BTreeMap<String, FieldChange>)]
     pub changes: Changes,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::{
     encoded::Encoded,
-    order::{Changes, CustomerId, Order, OrderKey},
+    order::{Changes, CustomerKey, Order, OrderKey},
     tenant::TenantId,
 };
 
@@ -37,8 +37,8 @@ pub struct Event {
 pub struct Happened {
     /// When.
     pub time: OffsetDateTime,
-    /// Who.
-    pub performed_by: CustomerId,
+    /// Who, in its own tenant, which may be another one than that of the order.
+    pub performed_by: CustomerKey,
     /// The W3C trace that caused it.
     pub traceparent: Option<String>,
 }
@@ -73,7 +73,10 @@ impl Event {
         Happened { time, performed_by, traceparent }: Happened,
     ) -> Self {
         let (order_id, customer_id) = (order.id, order.customer_id);
-        let data = EventData { order_id, version, customer_id, performed_by, changes, order };
+        let CustomerKey { tenant, id: performed_by } = performed_by;
+        let performed_by_tenant = (tenant != order.tenant_id).then_some(tenant);
+        let data =
+            EventData { order_id, version, customer_id, performed_by, performed_by_tenant, changes, order };
         Self { id: Uuid::now_v7(), event_type, time, traceparent, data }
     }
 
@@ -217,7 +220,7 @@ mod tests {
     fn event(traceparent: Option<&str>) -> Event {
         let happened = Happened {
             time: datetime!(2025-01-20 10:00:00.123456 UTC),
-            performed_by: CustomerId::try_from(5).unwrap(),
+            performed_by: CustomerKey { tenant: TenantId::DEFAULT, id: 5.try_into().unwrap() },
             traceparent: traceparent.map(str::to_owned),
         };
         Event::created(order(), happened)
@@ -251,8 +254,7 @@ mod tests {
     #[test]
     fn an_event_names_its_tenant_unless_that_is_the_default_one() {
         let order = Order { tenant_id: TenantId::try_from(2).unwrap(), ..order() };
-        let happened =
-            Happened { time: order.created_at, performed_by: order.customer_id, traceparent: None };
+        let happened = Happened { time: order.created_at, performed_by: order.owner(), traceparent: None };
         let event = Event::deleted(order, happened);
         let body = event.to_envelope().body;
         let read = Event::read(&Bytes::from(body.clone())).unwrap();
@@ -322,8 +324,7 @@ mod tests {
             ..before.clone()
         };
         after.lines.reverse();
-        let happened =
-            Happened { time: before.created_at, performed_by: before.customer_id, traceparent: None };
+        let happened = Happened { time: before.created_at, performed_by: before.owner(), traceparent: None };
         let event = Event::updated(&before, after, happened);
         let (body, changes) = (event.to_envelope().body, event.data.changes);
         assert!(body.len() < 160_000, "{}", body.len());

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use proptest::{prelude::*, sample::select};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{Event, EventType, Happened};
-use crate::domain::order::{MAX_VERSION, MOVES, Metadata, Order, OrderLine};
+use crate::domain::order::{CustomerKey, MAX_VERSION, MOVES, Metadata, Order, OrderLine};
 
 fn id<T: TryFrom<i64> + std::fmt::Debug>() -> impl Strategy<Value = T> {
     (1..=i64::MAX).prop_map(|id| T::try_from(id).unwrap_or_else(|_| unreachable!("it is positive")))
@@ -48,9 +49,14 @@ prop_compose! {
     }
 }
 
+/// Of the order's tenant, or of another one.
+fn who() -> impl Strategy<Value = CustomerKey> {
+    (1..=3_i32, id()).prop_map(|(tenant, id)| CustomerKey { tenant: tenant.try_into().unwrap(), id })
+}
+
 prop_compose! {
     fn event()(
-        before in order(), after in order(), event_type in select(&EventType::ALL), time in time(), performed_by in id(),
+        before in order(), after in order(), event_type in select(&EventType::ALL), time in time(), performed_by in who(),
         traceparent in prop::option::of("[ -~]{0,60}"),
     ) -> Event {
         let happened = Happened { time, performed_by, traceparent };
@@ -69,5 +75,23 @@ proptest! {
         let read = Event::read(&Bytes::from(body.clone())).unwrap();
         prop_assert_eq!(&read, &event);
         prop_assert_eq!(read.to_envelope().body, body);
+    }
+
+    #[test]
+    fn an_event_names_the_tenant_of_who_did_it_if_the_order_is_of_another_one(order in order(), performed_by in who(), time in time()) {
+        let tenant = order.tenant_id;
+        let happened = Happened { time, performed_by, traceparent: None };
+        let event = Event::created(Order { version: 1, ..order }, happened);
+        let written: Value = serde_json::from_str(&event.to_envelope().body).unwrap();
+        let named = (performed_by.tenant != tenant).then(|| json!(performed_by.tenant));
+        prop_assert_eq!(written["data"].get("performed_by_tenant"), named.as_ref());
+        prop_assert_eq!(&written["data"]["performed_by"], &json!(performed_by.id));
+    }
+
+    #[test]
+    fn an_event_by_a_tenant_that_cannot_be_is_refused(event in event(), number in prop_oneof![..=0_i64, (1_i64 << 31)..]) {
+        let mut written: Value = serde_json::from_str(&event.to_envelope().body).unwrap();
+        written["data"]["performed_by_tenant"] = json!(number);
+        prop_assert!(Event::read(&Bytes::from(written.to_string())).is_err());
     }
 }

@@ -6,7 +6,7 @@ use shared::{
     domain::{
         clock::Clock,
         event::{Event, EventType, Happened},
-        order::{CustomerId, LineId, Metadata, Money, Order, OrderLine, OrderStatus, ProductId},
+        order::{CustomerId, CustomerKey, LineId, Metadata, Money, Order, OrderLine, OrderStatus, ProductId},
         tenant::TenantId,
     },
 };
@@ -69,7 +69,11 @@ pub(crate) fn deletion(id: i64, version: i64) -> Event {
 }
 
 fn happened(time: OffsetDateTime) -> Happened {
-    Happened { time, performed_by: customer(), traceparent: None }
+    Happened {
+        time,
+        performed_by: CustomerKey { tenant: TenantId::DEFAULT, id: customer() },
+        traceparent: None,
+    }
 }
 
 /// As a handler gets it, on its first attempt and at once.

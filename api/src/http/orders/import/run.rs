@@ -166,7 +166,7 @@ impl Import {
         loop {
             let happened = Happened {
                 time: self.state.clock.now(),
-                performed_by: self.caller.customer_id,
+                performed_by: self.caller.identity(),
                 traceparent: self.traceparent.clone(),
             };
             let render_refusal = render_refusals(ROUTE.to_owned(), self.context.request_id().to_owned());
