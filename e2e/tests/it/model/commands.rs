@@ -56,20 +56,34 @@ pub(crate) struct Change {
 
 /// Who sends requests.
 pub(super) struct Person {
-    /// The default tenant is 0, another one 1.
+    /// In which shop: the default tenant is 0, another one 1.
     pub(super) shop: usize,
     /// Its customer's number, counted from the first one of a sequence: both shops have the same numbers.
     pub(super) number: i64,
-    pub(super) is_administrator: bool,
+    pub(super) role: &'static str,
 }
 
-/// Two customers and an administrator of one shop, a customer and an administrator of the other.
-pub(super) const PEOPLE: [Person; 5] = [
-    Person { shop: 0, number: 0, is_administrator: false },
-    Person { shop: 0, number: 1, is_administrator: false },
-    Person { shop: 0, number: 2, is_administrator: true },
-    Person { shop: 1, number: 0, is_administrator: false },
-    Person { shop: 1, number: 2, is_administrator: true },
+impl Person {
+    /// Whether it acts in another tenant than its own, which is the default one.
+    pub(super) fn is_visitor(&self) -> bool {
+        self.role == "operator"
+    }
+
+    /// Whether all orders of the shop are its to see and to change.
+    pub(super) fn is_administrator(&self) -> bool {
+        self.role != "customer"
+    }
+}
+
+/// Two customers and an administrator of one shop, a customer and an administrator of the other, and there an operator who is of the
+/// first one and has a number that a customer of each has.
+pub(super) const PEOPLE: [Person; 6] = [
+    Person { shop: 0, number: 0, role: "customer" },
+    Person { shop: 0, number: 1, role: "customer" },
+    Person { shop: 0, number: 2, role: "admin" },
+    Person { shop: 1, number: 0, role: "customer" },
+    Person { shop: 1, number: 2, role: "admin" },
+    Person { shop: 1, number: 0, role: "operator" },
 ];
 /// The administrator of each shop.
 pub(super) const ADMINISTRATORS: [usize; 2] = [2, 4];

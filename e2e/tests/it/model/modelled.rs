@@ -10,7 +10,8 @@ use super::commands::{Change, Line};
 pub(super) struct Entry {
     pub(super) action: &'static str,
     pub(super) changes: Value,
-    pub(super) performed_by: i64,
+    /// The number, and its tenant if that is not the shop's.
+    pub(super) performed_by: (i64, Option<i64>),
 }
 
 /// What the model knows of an order.
@@ -66,7 +67,7 @@ impl Modelled {
     }
 
     /// Notes a version, which is now shown like this.
-    pub(super) fn record(&mut self, action: &'static str, shown: Value, performed_by: i64) {
+    pub(super) fn record(&mut self, action: &'static str, shown: Value, performed_by: (i64, Option<i64>)) {
         let changes: Map<String, Value> = RECORDED
             .iter()
             .filter(|name| self.shown[**name] != shown[**name])

@@ -7,11 +7,11 @@ use testbed::eventually;
 
 use super::commands::{ADMINISTRATORS, Change, Command, Condition, Line, PEOPLE};
 use super::modelled::{Modelled, date, lines_body, metadata, reference};
-use super::world::{Answer, Sent, World};
+use super::world::{Answer, FIRST_SHOP, Login, Sent, World};
 
 pub(crate) struct Run<'a> {
     world: &'a World,
-    tokens: Vec<String>,
+    people: Vec<Login>,
     base: i64,
     orders: Vec<Modelled>,
     last: Option<(Sent, Answer)>,
@@ -22,8 +22,8 @@ pub(crate) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// A sequence of these people's, on a system that others may use, too.
-    pub(crate) fn new(world: &'a World, base: i64, tokens: Vec<String>) -> Self {
-        Self { world, tokens, base, orders: Vec::new(), last: None, requests: 0, keys: [0; PEOPLE.len()] }
+    pub(crate) fn new(world: &'a World, base: i64, people: Vec<Login>) -> Self {
+        Self { world, people, base, orders: Vec::new(), last: None, requests: 0, keys: [0; PEOPLE.len()] }
     }
 
     /// Sends a request to the replica whose turn it is.
@@ -32,8 +32,7 @@ impl<'a> Run<'a> {
         let replica = &self.world.replicas[self.requests % self.world.replicas.len()];
         let url = format!("{}{}", replica.url, sent.path);
         let request = || {
-            let request = self.world.http.request(sent.method.clone(), &url);
-            let request = request.bearer_auth(&self.tokens[sent.who]);
+            let request = self.people[sent.who].sign(self.world.http.request(sent.method.clone(), &url));
             let named = |request: reqwest::RequestBuilder, (name, value): &(&str, String)| {
                 request.header(*name, value)
             };
@@ -71,10 +70,15 @@ impl<'a> Run<'a> {
         self.base + PEOPLE[who].number
     }
 
+    /// Who this person is in what is recorded.
+    fn identity(&self, who: usize) -> (i64, Option<i64>) {
+        (self.customer(who), PEOPLE[who].is_visitor().then_some(FIRST_SHOP))
+    }
+
     /// Whether an order is, or was, this person's to see.
     fn may_see(&self, who: usize, order: &Modelled) -> bool {
         let person = &PEOPLE[who];
-        person.shop == order.shop && (person.is_administrator || order.owner == self.customer(who))
+        person.shop == order.shop && (person.is_administrator() || order.owner == self.customer(who))
     }
 
     fn sees(&self, who: usize, which: usize) -> bool {
@@ -130,7 +134,7 @@ impl<'a> Run<'a> {
 
     async fn place(&mut self, who: usize, day: u8, lines: Vec<Line>, number: Option<u8>, entries: u8) {
         let shop = PEOPLE[who].shop;
-        let owner = if PEOPLE[who].is_administrator { self.base } else { self.customer(who) };
+        let owner = if PEOPLE[who].is_administrator() { self.base } else { self.customer(who) };
         let mut body = json!({"customer_id": owner, "order_date": date(day), "lines": lines_body(&lines)});
         body["reference"] = json!(number.map(reference));
         body["metadata"] = metadata(entries);
@@ -158,7 +162,7 @@ impl<'a> Run<'a> {
             shown: Value::Null,
             entries: Vec::new(),
         };
-        order.record("CREATED", placed.json, self.customer(who));
+        order.record("CREATED", placed.json, self.identity(who));
         self.orders.push(order);
     }
 
@@ -199,7 +203,7 @@ impl<'a> Run<'a> {
             }
         };
         assert_eq!(answer.status, expected, "{}", answer.text);
-        let performed_by = self.customer(who);
+        let performed_by = self.identity(who);
         if changes {
             self.orders[which].record("UPDATED", answer.json, performed_by);
         } else if expected == 200 {
@@ -217,17 +221,17 @@ impl<'a> Run<'a> {
         };
         assert_eq!(answer.status, expected, "{}", answer.text);
         if expected == 204 {
-            let performed_by = self.customer(who);
+            let performed_by = self.identity(who);
             self.orders[which].deleted = true;
             self.orders[which].record("DELETED", Value::Null, performed_by);
         }
     }
 
     async fn history_page(&self, shop: usize, path: &str, after_version: i64) -> Value {
-        let (token, replica) = (&self.tokens[ADMINISTRATORS[shop]], &self.world.replicas[1].url);
+        let (administrator, replica) = (&self.people[ADMINISTRATORS[shop]], &self.world.replicas[1].url);
         // Small pages, so that some histories take several.
         let page = format!("{replica}{path}?limit=3&after_version={after_version}");
-        self.world.http.get(page).bearer_auth(token).send().await.unwrap().json().await.unwrap()
+        administrator.sign(self.world.http.get(page)).send().await.unwrap().json().await.unwrap()
     }
 
     /// All entries, page by page.
@@ -257,7 +261,7 @@ impl<'a> Run<'a> {
 
     /// In the end orders, lists, history and events are the model's.
     pub(crate) async fn compare(&mut self) {
-        let customers = || (0..PEOPLE.len()).filter(|who| !PEOPLE[*who].is_administrator);
+        let customers = || (0..PEOPLE.len()).filter(|who| !PEOPLE[*who].is_administrator());
         for who in customers() {
             let list = self.get(who, "/api/v1/orders?size=100".into()).await;
             let standing =
@@ -278,7 +282,8 @@ impl<'a> Run<'a> {
                 .await
                 .iter()
                 .map(|entry| {
-                    json!([entry["version"], entry["action"], entry["changes"], entry["performed_by"]])
+                    let performed_by = [&entry["performed_by"], &entry["performed_by_tenant"]];
+                    json!([entry["version"], entry["action"], entry["changes"], performed_by])
                 })
                 .collect();
             let modelled: Vec<Value> = (1..)

@@ -17,6 +17,8 @@ use super::modelled::Entry;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The tenant of the second shop, beside the default one.
 const SECOND_SHOP: &str = "second";
+/// The default tenant.
+pub(super) const FIRST_SHOP: i64 = 1;
 /// No outage is longer.
 const REPEAT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -28,6 +30,24 @@ pub(super) struct Sent {
     pub(super) path: String,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Option<Value>,
+}
+
+/// A person who is logged in.
+pub(crate) struct Login {
+    pub(super) token: String,
+    /// The tenant that an operator names in its requests.
+    pub(super) acts_in: Option<i32>,
+}
+
+impl Login {
+    /// The request as this person sends it.
+    pub(super) fn sign(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = request.bearer_auth(&self.token);
+        match self.acts_in {
+            Some(tenant) => request.header("x-tenant-id", tenant),
+            None => request,
+        }
+    }
 }
 
 /// An answer, read whole.
@@ -66,18 +86,19 @@ impl World {
         Self { replicas, http, db, outage: Outage::default() }
     }
 
-    /// The access tokens of all people, whose customer ids begin with this one.
-    pub(crate) async fn log_in_people(&self, base: i64) -> Vec<String> {
+    /// Logs all people in, whose customer ids begin with this one.
+    pub(crate) async fn log_in_people(&self, base: i64) -> Vec<Login> {
         sqlx::query("INSERT INTO tenants (slug, name) VALUES ($1, $1) ON CONFLICT DO NOTHING")
             .bind(SECOND_SHOP)
             .execute(&self.db)
             .await
             .unwrap();
-        let mut tokens = Vec::new();
+        let second = self.second_shop().await;
+        let mut logins = Vec::new();
         for person in &PEOPLE {
-            let role = if person.is_administrator { "admin" } else { "customer" };
-            let tenant = ["default", SECOND_SHOP][person.shop];
-            let body = json!({"customer_id": base + person.number, "role": role, "tenant": tenant});
+            let home = if person.is_visitor() { 0 } else { person.shop };
+            let tenant = ["default", SECOND_SHOP][home];
+            let body = json!({"customer_id": base + person.number, "role": person.role, "tenant": tenant});
             let url = format!("{}/api/v1/auth/login-test", self.replicas[0].url);
             // Sessions need Redis, which a busy machine answers late now and then; orders do not.
             let pair = eventually("the customer logs in", async || {
@@ -85,9 +106,15 @@ impl World {
                 if pair.status == 200 { Ok(pair) } else { Err(pair.text) }
             })
             .await;
-            tokens.push(pair.json["accessToken"].as_str().unwrap().to_owned());
+            let token = pair.json["accessToken"].as_str().unwrap().to_owned();
+            logins.push(Login { token, acts_in: person.is_visitor().then_some(second) });
         }
-        tokens
+        logins
+    }
+
+    async fn second_shop(&self) -> i32 {
+        let id = sqlx::query_scalar("SELECT id FROM tenants WHERE slug = $1").bind(SECOND_SHOP);
+        id.fetch_one(&self.db).await.unwrap()
     }
 
     /// Sends a request, and again as long as an outage excuses its answer.
@@ -114,12 +141,7 @@ impl World {
 
     /// What the events of an order say, which all name its tenant.
     pub(super) async fn events(&self, shop: usize, id: i64) -> Vec<Entry> {
-        let second: i32 = sqlx::query_scalar("SELECT id FROM tenants WHERE slug = $1")
-            .bind(SECOND_SHOP)
-            .fetch_one(&self.db)
-            .await
-            .unwrap();
-        let tenant = [Value::Null, json!(second.to_string())][shop].clone();
+        let tenant = [Value::Null, json!(self.second_shop().await.to_string())][shop].clone();
         let rows: Vec<(String, i64, Value)> = sqlx::query_as(
             "SELECT event_type, version, payload::json FROM outbox WHERE order_id = $1 ORDER BY version",
         )
@@ -139,7 +161,8 @@ impl World {
                     other => panic!("{other}"),
                 };
                 let data = &body["data"];
-                let performed_by = data["performed_by"].as_i64().unwrap();
+                let performed_by =
+                    (data["performed_by"].as_i64().unwrap(), data["performed_by_tenant"].as_i64());
                 Entry { action, changes: data["changes"].clone(), performed_by }
             })
             .collect()
