@@ -6,8 +6,10 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, routing::post};
+use jsonwebtoken::{EncodingKey, Header};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use shared::domain::clock::Clock;
 use tokio::process::{Child, Command};
 
 use crate::support::{SECRET, server_address};
@@ -164,6 +166,39 @@ async fn an_ignored_proxy_header_is_logged_once() {
     request.send().await.expect("an answer");
     let text = String::from_utf8(running.stop().await.stdout).expect("text");
     assert!(!text.contains("TRUSTED_PROXIES is 0"), "{text}");
+}
+
+#[tokio::test]
+async fn the_log_names_the_own_tenant_of_an_operator_that_acts_in_another_one() {
+    let running = Running::start(&[]).await;
+    let now = Clock::System.now().unix_timestamp();
+    for (home, acts_in) in [(1, None), (1, Some(1)), (1, Some(2)), (2, None), (2, Some(1))] {
+        let claims = json!({"sub": "71", "customer_id": 71, "role": "operator", "type": "access", "iat": now, "exp": now + 60,
+            "jti": "x", "tenant": home});
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
+        let mut export = running.request(Method::GET, "/api/v1/orders/export").bearer_auth(token);
+        if let Some(tenant) = acts_in {
+            export = export.header("x-tenant-id", tenant);
+        }
+        let export = export.send().await.expect("an answer");
+        assert_eq!(export.status(), 200);
+        export.bytes().await.expect("the whole file");
+    }
+    let output = running.stop().await;
+    let lines = lines(&output);
+    let told = |message: &str, name: &str| -> Vec<Value> {
+        let of_exports = lines.iter().filter(|line| {
+            line["message"] == message
+                && (line["route"].is_null() || line["route"] == "/api/v1/orders/export")
+        });
+        of_exports.map(|line| json!([line["customer_id"], line[name]])).collect()
+    };
+    let own = [json!([71, null]), json!([71, null]), json!([71, 1]), json!([71, null]), json!([71, 2])];
+    assert_eq!(told("request", "caller.tenant.id"), own);
+    assert_eq!(told("an export has ended", "caller.tenant.id"), own);
+    let tenants = [json!([71, null]), json!([71, null]), json!([71, 2]), json!([71, 2]), json!([71, null])];
+    assert_eq!(told("request", "tenant.id"), tenants);
 }
 
 #[tokio::test]
