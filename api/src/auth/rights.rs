@@ -78,6 +78,16 @@ mod tests {
         }
     }
 
+    /// What is its own at home would be somebody else's in another tenant.
+    #[test]
+    fn whoever_acts_in_another_tenant_has_a_right_to_all_there() {
+        for role in Role::with_right_to(Action::ChooseTenant) {
+            for (action, _) in RIGHTS {
+                assert_eq!(role.extent(action), All, "{role:?} {action:?}");
+            }
+        }
+    }
+
     #[test]
     fn an_auditor_reads_everything_and_changes_no_order() {
         assert_eq!(Role::Auditor.extent(Action::ReadOrders), All);

@@ -46,7 +46,7 @@ pub struct Tenant {
     pub name: String,
     /// The IANA name of the time zone of its days and months.
     pub timezone: String,
-    /// The quota of all its requests together; `null` is no limit.
+    /// The quota of all requests of its callers together, but for operators; `null` is no limit.
     pub rate_limit: Option<String>,
     /// Whether its callers get 403 (`tenant_suspended`).
     pub suspended: bool,

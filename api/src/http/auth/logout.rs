@@ -13,7 +13,7 @@ use crate::{
 
 /// End the session that a refresh token belongs to.
 ///
-/// None of its refresh tokens works any more; access tokens run out within 30 minutes. It can end also while the tenant is suspended.
+/// None of its refresh tokens works any more; access tokens run out within 30 minutes. This also works while the tenant is suspended.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/logout",

@@ -31,7 +31,8 @@ pub struct Ticket {
 /// Get a ticket for a stream
 ///
 /// The `EventSource` of a browser cannot send a token. Its URL carries a ticket instead, which opens one stream, once, within
-/// 60 s, on any replica, and in the tenant in which the caller acts now. The stream ends when the token expires that the ticket was got with; the next one needs a new ticket.
+/// 60 s, on any replica, in the tenant in which the caller acts now. The stream ends when the token expires that the ticket was got
+/// with; the next one needs a new ticket.
 #[utoipa::path(
     post,
     path = "/api/v1/events/tickets",

@@ -39,7 +39,7 @@ pub(super) struct NewTenant {
     /// An IANA name that PostgreSQL knows.
     #[schema(nullable = false, default = "UTC", example = "Europe/Berlin")]
     timezone: Option<String>,
-    /// The quota of all its requests together, as requests and seconds; `null` is no limit.
+    /// The quota of all requests of its callers together, but for operators, as requests and seconds; `null` is no limit.
     #[schema(pattern = "^[1-9][0-9]{0,6}/[1-9][0-9]{0,4}s$", example = "1000/60s")]
     rate_limit: Option<String>,
     /// Whether its callers get 403 (`tenant_suspended`).
@@ -66,7 +66,7 @@ pub(super) struct TenantUpdate {
     /// An IANA name that PostgreSQL knows.
     #[schema(nullable = false, example = "Europe/Berlin")]
     timezone: Option<String>,
-    /// The quota of all its requests together, as requests and seconds; `null` removes it.
+    /// The quota of all requests of its callers together, but for operators, as requests and seconds; `null` removes it.
     #[schema(value_type = Option<String>, pattern = "^[1-9][0-9]{0,6}/[1-9][0-9]{0,4}s$", example = "1000/60s")]
     #[expect(clippy::option_option, reason = "left out, null and a quota are three things")]
     rate_limit: Option<Option<String>>,
