@@ -38,6 +38,7 @@ pub struct TenantRemoval {
     redis: Redis,
     source: Arc<dyn EventSource>,
     grace: Duration,
+    rows: i64,
 }
 
 /// What one step has done.
@@ -74,13 +75,19 @@ impl From<sqlx::Error> for RemovalError {
 impl TenantRemoval {
     /// Removes what `db`, `redis` and the broker behind `source` hold.
     pub fn new(db: DbPool, redis: Redis, source: Arc<dyn EventSource>) -> Self {
-        Self { db, redis, source, grace: GRACE }
+        Self { db, redis, source, grace: GRACE, rows: ROWS }
     }
 
     /// The same, beginning so long after a removal was ordered.
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Self {
         Self { grace, ..self }
+    }
+
+    /// The same, looking at so many rows in each step.
+    #[must_use]
+    pub fn with_rows(self, rows: i64) -> Self {
+        Self { rows, ..self }
     }
 
     /// The tenants whose removal is due, in the order in which they were ordered.
@@ -123,11 +130,11 @@ impl TenantRemoval {
                 last
             }
             RemovalStep::Orders => {
-                gone.orders = removal::remove_orders(db, tenant, ROWS).await?;
+                gone.orders = removal::remove_orders(db, tenant, self.rows).await?;
                 (gone.orders > 0).then_some(0)
             }
             RemovalStep::History => {
-                let (last, removed) = removal::remove_history(db, tenant, after, ROWS).await?;
+                let (last, removed) = removal::remove_history(db, tenant, after, self.rows).await?;
                 gone.entries = removed;
                 last
             }

@@ -143,8 +143,7 @@ pub async fn remove_events(
 /// Removes some orders with their lines. Returns how many; 0 if none is left.
 pub async fn remove_orders(db: &mut PgConnection, tenant: TenantId, most: i64) -> sqlx::Result<i64> {
     let removed = sqlx::query!(
-        "DELETE FROM orders WHERE id = ANY (ARRAY(SELECT id FROM orders WHERE tenant_id = $1 ORDER BY created_at LIMIT $2))
-         AND tenant_id = $1",
+        "DELETE FROM orders WHERE id = ANY (ARRAY(SELECT id FROM orders WHERE tenant_id = $1 ORDER BY created_at LIMIT $2))",
         tenant.get(),
         most,
     )

@@ -138,7 +138,10 @@ async fn everything_of_a_removed_tenant_goes_and_nothing_of_others_whenever_the_
 
     let removal = || async {
         let redis = Redis::new(&SecretString::from(world.redis.url().to_owned())).expect("a URL");
-        TenantRemoval::new(world.db.clone().into(), redis, world.source().await).with_grace(Duration::ZERO)
+        // More than a step looks at is of other tenants.
+        TenantRemoval::new(world.db.clone().into(), redis, world.source().await)
+            .with_grace(Duration::ZERO)
+            .with_rows(i64::from(ORDERS) / 4)
     };
     // Killed after ever longer, between any two statements.
     for micros in (0..60).map(|step| step * 150) {
