@@ -77,3 +77,26 @@ async fn statements_find_no_order_of_another_tenant() {
     );
     assert_eq!(shops.app.events(id).await, ["OrderCreated 1", "OrderDeleted 2"]);
 }
+
+/// Below the rules, which pass over them: what a reader of one tenant gets of another's events is their position.
+#[tokio::test]
+async fn the_log_hands_out_nothing_but_the_position_of_another_tenants_event() {
+    type Row = (Option<i32>, Option<String>, Option<i64>, Option<String>);
+    let shops = TwoShops::open().await;
+    let theirs = shops.there[0].place(&order()).await;
+    let own = shops.here[0].place(&order()).await;
+    shops.app.sequenced().await;
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT f.tenant_id, f.event_type, f.order_id, f.payload FROM log_feed(0, 1000, 1) f
+         JOIN outbox o ON log_position(o.id) = f.position WHERE o.order_id = ANY($1) ORDER BY o.order_id = $2",
+    )
+    .bind(vec![theirs, own])
+    .bind(own)
+    .fetch_all(&shops.app.db)
+    .await
+    .unwrap();
+    let [other, mine] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((&other.1, other.2, &other.3), (&None, None, &None));
+    assert_eq!((mine.0, mine.1.as_deref(), mine.2), (Some(1), Some("OrderCreated"), Some(own)));
+    assert!(mine.3.is_some());
+}
