@@ -241,6 +241,10 @@ async fn a_cursor_of_another_tenant_is_refused() {
             let refused = other.get(&next(&cursor(own).await)).await;
             let refused = refused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
             assert_eq!(refused.faults(), ["?cursor invalid_value"]);
+            let place = own.page("after=start&limit=1").await["next"].as_str().expect("a cursor").to_owned();
+            own.page(&format!("after={place}")).await;
+            let refused = other.events(&format!("after={place}")).await;
+            refused.expect_problem(StatusCode::BAD_REQUEST, "malformed_request");
         }
     }
 }
