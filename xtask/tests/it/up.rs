@@ -184,7 +184,8 @@ fn what_to_try(log: &str) -> Vec<String> {
 fn paste(lines: &[String]) -> String {
     let [token, order, history] = lines else { panic!("three lines: {lines:?}") };
     let script = format!(
-        "{token}\n{order}\nfor _ in $(seq 300); do OUT=$({history})\n\
+        "{token}\n{order}\ncase $ORDER in ''|*[!0-9]*) echo \"no order: $ORDER\"; exit;; esac\n\
+         for _ in $(seq 300); do OUT=$({history})\n\
          case $OUT in *CREATED*) break;; esac; sleep 0.1; done; echo \"$OUT\""
     );
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
