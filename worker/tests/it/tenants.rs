@@ -16,6 +16,7 @@ use worker::{
     cache_debts::CacheDebts,
     consumer::BatchSummary,
     handlers::{EventHandler, cache::CacheHandler, history::HistoryHandler},
+    store::orders::load_orders,
 };
 
 use crate::support::{
@@ -264,4 +265,23 @@ async fn replay_and_rebuild_cache_know_tenants() {
         assert_eq!(found.version, 2);
     }
     assert_eq!(world.cache.get(key(2)).await.unwrap(), Lookup::Miss);
+}
+
+#[tokio::test]
+async fn an_order_is_loaded_for_its_own_tenant_alone() {
+    let world = World::new().await;
+    sql(
+        &world,
+        "WITH placed AS (
+             INSERT INTO orders (id, tenant_id, customer_id, order_date, status, total_amount, version, created_at, updated_at)
+             VALUES (5, 2, 7, '2025-01-20', 'PENDING', 1, 1, now(), now()) RETURNING id, tenant_id)
+         INSERT INTO order_lines (id, tenant_id, order_id, position, product_id, quantity, unit_price)
+         SELECT 9, tenant_id, id, 0, 1, 1, 1 FROM placed",
+    )
+    .await;
+    let mut db = world.db.acquire().await.expect("a connection");
+    for (asked, found) in [(2, 1), (1, 0)] {
+        let orders = load_orders(&mut db, &[key_of(asked, 5)]).await.expect("the orders");
+        assert_eq!(orders.len(), found, "asked for one of tenant {asked}");
+    }
 }
