@@ -1,16 +1,13 @@
 //! The SQL of tenants.
 
 use serde::Serialize;
-use shared::domain::{
-    tenant::{NotATenant, TenantId},
-    timestamp,
-};
+use shared::domain::{tenant::TenantId, timestamp};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::{
-    decode::impossible,
+    decode::decode_tenant,
     idempotency::{IdempotencyClaim, StoredResponse, store_responses},
 };
 
@@ -342,8 +339,4 @@ impl StoredTenant {
             updated_at: self.updated_at,
         })
     }
-}
-
-fn decode_tenant(id: i32) -> Result<TenantId, sqlx::Error> {
-    id.try_into().map_err(|_: NotATenant| impossible("tenant_id"))
 }

@@ -61,11 +61,11 @@ struct StoredTicket {
 /// Stores a ticket and returns its text.
 pub(super) async fn issue(redis: &Redis, ticket: StreamTicket) -> Result<String, TicketError> {
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let Caller { tenant, home, customer_id, role } = ticket.caller;
+    let Caller { home: _, tenant, customer_id, role } = ticket.caller;
     let text = if tenant.is_default() { secret } else { format!("{tenant}.{secret}") };
     let stored = serde_json::to_string(&StoredTicket {
         tenant,
-        home: (home != tenant).then_some(home),
+        home: ticket.caller.home_if_away(),
         customer_id,
         role,
         expires: ticket.expires_at.unix_timestamp(),
