@@ -76,8 +76,7 @@ async fn forgets_what_was_written_before_the_promotion(group: &RedisGroup) {
     let (cache, redis) = (cache(group.url()), Redis::new(&secret(group.url())).unwrap());
     fill_all(&cache, 1..=1, 1).await;
     let master = group.master_of(&slot_key(1)).await;
-    // The entry is on the replicas, too.
-    eventually("the replicas have it", async || master.ask::<u64>(&["WAIT", "1", "100"]).await >= 1).await;
+    group.wait_replicated(master).await;
     group.stop_replication(master).await;
     eventually("the newer version is stored", async || cache.put(&[write(1, 2)]).await).await;
     assert_eq!(eventually("it answers", async || cache.get(key(1)).await).await, found(2));

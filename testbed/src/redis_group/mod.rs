@@ -95,6 +95,24 @@ impl RedisGroup {
         eventually("another Redis server is promoted", another).await
     }
 
+    /// Waits until every replica of this master that it knows, and one at least, has what it has been given so far.
+    /// `WAIT` does not show that: it counts what its own connection has written.
+    ///
+    /// # Panics
+    ///
+    /// If that takes over half a minute.
+    pub async fn wait_replicated(&self, master: &PrivateRedis) {
+        let given = master.info("master_repl_offset").await;
+        let given: u64 = given.parse().expect("a number of bytes");
+        eventually("the replicas have what their master has", async || {
+            let received = view::received_by_replicas(master).await?;
+            let have_it = !received.is_empty() && received.iter().all(|bytes| *bytes >= given);
+            anyhow::ensure!(have_it, "{received:?} of {given} bytes");
+            anyhow::Ok(())
+        })
+        .await;
+    }
+
     /// Has every node know one more user, who may do everything.
     ///
     /// # Panics

@@ -118,6 +118,18 @@ async fn replication(node: &PrivateRedis) -> anyhow::Result<String> {
     try_ask(node, &["INFO", "REPLICATION"]).await
 }
 
+/// How many bytes of its stream each replica of a master has confirmed.
+pub(super) async fn received_by_replicas(master: &PrivateRedis) -> anyhow::Result<Vec<u64>> {
+    // `slave0:ip=127.0.0.1,port=6380,state=online,offset=123,lag=0`
+    let replication = replication(master).await?;
+    let replicas = replication.lines().filter(|line| line.starts_with("slave") && line.contains("state="));
+    let offset = |line: &str| {
+        let offset = line.split(',').find_map(|field| field.strip_prefix("offset="));
+        offset.and_then(|offset| offset.parse().ok()).with_context(|| format!("no offset in {line}"))
+    };
+    replicas.map(offset).collect()
+}
+
 pub(super) fn host_and_port(server: &PrivateRedis) -> (&str, &str) {
     let address = server.url().strip_prefix("redis://").and_then(|rest| rest.strip_suffix("/0"));
     address.and_then(|address| address.split_once(':')).expect("the address of a Redis server of our own")

@@ -7,7 +7,7 @@ const KEY: &str = "order:1";
 async fn a_killed_and_a_frozen_master_are_replaced(group: RedisGroup) {
     let first = group.master_of(KEY).await;
     first.ask::<()>(&["SET", KEY, "kept"]).await;
-    first.ask::<u64>(&["WAIT", "1", "10000"]).await;
+    group.wait_replicated(first).await;
     first.kill();
     let second = group.successor_of(first, KEY).await;
     assert_eq!(second.ask::<String>(&["GET", KEY]).await, "kept");
