@@ -1,4 +1,5 @@
-"""Every path and link in the documents leads to something in the repository: files, folders, and headings."""
+"""Every path and link in the documents leads to something in the repository: files, folders, and headings. Each table has a head,
+and the numbers of lists follow each other."""
 
 import re
 import sys
@@ -15,6 +16,20 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def breaks(document: Path) -> list[str]:
+    """Rows that are shown as text because no head stands above them, and numbers that come twice or are left out."""
+    found, before, number = [], ["", ""], 0
+    for line in re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL).splitlines():
+        if before[1].startswith("|") and not before[0].startswith("|") and not re.match(r"\|[ |:-]+$", line):
+            found.append(f"no head above the row {before[1][:40]}")
+        before = [before[1], line]
+        if item := re.match(r"(\d+)\. ", line):
+            if int(item[1]) not in (1, number + 1):
+                found.append(f"{item[1]} comes after {number}: {line[:40]}")
+            number = int(item[1])
+    return [f"{document.relative_to(ROOT)}: {fault}" for fault in found]
+
+
 def faults(document: Path) -> list[str]:
     text = document.read_text()
     found = [path for path in re.findall(rf"`((?:{FOLDERS})/[\w./*-]*)`", text) if not any(ROOT.glob(path.rstrip("/")))]
@@ -26,6 +41,6 @@ def faults(document: Path) -> list[str]:
     return [f"{document.relative_to(ROOT)}: {path} does not exist" for path in found]
 
 
-found = [fault for document in sorted(DOCUMENTS) for fault in faults(document)]
+found = [fault for document in sorted(DOCUMENTS) for fault in faults(document) + breaks(document)]
 print("\n".join(found), file=sys.stderr, end="\n" if found else "")
 sys.exit(1 if found else 0)
