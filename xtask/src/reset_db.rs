@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::status::print_status;
 use crate::{clear_cache, settings};
 
-/// Not data: the applied migrations, and the position of the relay in the log, which stays valid.
-const KEPT: &[&str] = &["_sqlx_migrations", "relay"];
+/// Not data: the applied migrations, the position of the relay in the log, which stays valid, and what migrations have put there.
+const KEPT: &[&str] = &["_sqlx_migrations", "relay", "log_eras", "tenants"];
 
 pub(crate) async fn reset_db() -> anyhow::Result<ExitCode> {
     let database = settings::running_system("DATABASE_URL")?;
@@ -33,6 +33,7 @@ pub(crate) async fn reset_db() -> anyhow::Result<ExitCode> {
         .execute(&mut *transaction)
         .await
         .context("the tables are in use")?;
+    sqlx::raw_sql("DELETE FROM tenants WHERE id <> 1").execute(&mut *transaction).await?;
     transaction.commit().await?;
     // After the rows are gone, as a read in between would cache one of them again.
     clear_cache::remove_cached_orders(&redis).await?;

@@ -11,6 +11,11 @@ use testbed::{Program, ProgramBuilder};
 use crate::signals::Signals;
 use crate::status::print_status;
 
+/// How often a program that has ended is started, until one start succeeds.
+const RESTARTS: u32 = 5;
+/// Before the next start.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 /// Everything that runs, in the order in which it was started. Steps that run side by side share it: if one of them fails,
 /// the servers that the others have started are still stopped.
 #[derive(Debug, Default)]
@@ -114,15 +119,27 @@ impl System {
     }
 
     /// Restarts programs that end unexpectedly, as a supervisor in production would. Fails if a server ends, or if a program
-    /// does not become ready again.
+    /// does not become ready however often it is started.
     pub(crate) async fn supervise(&self) -> anyhow::Result<()> {
         loop {
             if let Some((role, title, running)) = self.next_to_start_again()? {
-                self.start_program(role, &title, running.launch, &running.ready).await?;
+                self.start_again(role, &title, &running).await?;
             } else {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
+    }
+
+    /// Starts a program that has ended. It may end once more while it starts.
+    async fn start_again(&self, role: Role, title: &str, running: &Running) -> anyhow::Result<()> {
+        for _ in 1..RESTARTS {
+            match self.start_program(role, title, running.launch.clone(), &running.ready).await {
+                Ok(()) => return Ok(()),
+                Err(error) => print_status(format!("     {error:#}; it is started again")),
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+        self.start_program(role, title, running.launch.clone(), &running.ready).await
     }
 
     /// Removes a program that has ended, and reports it.

@@ -1,5 +1,6 @@
 //! `up`: the whole system, from start to end.
 
+use std::net::TcpListener;
 use std::process::Command;
 
 use testbed::{eventually, free_port, http, port};
@@ -115,6 +116,9 @@ async fn test_data_comes_and_goes_beside_the_running_system() {
     let (status, log) = workspace.start(&["reset-db"]).wait().await;
     assert!(status.success(), "{log}");
     assert_eq!((count("orders").await, count("order_history").await), (0, 0));
+    let (status, log) = workspace.start(&["seed-data", "--orders", "5", "--tenants", "2"]).wait().await;
+    assert!(status.success(), "{log}");
+    assert_eq!((count("orders").await, count("tenants").await), (5, 2));
     up.stop().await;
 }
 
@@ -126,8 +130,14 @@ async fn a_killed_worker_is_started_again_and_the_rest_goes_on() {
     let log = up.log();
     let worker = log.split_once("Worker 2 is ready (process ").and_then(|(_, rest)| rest.split_once(')'));
     let (worker, _) = worker.expect("it says which process the worker is");
+    let addresses = workspace.env("WORKER_METRICS_ADDRS");
+    let (_, address) = addresses.split_once(',').expect("two addresses");
     assert!(Command::new("sh").args(["-c", &format!("kill -9 {worker}")]).status().unwrap().success());
+    // So that its first new start fails.
+    let taken = std::iter::repeat_with(|| TcpListener::bind(address)).find_map(Result::ok);
     up.says("Worker 2 has ended (signal: 9 (SIGKILL)) and is started again").await;
+    up.says("it is started again").await;
+    drop(taken);
     eventually("it is ready again", async || up.log().matches("Worker 2 is ready").count() == 2).await;
     let health = http::get(&format!("{}/health", workspace.env("API_URL"))).await.unwrap();
     assert!(health.is_success(), "{}", health.body);
