@@ -1,6 +1,6 @@
 //! A client as a shop would write it: it repeats a request without a response under the same idempotency key.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use anyhow::{Context, bail};
 use reqwest::{Method, StatusCode, header};
@@ -20,17 +20,15 @@ const REPEAT_TIMEOUT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Client {
-    /// Logs in by `login-test`.
+    /// Logs in by `login-test`, also if an outage makes it wait.
     pub async fn login(url: &str, customer_id: i64) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?;
-        let answer: Value = http
-            .post(format!("{url}/api/v1/auth/login-test"))
-            .json(&json!({"customer_id": customer_id}))
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await?;
+        let login = || async {
+            let request = http.post(format!("{url}/api/v1/auth/login-test"));
+            read_response(request.json(&json!({"customer_id": customer_id})).send().await?).await
+        };
+        let (status, answer) = repeat_until_answered("the login", login).await?;
+        anyhow::ensure!(status == StatusCode::OK, "login: {status} {answer}");
         let token = answer["accessToken"].as_str().context("no accessToken")?.to_owned();
         Ok(Self { http, url: url.to_owned(), token })
     }
@@ -56,12 +54,7 @@ impl Client {
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let response = request.send().await?;
-        let status = response.status();
-        let text = response.text().await?;
-        testbed::assert_without_decoy(&text);
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? };
-        Ok((status, body))
+        read_response(request.send().await?).await
     }
 
     /// A request that is repeated under one key until the response is not about an outage.
@@ -72,21 +65,8 @@ impl Client {
         body: Option<&Value>,
         key: &str,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let start = std::time::Instant::now();
-        loop {
-            match self.request_once(method.clone(), path, body, Some(key)).await {
-                Ok((status, answer))
-                    if !status.is_server_error() && answer["code"] != "idempotency_in_progress" =>
-                {
-                    return Ok((status, answer));
-                }
-                other if start.elapsed() > REPEAT_TIMEOUT => {
-                    bail!("{method} {path} never got a response: {other:?}")
-                }
-                // A restart is in progress; the pause keeps the client from spinning meanwhile.
-                _ => tokio::time::sleep(PAUSE).await,
-            }
-        }
+        let request = || self.request_once(method.clone(), path, body, Some(key));
+        repeat_until_answered(&format!("{method} {path}"), request).await
     }
 
     /// A small, valid order.
@@ -150,4 +130,35 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Repeats a request until its response is not about an outage.
+async fn repeat_until_answered<F>(
+    what: &str,
+    request_once: impl Fn() -> F,
+) -> anyhow::Result<(StatusCode, Value)>
+where
+    F: Future<Output = anyhow::Result<(StatusCode, Value)>>,
+{
+    let start = std::time::Instant::now();
+    loop {
+        match request_once().await {
+            Ok((status, answer))
+                if !status.is_server_error() && answer["code"] != "idempotency_in_progress" =>
+            {
+                return Ok((status, answer));
+            }
+            other if start.elapsed() > REPEAT_TIMEOUT => bail!("{what} never got a response: {other:?}"),
+            // A restart is in progress; the pause keeps the client from spinning meanwhile.
+            _ => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn read_response(response: reqwest::Response) -> anyhow::Result<(StatusCode, Value)> {
+    let status = response.status();
+    let text = response.text().await?;
+    testbed::assert_without_decoy(&text);
+    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? };
+    Ok((status, body))
 }
