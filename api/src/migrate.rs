@@ -61,7 +61,9 @@ pub async fn migrate(url: &SecretString) -> anyhow::Result<SchemaVersion> {
     let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     migrator.set_ignore_missing(true).set_locking(false);
     wait_for_turn(&mut connection).await.context("another process migrates this database")?;
-    drop_unfinished_indexes(&mut connection).await.context("an unfinished index cannot be dropped")?;
+    drop_indexes_of_interrupted_migrations(&mut connection)
+        .await
+        .context("an index that an interrupted migration has left cannot be dropped")?;
     migrator.run(&mut *connection).await.context("the migrations cannot be applied")?;
     connection.unlock().await.context("the lock on migrations cannot be given back")?;
     let database: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
@@ -99,17 +101,51 @@ async fn set_lock_limit(db: &mut PgConnection, limit: Duration) -> Result<(), sq
     sqlx::query(AssertSqlSafe(set)).execute(db).await.map(drop)
 }
 
-/// Drops indexes that a migration has left half built because it was interrupted: it will build them again.
-async fn drop_unfinished_indexes(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let unfinished: Vec<String> = sqlx::query_scalar(
-        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i
-         JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()",
-    )
-    .fetch_all(&mut *db)
-    .await?;
-    for index in unfinished {
-        sqlx::query(AssertSqlSafe(format!("DROP INDEX CONCURRENTLY {index}"))).execute(&mut *db).await?;
+/// Drops the indexes of migrations that are not applied yet. One that was interrupted has left its index half built, or whole, if
+/// the server finished it after the client was gone: it will build the index again. Nothing else is touched.
+async fn drop_indexes_of_interrupted_migrations(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let is_new: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NULL").fetch_one(&mut *db).await?;
+    if is_new {
+        return Ok(());
+    }
+    let applied: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(&mut *db).await?;
+    let missing = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version));
+    for index in missing.filter_map(|migration| index_built_beside_writers(migration.sql.as_str())) {
+        let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
+        sqlx::query(AssertSqlSafe(drop)).execute(&mut *db).await?;
     }
     Ok(())
+}
+
+/// The name of the index that a migration builds outside of a transaction, which it does by its only statement.
+fn index_built_beside_writers(migration: &str) -> Option<&str> {
+    let (_, statement) = migration.split_once("INDEX CONCURRENTLY ")?;
+    statement.split_whitespace().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_index_that_is_built_beside_writers_is_known_by_its_name() {
+        let outside = MIGRATIONS.iter().filter(|migration| migration.no_tx);
+        let names: Vec<_> =
+            outside.map(|migration| index_built_beside_writers(migration.sql.as_str())).collect();
+        let expected = [
+            "accounts_email_of_tenant",
+            "orders_by_tenant_customer",
+            "orders_by_tenant_creation",
+            "orders_by_reference",
+            "order_lines_by_tenant_product",
+        ];
+        assert_eq!(names, expected.map(Some));
+        let inside = MIGRATIONS.iter().filter(|migration| !migration.no_tx);
+        assert_eq!(
+            inside.filter_map(|migration| index_built_beside_writers(migration.sql.as_str())).next(),
+            None
+        );
+    }
 }

@@ -58,24 +58,40 @@ async fn processes_that_migrate_at_once_take_turns() {
     }
 }
 
+/// Whether an index is complete; `None` if there is none of this name.
+async fn is_complete(database: &testbed::Database, index: &str) -> Option<bool> {
+    let found = sqlx::query_scalar("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)");
+    found.bind(index).fetch_optional(&database.connect().await).await.expect("the index is looked for")
+}
+
+/// As PostgreSQL leaves an index if its building is interrupted.
+async fn leave_half_built(database: &testbed::Database, index: &str) {
+    let sql = format!("UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index}'::regclass");
+    execute(database, &sql).await;
+}
+
 #[tokio::test]
-async fn an_index_that_was_left_half_built_is_built_again() {
+async fn an_index_that_an_interrupted_migration_has_left_half_built_or_whole_is_built_again() {
     let database = testbed::empty_postgres().await;
     let url = SecretString::from(database.url().to_owned());
     migrate(&url).await.expect("migrated");
-    execute(&database, "DELETE FROM _sqlx_migrations WHERE version = 21").await;
-    // As PostgreSQL leaves it if the building is interrupted.
-    execute(
-        &database,
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'orders_by_reference'::regclass",
-    )
-    .await;
-    migrate(&url).await.expect("migrated again");
-    let is_valid: bool = sqlx::query_scalar(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_by_reference'::regclass",
-    )
-    .fetch_one(&database.connect().await)
-    .await
-    .expect("the index");
-    assert!(is_valid);
+    for half_built in [true, false] {
+        execute(&database, "DELETE FROM _sqlx_migrations WHERE version = 21").await;
+        if half_built {
+            leave_half_built(&database, "orders_by_reference").await;
+        }
+        migrate(&url).await.expect("migrated again");
+        assert_eq!(is_complete(&database, "orders_by_reference").await, Some(true));
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_somebody_else_is_building_is_left_alone() {
+    let database = testbed::empty_postgres().await;
+    let url = SecretString::from(database.url().to_owned());
+    migrate(&url).await.expect("migrated");
+    execute(&database, "CREATE INDEX orders_of_an_operator ON orders (status)").await;
+    leave_half_built(&database, "orders_of_an_operator").await;
+    migrate(&url).await.expect("nothing to do");
+    assert_eq!(is_complete(&database, "orders_of_an_operator").await, Some(false));
 }
