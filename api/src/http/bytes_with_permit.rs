@@ -1,20 +1,19 @@
 //! Bytes that hold a part of a memory budget.
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
-struct BytesWithPermit {
+struct BytesWithPermit<P> {
     bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _permit: P,
 }
 
-impl AsRef<[u8]> for BytesWithPermit {
+impl<P> AsRef<[u8]> for BytesWithPermit<P> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
 /// The same bytes. They release `permit` when the last reference to them is dropped.
-pub(crate) fn bytes_with_permit(bytes: Bytes, permit: OwnedSemaphorePermit) -> Bytes {
+pub(crate) fn bytes_with_permit(bytes: Bytes, permit: impl Send + 'static) -> Bytes {
     Bytes::from_owner(BytesWithPermit { bytes, _permit: permit })
 }

@@ -1,5 +1,7 @@
 //! Placing orders: one, or several that are written all together.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use shared::domain::{
     encoded::Encoded,
@@ -7,6 +9,7 @@ use shared::domain::{
     order::{Order, OrderKey},
     tenant::TenantId,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Orders,
@@ -38,7 +41,7 @@ impl Orders {
     }
 
     /// Places all these orders in one transaction, or none of them. `render` makes the body of the response, with status 200, of
-    /// the orders' JSON.
+    /// the orders' JSON. `permit` is held until they are written, also if the client has gone meanwhile.
     pub(crate) async fn place_all(
         &self,
         tenant: TenantId,
@@ -47,6 +50,7 @@ impl Orders {
         happened: Happened,
         render_refusal: RenderRefusal,
         render: impl FnOnce(&[Encoded<Order>]) -> Bytes,
+        permit: Arc<OwnedSemaphorePermit>,
     ) -> Result<OrderResponse, OrderError> {
         let (mut orders, mut events) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
         for new in new {
@@ -60,7 +64,8 @@ impl Orders {
             body: render(&orders),
         });
         let orders: Vec<Order> = orders.into_iter().map(Encoded::into_value).collect();
-        let job = |reply| CreateAllJob { orders, events, response, claim, render_refusal, reply };
+        let job =
+            |reply| CreateAllJob { orders, events, response, claim, render_refusal, reply, _permit: permit };
         self.writer.create_all(job).await
     }
 

@@ -3,6 +3,11 @@
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use testbed::eventually;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
     orders_support::{order, path, two_lines},
@@ -225,6 +230,38 @@ async fn more_batches_than_can_run_at_a_time_are_refused_before_anything_is_plac
     let refused = refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     assert_eq!(refused.header("retry-after"), Some("5"));
     assert_eq!(app.count(ORDERS).await, 0);
+}
+
+#[tokio::test]
+async fn a_batch_keeps_its_place_until_it_is_written_also_if_its_client_has_gone() {
+    let app = TestApp::with().tune(|config| config.http.bulk.batches = 1).start().await;
+    let session = app.login(1).await;
+    let body = batch(&[order()], "abort");
+    let mut holder = app.db.begin().await.unwrap();
+    sqlx::query("LOCK TABLE order_lines IN EXCLUSIVE MODE").execute(&mut *holder).await.unwrap();
+    let request = session.request(Method::POST, BATCH).json(&body).build().unwrap();
+    let (token, text) = (request.headers()["authorization"].to_str().unwrap(), body.to_string());
+    let mut client = TcpStream::connect(app.app.addr).await.unwrap();
+    let head = format!(
+        "POST {BATCH} HTTP/1.1\r\nhost: orders\r\nauthorization: {token}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        text.len()
+    );
+    client.write_all((head + &text).as_bytes()).await.unwrap();
+    eventually("its orders wait for the lock", async || {
+        app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").await == 1
+    })
+    .await;
+    // It hangs up, and the API notices.
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+
+    let refused = session.post(BATCH, &body).await;
+    let refused = refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    assert!(refused.json["detail"].as_str().unwrap().contains("as many batches"), "{}", refused.json);
+    holder.rollback().await.unwrap();
+    eventually("there is a place again", async || session.post(BATCH, &body).await.status == StatusCode::OK)
+        .await;
+    assert_eq!(app.count(ORDERS).await, 2);
 }
 
 #[tokio::test]

@@ -107,14 +107,14 @@ pub async fn batch(
     Extension(context): Extension<Arc<Context>>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let permit = state.bulk.admit_batch()?;
+    let permit = Arc::new(state.bulk.admit_batch()?);
     let (on_error, parsed) = parse_new_orders(&body, caller, state.clock.latest_today())?;
     let happened = Happened {
         time: state.clock.now(),
         performed_by: caller.identity(),
         traceparent: current_traceparent(),
     };
-    // The response is as large as the request, so it keeps the permit until it is sent.
+    // The response is as large as the request, so it keeps the permit until it is sent. Orders that are being written keep it, too.
     match on_error {
         OnError::Abort => {
             let new = NewOrders { orders: require_all(parsed)?, on_error };
@@ -127,6 +127,7 @@ pub async fn batch(
                 happened,
                 render_refusal,
                 render_placed,
+                Arc::clone(&permit),
             );
             let mut response = Box::pin(placed).await?;
             response.stored.body = bytes_with_permit(response.stored.body, permit);

@@ -9,6 +9,7 @@ use shared::{
     },
     platform::db::{DbError, DbPool, WriteError},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     super::{
@@ -37,6 +38,8 @@ pub(crate) struct CreateAllJob {
     pub(crate) claim: Option<IdempotencyClaim>,
     pub(crate) render_refusal: RenderRefusal,
     pub(crate) reply: Reply,
+    /// Bounds how many there are. The client may be gone before they are written.
+    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl WriteJob for CreateAllJob {
@@ -86,6 +89,7 @@ impl AllOrNothing {
         for attempt in 1..=ATTEMPTS {
             let taken = match self.write(&job).await {
                 Ok(TogetherOutcome::Written) => return self.respond_written(job),
+                Ok(TogetherOutcome::TenantRemoved) => return job.respond(Err(OrderError::TenantRemoved)),
                 Ok(TogetherOutcome::KeyTaken) => vec![job],
                 Ok(TogetherOutcome::ReferencesTaken(taken)) => {
                     let response = job.refuse(RuleViolation::ReferencesTaken { taken });
