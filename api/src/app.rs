@@ -91,7 +91,7 @@ pub async fn serve_operators(
     service::serve(address, operators.router(metrics.clone()), shutdown)
         .await
         .with_context(|| format!("METRICS_ADDR: cannot listen on {address}"))?;
-    shutdown.spawn(service::upkeep(metrics, shutdown.clone()));
+    shutdown.spawn_restarting("upkeep of metrics", move |until| service::upkeep(metrics.clone(), until));
     Ok(operators)
 }
 

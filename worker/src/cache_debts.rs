@@ -1,6 +1,6 @@
 //! Pays cache debts: writes the entries that could not be written while Redis was down.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shared::{
@@ -85,7 +85,7 @@ impl CacheDebts {
     }
 
     /// Pays debts until shutdown.
-    pub async fn pay_until_shutdown(self, shutdown: Shutdown) {
+    pub async fn pay_until_shutdown(self: Arc<Self>, shutdown: Shutdown) {
         let mut owing = false;
         loop {
             let paid = match tokio::time::timeout(LIMIT, self.pay_once()).await {
@@ -97,7 +97,13 @@ impl CacheDebts {
                     owing = true;
                     0
                 }
-                Err(_) => 0,
+                Err(_) => {
+                    if !owing {
+                        tracing::warn!(limit = ?LIMIT, "cannot pay cache debts in time");
+                    }
+                    owing = true;
+                    0
+                }
             };
             if paid > 0 && !shutdown.has_begun() {
                 owing = false;

@@ -63,22 +63,28 @@ pub async fn run_worker(config: WorkerConfig) -> anyhow::Result<()> {
         let source = watched.get().cloned();
         async move { set_backlog_gauges(system, source.as_deref()).await }
     });
-    shutdown.spawn(health::log_table_locks(Arc::clone(&health), shutdown.clone()));
+    let reporting = Arc::clone(&health);
+    shutdown
+        .spawn_restarting("table locks", move |until| health::log_table_locks(Arc::clone(&reporting), until));
     let router = health::router(health).merge(metrics_router);
     let address = service::serve(config.metrics, router, &shutdown)
         .await
         .with_context(|| format!("METRICS_ADDR: cannot listen on {}", config.metrics))?;
-    shutdown.spawn(service::upkeep(metrics, shutdown.clone()));
+    shutdown.spawn_restarting("upkeep of metrics", move |until| service::upkeep(metrics.clone(), until));
     tracing::info!(%address, consumer = config.consumer, events = %config.broker.system(), "worker starts");
 
     let connected = connect_to_broker(&config.broker, &config.consumer, &shutdown).await?;
     if let Some(connected) = connected {
         // The cell is set only here.
         let _first = source.set(Arc::clone(&connected));
-        shutdown.spawn(CacheDebts::new(db.clone(), cache.clone()).pay_until_shutdown(shutdown.clone()));
+        let debts = Arc::new(CacheDebts::new(db.clone(), cache.clone()));
+        shutdown.spawn_restarting("cache debts", move |until| Arc::clone(&debts).pay_until_shutdown(until));
         let redis = Redis::new(&config.redis_url).context("REDIS_URL cannot be used")?;
         let removal = TenantRemoval::new(db.sibling(tenant_removal::POOL), redis, Arc::clone(&connected));
-        shutdown.spawn(removal.run_until_shutdown(shutdown.clone()));
+        let removal = Arc::new(removal);
+        shutdown.spawn_restarting("removal of tenants", move |until| {
+            Arc::clone(&removal).run_until_shutdown(until)
+        });
         let handlers = handlers::all_handlers(&db, &cache, config.cache_ttl, &shutdown);
         let settings = ConsumerSettings {
             batch_size: config.batch_size,

@@ -76,13 +76,15 @@ impl Feed {
             settings,
         };
         let running = feed.clone();
-        let until = shutdown.clone();
-        shutdown.spawn(async move {
-            tokio::select! {
-                () = running.tail.run(settings.poll, sequenced, &until) => {}
-                () = running.cut_stalled_streams() => {}
+        shutdown.spawn_restarting("feed", move |until| {
+            let (running, sequenced, db) = (running.clone(), sequenced.clone(), db.clone());
+            async move {
+                tokio::select! {
+                    () = running.tail.run(settings.poll, sequenced, &until) => {}
+                    () = running.cut_stalled_streams() => {}
+                }
+                db.close();
             }
-            db.close();
         });
         feed
     }

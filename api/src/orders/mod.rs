@@ -64,8 +64,13 @@ impl Orders {
     ) -> Self {
         let stale = Arc::new(StaleEntries::new(cache.clone()));
         let ids = Arc::new(IdSource::new(db.clone()));
-        shutdown.spawn(Arc::clone(&stale).keep_repairing(db.clone(), shutdown.clone()));
-        shutdown.spawn(idempotency_expiry::keep_expiring(db.clone(), shutdown.clone()));
+        let (repaired, repair_db, expiry_db) = (Arc::clone(&stale), db.clone(), db.clone());
+        shutdown.spawn_restarting("cache repair", move |until| {
+            Arc::clone(&repaired).keep_repairing(repair_db.clone(), until)
+        });
+        shutdown.spawn_restarting("expiry of keys", move |until| {
+            idempotency_expiry::keep_expiring(expiry_db.clone(), until)
+        });
         Self {
             read_db: Arc::new(read_db),
             export_reader: Arc::new(ExportReader::new(db, max_exports)),

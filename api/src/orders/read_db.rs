@@ -69,7 +69,10 @@ impl ReadDb {
             lag_seconds: None,
             unusable: Some("it was not compared with the primary yet".to_owned()),
         }));
-        shutdown.spawn(watch_replica(comparison, Arc::clone(&health), shutdown.clone()));
+        let (comparison, watched) = (Arc::new(comparison), Arc::clone(&health));
+        shutdown.spawn_restarting("read replica", move |until| {
+            watch_replica(Arc::clone(&comparison), Arc::clone(&watched), until)
+        });
         Ok(Self { primary: on_primary, replica: Some(Replica { db, health }) })
     }
 
@@ -119,7 +122,7 @@ struct Comparison {
 }
 
 /// Compares until shutdown.
-async fn watch_replica(comparison: Comparison, health: Arc<Mutex<ReplicaHealth>>, shutdown: Shutdown) {
+async fn watch_replica(comparison: Arc<Comparison>, health: Arc<Mutex<ReplicaHealth>>, shutdown: Shutdown) {
     loop {
         let now = comparison.compare().await;
         gauge!("database_read_lag_seconds").set(now.lag_seconds.unwrap_or(UNKNOWN));

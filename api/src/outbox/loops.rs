@@ -72,13 +72,8 @@ impl Relay {
 
 /// Runs the loops, and restarts them after a panic, because an API without its relay would look healthy and publish nothing.
 async fn supervise(relay: Arc<Relay>, wake: Wake, shutdown: Shutdown) {
-    while !shutdown.has_begun() {
-        let loops = tokio::spawn(run_loops(Arc::clone(&relay), wake.clone(), shutdown.clone()));
-        if let Err(error) = loops.await {
-            tracing::error!(error = %error, "the relay stopped unexpectedly and is restarted");
-            pause(Duration::from_secs(1), &shutdown).await;
-        }
-    }
+    let loops = |shutdown| run_loops(Arc::clone(&relay), wake.clone(), shutdown);
+    shutdown.restart_on_panic("relay", loops).await;
     release_lease(&relay).await;
     relay.pool.close();
 }

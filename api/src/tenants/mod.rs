@@ -117,11 +117,14 @@ impl Tenants {
             snapshot: watch::Sender::new(HashMap::from([(TenantId::DEFAULT, default)])),
             last_reload: Mutex::new(None),
         }));
-        let (reloaded, ends) = (tenants.clone(), shutdown.clone());
-        shutdown.spawn(async move {
-            tokio::select! {
-                () = reloaded.keep_current() => {}
-                () = ends.begun() => {}
+        let reloaded = tenants.clone();
+        shutdown.spawn_restarting("tenants", move |ends| {
+            let reloaded = reloaded.clone();
+            async move {
+                tokio::select! {
+                    () = reloaded.keep_current() => {}
+                    () = ends.begun() => {}
+                }
             }
         });
         tenants

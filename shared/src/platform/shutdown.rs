@@ -6,10 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 /// How long a process that was told to stop waits for its tasks before it ends anyway.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Before a task that has panicked is started again, so that one that always does keeps no processor busy.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Every task that must end with the process has one. Clones share one state.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +73,29 @@ impl Shutdown {
         self.tracker.spawn(Box::pin(task));
     }
 
+    /// Runs a task without which the process would look healthy and do only a part of its work: see [`Self::restart_on_panic`].
+    pub fn spawn_restarting<F>(&self, name: &'static str, start: impl Fn(Self) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shutdown = self.clone();
+        self.spawn(async move { shutdown.restart_on_panic(name, start).await });
+    }
+
+    /// Runs a task to its end. If it panics before the shutdown, that is logged, and it is started again after a second.
+    pub async fn restart_on_panic<F>(&self, name: &'static str, start: impl Fn(Self) -> F + Send + Sync)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        while let Err(error) = AbortOnDropHandle::new(tokio::spawn(start(self.clone()))).await {
+            tracing::error!(task = name, error = %error, "a task stopped unexpectedly and is started again");
+            tokio::select! {
+                () = self.begun() => return,
+                () = tokio::time::sleep(RESTART_PAUSE) => {}
+            }
+        }
+    }
+
     /// Waits for every tracked task until `deadline` after the beginning of the shutdown. `false` if some are still running.
     pub async fn drained(&self, deadline: Duration) -> bool {
         self.tracker.close();
@@ -77,7 +106,24 @@ impl Shutdown {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_started_again_until_it_ends_or_the_shutdown_begins() {
+        let shutdown = Shutdown::new();
+        let starts = AtomicUsize::new(0);
+        let start = |_| {
+            let is_first = starts.fetch_add(1, Ordering::Relaxed) == 0;
+            async move { assert!(!is_first, "the first one panics") }
+        };
+        shutdown.restart_on_panic("test", start).await;
+        assert_eq!(starts.load(Ordering::Relaxed), 2);
+
+        shutdown.begin();
+        shutdown.restart_on_panic("test", |_| async { panic!("always") }).await;
+    }
 
     #[tokio::test]
     async fn the_deadline_counts_from_the_beginning_of_the_shutdown() {

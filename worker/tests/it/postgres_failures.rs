@@ -63,7 +63,8 @@ async fn after_postgresql_became_silent_the_whole_worker_continues_within_second
     };
     let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
-    tokio::spawn(CacheDebts::new(db.clone(), world.cache.clone()).pay_until_shutdown(shutdown.clone()));
+    let debts = Arc::new(CacheDebts::new(db.clone(), world.cache.clone()));
+    tokio::spawn(debts.pay_until_shutdown(shutdown.clone()));
     let health = Health {
         db: db.clone(),
         schema: SchemaCheck::new(RIGHTS),

@@ -34,8 +34,9 @@ async fn survives(url: String, after: &str, creates_entries: bool, fail: impl As
         Arc::new(HistoryHandler::new(world.db.clone(), &Shutdown::new())),
         Arc::new(CacheHandler::new(cache.clone(), world.db.clone(), TTL)),
     ];
-    let debts =
-        tokio::spawn(CacheDebts::new(world.db.clone(), cache.clone()).pay_until_shutdown(shutdown.clone()));
+    let debts = tokio::spawn(
+        Arc::new(CacheDebts::new(world.db.clone(), cache.clone())).pay_until_shutdown(shutdown.clone()),
+    );
     let consumer = Consumer::new(
         Arc::from(source),
         handlers,
