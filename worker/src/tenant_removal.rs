@@ -122,10 +122,14 @@ impl TenantRemoval {
         // Where the step goes on; `None` if it is done.
         let next = match step {
             RemovalStep::Events => {
+                // Asked first: what is published between the two would not be looked at.
+                if !removal::is_published(db, tenant).await? {
+                    return Ok(RemovalProgress::Nothing);
+                }
                 let (last, removed) = removal::remove_events(db, tenant, after, PAGES).await?;
                 gone.events = removed;
-                if last.is_none() && !removal::is_published(db, tenant).await? {
-                    return Ok(RemovalProgress::Nothing);
+                if last.is_none() {
+                    gone.events += removal::remove_forgotten_events(db, tenant).await?;
                 }
                 last
             }
@@ -185,7 +189,7 @@ impl TenantRemoval {
     }
 
     /// Removes until shutdown.
-    pub async fn run_until_shutdown(self, shutdown: Shutdown) {
+    pub async fn run_until_shutdown(self: Arc<Self>, shutdown: Shutdown) {
         let (mut failing, mut is_blind) = (HashSet::new(), false);
         while !shutdown.has_begun() {
             match self.remove_of_each(&mut failing).await {

@@ -158,7 +158,8 @@ pub(crate) async fn end_sessions(
 ) -> Result<(), AuthError> {
     let upsert = |mut db: DbConnection| async move {
         sqlx::query!(
-            "INSERT INTO ended_sessions AS current (tenant_id, customer_id, generation, ended_at) VALUES ($1, $2, 1, $3)
+            "INSERT INTO ended_sessions AS current (tenant_id, customer_id, generation, ended_at)
+             SELECT id, $2, 1, $3 FROM tenants WHERE id = $1 AND removal_began_at IS NULL
              ON CONFLICT (tenant_id, customer_id) DO UPDATE
              SET generation = current.generation + 1, ended_at = greatest(current.ended_at, excluded.ended_at)",
             tenant.get(),

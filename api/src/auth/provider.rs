@@ -186,7 +186,7 @@ impl IdentityProvider {
     /// Returns keys with the key `kid`, if the provider has it.
     async fn keys_for(&self, kid: &str, now: OffsetDateTime) -> Result<Arc<ProviderKeys>, AuthError> {
         let keys = Arc::clone(&*self.keys.read().await);
-        let younger_than = |age: Duration| keys.fetched.is_some_and(|at| now - at < age);
+        let younger_than = |age: Duration| keys.fetched.is_some_and(|at| age_of(at, now) < age);
         let is_known = keys.by_id.contains_key(kid);
         if is_known && younger_than(STALE_AFTER) {
             return Ok(keys);
@@ -214,9 +214,9 @@ impl IdentityProvider {
         if !Arc::ptr_eq(&current, seen) {
             return Ok(current);
         }
-        let usable = current.fetched.is_some_and(|at| now - at < UNUSABLE_AFTER);
+        let usable = current.fetched.is_some_and(|at| age_of(at, now) < UNUSABLE_AFTER);
         let pause = if usable { REFETCH_AFTER } else { REFETCH_AFTER_WITHOUT_KEYS };
-        if last_fetch.is_some_and(|at| now - at < pause) {
+        if last_fetch.is_some_and(|at| age_of(at, now) < pause) {
             return Err(KeyFetchError::FailedLately);
         }
         *last_fetch = Some(now);
@@ -305,6 +305,11 @@ impl IdentityProvider {
         };
         Ok(Caller::at_home(tenant, customer_id, role))
     }
+}
+
+/// How far apart two times are, also if the clock was set back in between.
+fn age_of(at: OffsetDateTime, now: OffsetDateTime) -> Duration {
+    (now - at).abs()
 }
 
 /// Whether a token of this kind is an access token, and neither an ID token nor a refresh token.

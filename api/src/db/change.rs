@@ -38,6 +38,8 @@ pub enum ChangeOutcome {
     KeyTaken,
     /// This order of the customer has the new reference. The key was left alone.
     ReferenceTaken(OrderId),
+    /// The tenant is being removed, or is gone.
+    TenantRemoved,
 }
 
 /// Writes changes, each with all that belongs to it, in one statement, and returns what became of each.
@@ -130,6 +132,7 @@ pub async fn change_orders(
     .into_iter()
     .map(|row| {
         let outcome = match (row.taken_by.map(decode_order_id).transpose()?, row.locked, row.written) {
+            _ if !row.is_open => ChangeOutcome::TenantRemoved,
             (Some(other), ..) => ChangeOutcome::ReferenceTaken(other),
             (None, _, true) => ChangeOutcome::Written,
             (None, true, false) => ChangeOutcome::KeyTaken,

@@ -1,6 +1,10 @@
 -- Writes changes, each only if its order is still at the version at which it was read: see `change.rs`.
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest(
+    SELECT t.*,
+           -- Nothing may come into a tenant behind its removal. The default one is never removed.
+           CASE WHEN t.tenant_id = 1 THEN true ELSE coalesce(
+               (SELECT x.removal_began_at IS NULL FROM tenants x WHERE x.id = t.tenant_id), false) END AS is_open
+    FROM unnest(
         $1::bigint[], $2::integer[], $3::bigint[], $4::boolean[], $5::date[], $6::text[], $7::numeric[], $8::timestamptz[],
         $9::text[], $10::text[],
         $11::bigint[], $12::text[], $13::bytea[], $14::bytea[], $15::smallint[], $16::text[], $17::bytea[],
@@ -11,6 +15,7 @@ WITH input AS MATERIALIZED (
 ), locked AS MATERIALIZED (
     SELECT o.id, o.customer_id, o.reference AS reference_before
     FROM input i JOIN orders o ON o.id = i.id AND o.tenant_id = i.tenant_id AND o.version = i.version
+    WHERE i.is_open
     ORDER BY o.id FOR UPDATE OF o SKIP LOCKED
 ), checked AS MATERIALIZED (
     SELECT i.*,
@@ -56,5 +61,5 @@ WITH input AS MATERIALIZED (
     INSERT INTO outbox (event_id, event_type, order_id, version, payload, tenant_id)
     SELECT event_id, event_type, id, version + 1, payload, tenant_id FROM allowed
 )
-SELECT i.id AS "id!", c.id IS NOT NULL AS "locked!", c.taken_by, a.id IS NOT NULL AS "written!"
+SELECT i.id AS "id!", i.is_open AS "is_open!", c.id IS NOT NULL AS "locked!", c.taken_by, a.id IS NOT NULL AS "written!"
 FROM input i LEFT JOIN checked c USING (id) LEFT JOIN allowed a USING (id)

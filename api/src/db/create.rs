@@ -32,6 +32,8 @@ pub enum NotCreated {
     KeyTaken,
     /// This order of the customer has the reference. The key was left alone.
     ReferenceTaken(OrderId),
+    /// The tenant is being removed, or is gone.
+    TenantRemoved,
 }
 
 /// The constraint that refuses a reference which another transaction has just given to another order.
@@ -106,8 +108,12 @@ pub async fn insert_orders(
     .await?
     .into_iter()
     .map(|row| {
-        let taken_by = row.taken_by.map(decode_order_id).transpose()?;
-        Ok((decode_order_id(row.id)?, taken_by.map_or(NotCreated::KeyTaken, NotCreated::ReferenceTaken)))
+        let reason = match row.taken_by {
+            _ if !row.is_open => NotCreated::TenantRemoved,
+            Some(other) => NotCreated::ReferenceTaken(decode_order_id(other)?),
+            None => NotCreated::KeyTaken,
+        };
+        Ok((decode_order_id(row.id)?, reason))
     })
     .collect()
 }
@@ -121,6 +127,8 @@ pub enum TogetherOutcome {
     KeyTaken,
     /// None was, because other orders have the references of these: their places in the request, and the other orders.
     ReferencesTaken(Vec<(usize, OrderId)>),
+    /// None was, because the tenant is being removed, or is gone.
+    TenantRemoved,
 }
 
 /// Writes orders together with the one response to their request, or nothing.
@@ -137,6 +145,10 @@ pub async fn insert_orders_together(
         return Ok(TogetherOutcome::KeyTaken);
     }
     let refused = insert_orders(&mut transaction, created).await?;
+    if refused.values().any(|reason| *reason == NotCreated::TenantRemoved) {
+        transaction.rollback().await?;
+        return Ok(TogetherOutcome::TenantRemoved);
+    }
     let taken: Vec<(usize, OrderId)> = (0..)
         .zip(created)
         .filter_map(|(place, created)| match refused.get(&created.order.id) {

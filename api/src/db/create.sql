@@ -5,7 +5,10 @@ WITH input AS MATERIALIZED (
            CASE WHEN t.reference IS NOT NULL THEN (
                SELECT o.id FROM orders o
                WHERE o.tenant_id = t.tenant_id AND o.customer_id = t.customer_id AND o.reference = t.reference AND o.id <> t.id
-           ) END AS taken_by
+           ) END AS taken_by,
+           -- Nothing may come into a tenant behind its removal. The default one is never removed.
+           CASE WHEN t.tenant_id = 1 THEN true ELSE coalesce(
+               (SELECT x.removal_began_at IS NULL FROM tenants x WHERE x.id = t.tenant_id), false) END AS is_open
     FROM unnest(
         $1::bigint[], $2::integer[], $3::bigint[], $4::date[], $5::numeric[], $6::timestamptz[], $7::text[], $8::text[],
         $9::bigint[], $10::text[], $11::bytea[], $12::bytea[], $13::smallint[], $14::text[], $15::bytea[],
@@ -17,7 +20,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO idempotency_keys AS held
         (customer_id, key, request_hash, context_hash, status, headers, body)
     SELECT caller, key, request_hash, context_hash, response_status, headers::json, body FROM input
-    WHERE key IS NOT NULL AND taken_by IS NULL ORDER BY caller, key
+    WHERE key IS NOT NULL AND taken_by IS NULL AND is_open ORDER BY caller, key
     ON CONFLICT (customer_id, key) DO UPDATE
         SET request_hash = excluded.request_hash, context_hash = excluded.context_hash, status = excluded.status,
             headers = excluded.headers, body = excluded.body, created_at = now()
@@ -25,7 +28,7 @@ WITH input AS MATERIALIZED (
     RETURNING customer_id, key
 ), allowed AS MATERIALIZED (
     SELECT * FROM input
-    WHERE taken_by IS NULL AND (key IS NULL OR (caller, key) IN (SELECT customer_id, key FROM claimed))
+    WHERE taken_by IS NULL AND is_open AND (key IS NULL OR (caller, key) IN (SELECT customer_id, key FROM claimed))
 ), inserted_orders AS (
     INSERT INTO orders
         (id, tenant_id, customer_id, order_date, status, total_amount, version, created_at, updated_at, reference, metadata)
@@ -42,5 +45,5 @@ WITH input AS MATERIALIZED (
     SELECT event_id, event_type, id, 1, payload, tenant_id FROM allowed
 )
 -- Those that were not written.
-SELECT id AS "id!", taken_by FROM input
-WHERE taken_by IS NOT NULL OR (key IS NOT NULL AND (caller, key) NOT IN (SELECT customer_id, key FROM claimed))
+SELECT id AS "id!", taken_by, is_open AS "is_open!" FROM input
+WHERE taken_by IS NOT NULL OR NOT is_open OR (key IS NOT NULL AND (caller, key) NOT IN (SELECT customer_id, key FROM claimed))

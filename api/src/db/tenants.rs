@@ -99,7 +99,7 @@ pub struct TenantRemoval {
     #[serde(with = "timestamp")]
     #[schema(value_type = String, format = DateTime)]
     pub began_at: OffsetDateTime,
-    /// What is being removed: `waiting` for requests that were under way, then `events`, `orders`, `history`, `rest`, `outside`
+    /// What is being removed: `waiting` for requests that were under way and for events to be published, then `events`, `orders`, `history`, `rest`, `outside`
     /// (Redis and the broker). The tenant is gone after the last.
     pub step: String,
     /// Events that are gone from the log. Their positions stay used.

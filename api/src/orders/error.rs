@@ -24,6 +24,9 @@ pub enum OrderError {
     /// The first request with the `Idempotency-Key` is still running.
     #[error("the first request with this Idempotency-Key is still running")]
     KeyInProgress,
+    /// The removal of the tenant began meanwhile. Nothing was changed.
+    #[error("the tenant is being removed")]
+    TenantRemoved,
     /// Another session holds a lock on the order for longer than a change can wait. Nothing was changed.
     #[error("the order is locked by another session")]
     OrderLocked,

@@ -36,6 +36,7 @@ impl WriteOutcomes {
                 OrderError::Rule(_)
                 | OrderError::KeyReused
                 | OrderError::KeyInProgress
+                | OrderError::TenantRemoved
                 | OrderError::Overloaded(_),
             ) => return,
             Err(error) => Some(FailedWrite { at: Instant::now(), cause: error.to_string() }),

@@ -91,7 +91,7 @@ impl HistoryLag {
         *complete = bounds.reconciled.min(bounds.newest).max(*complete);
 
         let (mut at, mut seen, mut missing, mut age) = (*complete, 0, 0, 0.0_f64);
-        let mut whole = true;
+        let mut prefix_is_intact = true;
         let settled_before = bounds.settled_before;
         loop {
             let slice = |mut db: DbConnection| async move {
@@ -107,9 +107,9 @@ impl HistoryLag {
                 .await
             };
             let slice = self.db.read_with_retry(slice).await?;
-            if whole {
+            if prefix_is_intact {
                 *complete = slice.complete;
-                whole = slice.complete == slice.last;
+                prefix_is_intact = slice.complete == slice.last;
             }
             (at, seen, missing, age) =
                 (slice.last, seen + slice.seen, missing + slice.missing, age.max(slice.age));

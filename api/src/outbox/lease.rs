@@ -49,13 +49,17 @@ impl Lease {
     }
 
     /// Takes the lease if no replica holds it, or if it has expired. `None` if another replica holds it.
+    ///
+    /// A lease that was last renewed in the future counts as expired: the clock of the database was set back, and a replica that
+    /// is alive renews it soon.
     pub async fn acquire(&self) -> Result<Option<i64>, DbError> {
         let asked_at = Instant::now();
         let statement = sqlx::query_scalar!(
             "UPDATE relay
              SET owner = $1, epoch = epoch + 1, updated_at = clock_timestamp(),
                  expires_at = clock_timestamp() + make_interval(secs => $2)
-             WHERE singleton AND (owner IS NULL OR owner = $1 OR expires_at <= clock_timestamp())
+             WHERE singleton AND (owner IS NULL OR owner = $1 OR expires_at <= clock_timestamp()
+                 OR updated_at > clock_timestamp() + make_interval(secs => $2))
              RETURNING epoch",
             self.owner,
             self.lifetime.as_secs_f64()

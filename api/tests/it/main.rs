@@ -78,6 +78,7 @@ mod tenants_admin;
 mod tenants_callers;
 mod tenants_hostile;
 mod tenants_isolation;
+mod tenants_late_writers;
 mod tenants_operators;
 mod tenants_provider;
 mod tenants_queries;

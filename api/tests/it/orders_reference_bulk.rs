@@ -212,6 +212,7 @@ async fn a_list_names_up_to_100_ids_and_a_reference_that_an_order_can_have() {
         (format!("reference={}", "a".repeat(65)), "?reference invalid_length"),
         ("reference=+a".to_owned(), "?reference invalid_value"),
         ("reference=a%00b".to_owned(), "?reference invalid_value"),
+        ("reference=%FF".to_owned(), "?reference invalid_value"),
     ] {
         for route in [ORDERS, EXPORT] {
             let refused = session.get(&format!("{route}?{query}")).await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use api::outbox::{Relay, RelaySettings, RelayStep, Wake};
+use api::outbox::{Lease, Relay, RelaySettings, RelayStep, Wake};
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use shared::{
@@ -186,6 +186,17 @@ async fn a_paused_old_owner_can_publish_late_but_cannot_move_the_position() {
     assert_eq!((log.relay_row("published").await, log.relay_row("window_last").await), (published, window));
     assert_eq!(publish_all(&new).await, 1);
     assert_eq!(broker.take().len(), 5, "nothing is lost");
+}
+
+#[tokio::test]
+async fn a_lease_from_before_the_clock_was_set_back_is_taken_over() {
+    let log = Log::new().await;
+    let lifetime = Duration::from_secs(10);
+    let (dead, standby) = (Lease::new(log.db.clone(), lifetime), Lease::new(log.db.clone(), lifetime));
+    assert!(dead.acquire().await.expect("PostgreSQL answers").is_some());
+    assert_eq!(standby.acquire().await.expect("PostgreSQL answers"), None, "it is held");
+    log.run("UPDATE relay SET updated_at = updated_at + interval '1 hour', expires_at = expires_at + interval '1 hour'").await;
+    assert!(standby.acquire().await.expect("PostgreSQL answers").is_some());
 }
 
 #[tokio::test]

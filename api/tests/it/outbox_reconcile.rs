@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::outbox::{Reconciler, ReconcilerSettings, Relay};
+use api::outbox::{HistoryLag, Reconciler, ReconcilerSettings, Relay};
 
 use crate::outbox_support::{Broker, Log, append, publish_all};
 use sqlx::Connection as _;
@@ -237,6 +237,38 @@ async fn a_dead_letter_is_left_to_its_operator() {
     // Once sent again, it is to be found like any other.
     world.log.run("UPDATE dead_letters SET redriven_at = now()").await;
     assert_eq!(repair(&reconciler).await, 1);
+}
+
+#[tokio::test]
+async fn an_event_of_a_tenant_that_is_gone_holds_up_no_repair() {
+    let world = World::new().await;
+    world.publish(1..=10).await;
+    world.broker.take();
+    world.log.run("UPDATE outbox SET tenant_id = 99 WHERE order_id = 3").await;
+    world.record((1..=10).filter(|order| ![3, 7].contains(order))).await;
+    let reconciler = world.reconciler(SETTINGS);
+    assert_eq!(repair(&reconciler).await, 1);
+    assert_eq!(world.sent(), [7]);
+    world.record([7]).await;
+    assert_eq!(repair(&reconciler).await, 0);
+    assert_eq!(world.reconciled().await, 10, "all is accounted for");
+    let lag = HistoryLag::new(world.log.db.clone()).measure().await.expect("PostgreSQL answers");
+    assert_eq!(lag.events, 0);
+}
+
+#[tokio::test]
+async fn events_from_before_the_clock_was_set_back_hold_up_no_repair() {
+    let world = World::new().await;
+    world.publish(1..=10).await;
+    world.broker.take();
+    world.log.run("UPDATE outbox SET recorded_at = now() + interval '1 hour' WHERE order_id <= 5").await;
+    world.record((1..=10).filter(|order| *order != 7)).await;
+    let reconciler = world.reconciler(SETTINGS);
+    assert_eq!(repair(&reconciler).await, 1);
+    assert_eq!(world.sent(), [7]);
+    world.record([7]).await;
+    assert_eq!(repair(&reconciler).await, 0);
+    assert_eq!(world.reconciled().await, 10, "all is verified");
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ async fn a_login_does_not_show_whether_there_is_such_a_tenant() {
 #[tokio::test]
 async fn wrong_passwords_of_one_tenant_lock_no_account_of_another() {
     let app = TestApp::with().exact_limits(&clock()).start().await;
-    app.create_tenant("shop").await;
+    let shop = app.create_tenant("shop").await;
     for slug in [None, Some("shop")] {
         app.post(REGISTER, &ada("correct horse", slug)).await.expect(StatusCode::CREATED);
     }
@@ -115,6 +115,14 @@ async fn wrong_passwords_of_one_tenant_lock_no_account_of_another() {
         let locked = app.post(LOGIN, &ada("wrong horse", other)).await;
         locked.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
     }
+    // They stay with the tenant if another one gets its slug.
+    let operator = app.login_operator().await;
+    operator.change_tenant(shop, &json!({"slug": "renamed"})).await.expect(StatusCode::OK);
+    app.create_tenant("shop").await;
+    app.post(REGISTER, &ada("correct horse", Some("shop"))).await.expect(StatusCode::CREATED);
+    app.post(LOGIN, &ada("correct horse", Some("shop"))).await.expect(StatusCode::OK);
+    let locked = app.post(LOGIN, &ada("correct horse", Some("renamed"))).await;
+    locked.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
 }
 
 #[tokio::test]

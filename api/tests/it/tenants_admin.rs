@@ -207,6 +207,28 @@ async fn a_repeated_request_with_its_key_gets_the_first_response() {
 }
 
 #[tokio::test]
+async fn a_key_counts_also_for_a_removal_that_has_begun() {
+    let app = TestApp::start().await;
+    let operator = app.login_operator().await;
+    let id = operator.create_tenant(&json!({"slug": "shop", "name": "Shop"})).await;
+    let with_key = async |method: Method, path: &str, key, body: Option<&Value>| {
+        operator.send(method, path, &[("idempotency-key", key)], body).await
+    };
+    let path = tenant_path(id);
+    with_key(Method::PATCH, &path, "k1", Some(&json!({"name": "x"}))).await.expect(StatusCode::OK);
+    operator.delete(&path).await.expect(StatusCode::ACCEPTED);
+    let reused = with_key(Method::DELETE, &path, "k1", None).await;
+    reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+    for replayed in [None, Some("true")] {
+        let again = with_key(Method::DELETE, &path, "k2", None).await.expect(StatusCode::ACCEPTED);
+        assert_eq!(again.header("idempotent-replayed"), replayed);
+    }
+    let reused =
+        with_key(Method::POST, TENANTS, "k2", Some(&json!({"slug": "shop-2", "name": "Shop"}))).await;
+    reused.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused");
+}
+
+#[tokio::test]
 async fn the_list_has_every_tenant_once_however_it_is_paged() {
     let app = TestApp::start().await;
     let operator = app.login_operator().await;

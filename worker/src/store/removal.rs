@@ -120,7 +120,7 @@ pub struct Gone {
     pub entries: i64,
 }
 
-/// Whether none of the tenant's events waits to be published.
+/// Whether none of the tenant's events waits to be published. While very many of all tenants wait, the answer is no.
 pub async fn is_published(db: &mut PgConnection, tenant: TenantId) -> sqlx::Result<bool> {
     let published = sqlx::query_scalar!("SELECT log_is_published($1)", tenant.get()).fetch_one(db).await?;
     Ok(published.unwrap_or(false))
@@ -138,6 +138,12 @@ pub async fn remove_events(
         .fetch_one(db)
         .await?;
     Ok((row.last, row.removed.unwrap_or_default()))
+}
+
+/// Removes the tenant's events of which the log has no page any more. Returns how many.
+pub async fn remove_forgotten_events(db: &mut PgConnection, tenant: TenantId) -> sqlx::Result<i64> {
+    let removed = sqlx::query_scalar!("SELECT log_remove_forgotten($1)", tenant.get()).fetch_one(db).await?;
+    Ok(removed.unwrap_or_default())
 }
 
 /// Removes some orders with their lines. Returns how many; 0 if none is left.

@@ -1,6 +1,6 @@
 //! Removing a tenant: everything of it goes, and nothing of others.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use shared::{
@@ -71,13 +71,14 @@ async fn fill(db: &PgPool) {
          SELECT 7, key, '', 201, '[]', '' FROM new, LATERAL (VALUES
              (CASE tenant WHEN 1 THEN 'k' || id ELSE tenant || ' k' || id END),
              -- Of an operator of another tenant.
-             (concat_ws(' ', tenant, CASE tenant WHEN {GONE} THEN 1 ELSE {GONE} END, 'k' || id))) AS keys (key);
-         WITH sequenced AS (SELECT * FROM log_append_all(7))
-         UPDATE relay r SET head = r.head + s.appended, published_position = r.head + s.appended, sequenced = s.sequenced FROM sequenced s"
+             (concat_ws(' ', tenant, CASE tenant WHEN {GONE} THEN 1 ELSE {GONE} END, 'k' || id))) AS keys (key)"
     );
     // One connection, because of the temporary table.
     let mut connection = db.acquire().await.expect("a connection");
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *connection).await.expect("rows of three tenants");
+    let publish = "WITH sequenced AS (SELECT * FROM log_append_all(7))
+         UPDATE relay r SET head = r.head + s.appended, published_position = r.head + s.appended, sequenced = s.sequenced FROM sequenced s";
+    sqlx::query(publish).execute(&mut *connection).await.expect("all events are published");
 }
 
 /// How many rows each table has of each tenant.
@@ -207,11 +208,54 @@ async fn a_tenant_with_unpublished_events_stays_until_they_are_published() {
         .expect("its orders");
     assert_eq!(orders, i64::from(ORDERS));
     sqlx::query("UPDATE relay SET published_position = head").execute(&world.db).await.expect("the relay");
+    remove_all(&world).await;
+}
+
+/// Removes the tenant to its end.
+async fn remove_all(world: &World) {
+    let redis = Redis::new(&SecretString::from(world.redis.url().to_owned())).expect("a URL");
+    let removal =
+        TenantRemoval::new(world.db.clone().into(), redis, world.source().await).with_grace(Duration::ZERO);
     testbed::eventually("it is gone", async || {
         let step = removal.remove_step(gone()).await.expect("a step");
         (step == RemovalProgress::Finished).then_some(()).ok_or(step)
     })
     .await;
+}
+
+/// How many events of the tenant the log has.
+async fn events_left(world: &World) -> i64 {
+    let count = sqlx::query_scalar("SELECT count(*) FROM outbox WHERE tenant_id = $1").bind(GONE);
+    count.fetch_one(&world.db).await.expect("the log")
+}
+
+#[tokio::test]
+async fn unpublished_events_of_others_hold_up_no_removal() {
+    let world = World::new().await;
+    fill(&world.db).await;
+    let unpublished = "WITH new AS (
+             INSERT INTO outbox (event_id, event_type, tenant_id, order_id, version, payload)
+             VALUES (gen_random_uuid(), 'OrderCreated', 1, 1, 1, '{}') RETURNING id, day
+         ), page AS (
+             INSERT INTO log_pages (first, events, ids, days)
+             SELECT head + 1, 1, int8multirange(int8range(id, id, '[]')), daterange(day, day, '[]') FROM new, relay
+         )
+         UPDATE relay SET head = head + 1";
+    sqlx::query(unpublished).execute(&world.db).await.expect("an event of another tenant");
+    remove_all(&world).await;
+    assert_eq!(events_left(&world).await, 0);
+}
+
+#[tokio::test]
+async fn events_whose_page_was_forgotten_with_an_older_day_go_too() {
+    let world = World::new().await;
+    fill(&world.db).await;
+    let forget =
+        "DELETE FROM log_pages WHERE first < (SELECT first FROM log_pages ORDER BY first OFFSET 2 LIMIT 1)";
+    let forgotten = sqlx::query(forget).execute(&world.db).await.expect("pages are forgotten");
+    assert_eq!(forgotten.rows_affected(), 2);
+    remove_all(&world).await;
+    assert_eq!(events_left(&world).await, 0);
 }
 
 #[tokio::test]
@@ -246,7 +290,7 @@ async fn a_removal_that_has_to_wait_holds_up_no_other() {
     let db = DbPool::from(world.db.clone()).sibling(tenant_removal::POOL);
     let removal = TenantRemoval::new(db, redis, world.source().await).with_grace(Duration::ZERO);
     let shutdown = Shutdown::new();
-    let running = tokio::spawn(removal.run_until_shutdown(shutdown.clone()));
+    let running = tokio::spawn(Arc::new(removal).run_until_shutdown(shutdown.clone()));
     let left = async || -> Vec<i32> {
         sqlx::query_scalar("SELECT id FROM tenants WHERE removal_began_at IS NOT NULL")
             .fetch_all(&world.db)

@@ -74,7 +74,7 @@ pub async fn login(
     };
     let attempts = LoginAttempts {
         rate_limiter: &state.rate_limiter,
-        account: account_name(tenant.filter(|_| named != Some(TenantId::DEFAULT)).as_deref(), &email),
+        account: account_name(named, tenant.as_deref(), &email),
         network: context.client.into(),
     };
     attempts.check().await?;
@@ -98,12 +98,15 @@ pub async fn login(
 }
 
 /// The name under which attempts at an account are counted. That of an account of the default tenant is its address alone, as in
-/// the version before, and also if its slug is given. A tenant that does not exist counts like one that does.
-fn account_name(slug: Option<&str>, email: &Email) -> String {
-    match slug {
-        // No address has a space in it.
-        Some(slug) => format!("{slug} {}", email.as_str()),
-        None => email.as_str().to_owned(),
+/// the version before. A tenant is named by its number, because another one can have its slug later; one that does not exist
+/// counts like one that does, by the slug that was given, which is never a number.
+fn account_name(tenant: Option<TenantId>, slug: Option<&str>, email: &Email) -> String {
+    let email = email.as_str();
+    // No address has a space in it.
+    match (tenant, slug) {
+        (Some(TenantId::DEFAULT), _) | (None, None) => email.to_owned(),
+        (Some(tenant), _) => format!("{tenant} {email}"),
+        (None, Some(slug)) => format!("{slug} {email}"),
     }
 }
 

@@ -61,8 +61,18 @@ pub async fn read(State(state): State<AppState>, request: Request) -> Result<Res
 /// Whether the client asks for server-sent events.
 fn accepts_stream(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';');
+        let is_stream =
+            parts.next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"));
+        is_stream && !parts.any(is_weight_zero)
+    })
+}
+
+/// Whether a parameter of `Accept` says that the client does not take this.
+fn is_weight_zero(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, weight)| {
+        name.trim().eq_ignore_ascii_case("q")
+            && weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0)
+    })
 }

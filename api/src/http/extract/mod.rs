@@ -26,6 +26,7 @@ mod body;
 mod field_errors;
 mod object;
 mod query;
+mod text;
 mod value;
 
 pub use body::{AUTH_BODY_BYTES, BATCH_BODY_BYTES, BodyLimits, JsonBody, MAX_BODY_BYTES};
@@ -33,4 +34,5 @@ pub(crate) use body::{BodyReader, essence, require_uncompressed};
 pub use field_errors::{FieldErrors, field_code};
 pub use object::Object;
 pub use query::Query;
+pub(in crate::http) use text::{check_text, parse_trimmed_text};
 pub use value::Value;

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
+use percent_encoding::percent_decode_str;
+
 use super::{FieldErrors, field_code, value::range_detail};
 use crate::http::error::{ApiError, FieldError};
 
@@ -13,14 +15,21 @@ pub struct Query<'a>(Vec<Parameter<'a>>);
 struct Parameter<'a> {
     name: Cow<'a, str>,
     value: Cow<'a, str>,
+    is_utf8: bool,
     is_read: bool,
 }
 
 impl<'a> Query<'a> {
     /// Splits and decodes a query string, as `Uri::query` returns it.
     pub fn parse(query: Option<&'a str>) -> Self {
-        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        Self(pairs.map(|(name, value)| Parameter { name, value, is_read: false }).collect())
+        let pairs = query.unwrap_or_default().split('&');
+        let parameters = pairs.filter_map(|pair| {
+            // It puts U+FFFD in the place of bytes that are no UTF-8, so these are noticed before.
+            let (name, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+            let is_utf8 = percent_decode_str(pair).decode_utf8().is_ok();
+            Some(Parameter { name, value, is_utf8, is_read: false })
+        });
+        Self(parameters.collect())
     }
 
     /// Fails with 422 if there is any parameter: for routes that have none.
@@ -48,7 +57,12 @@ impl<'a> Query<'a> {
     ) -> Option<T> {
         let parameter = self.0.iter_mut().find(|parameter| parameter.name == name)?;
         parameter.is_read = true;
-        match read(&parameter.value) {
+        let valid = if parameter.is_utf8 {
+            read(&parameter.value)
+        } else {
+            Err((field_code::INVALID_VALUE, "must be UTF-8".to_owned()))
+        };
+        match valid {
             Ok(value) => Some(value),
             Err((code, detail)) => {
                 errors.push(FieldError::new(format!("?{name}"), code, detail));

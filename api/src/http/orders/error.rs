@@ -21,6 +21,7 @@ impl From<OrderError> for ApiError {
             }
             OrderError::KeyInProgress => Self::new(Code::IdempotencyInProgress, error.to_string())
                 .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            OrderError::TenantRemoved => Self::new(Code::TenantSuspended, error.to_string()),
             OrderError::UnknownOutcome(_) => Self::unknown_outcome(error),
             OrderError::Database(error) => error.as_ref().into(),
             OrderError::InvalidId(_) | OrderError::BatchLost => Self::internal(error),

@@ -1,26 +1,17 @@
 //! Reading the fields of an order that are the client's own: its reference and its metadata.
 
-use std::ops::RangeInclusive;
-
 use shared::domain::order::{
     MAX_METADATA_ENTRIES, MAX_METADATA_KEY, MAX_METADATA_VALUE, MAX_REFERENCE, Metadata,
 };
 
 use crate::http::{
     error::FieldError,
-    extract::{FieldErrors, Object, Value, field_code},
+    extract::{FieldErrors, Object, Value, check_text, parse_trimmed_text},
 };
 
 /// Reads a reference; the error is the code and the detail of a field error.
-///
-/// White space at an end is refused and not trimmed: nobody would see that two references differ, or that they do not.
 pub(super) fn parse_reference(text: &str) -> Result<String, (&'static str, String)> {
-    check_text(text, 1..=MAX_REFERENCE)?;
-    if text.trim() != text {
-        let detail = "must not begin or end with white space".to_owned();
-        return Err((field_code::INVALID_VALUE, detail));
-    }
-    Ok(text.to_owned())
+    parse_trimmed_text(text, 1..=MAX_REFERENCE)
 }
 
 /// Reads a field `reference`; `null` is none.
@@ -46,44 +37,4 @@ pub(super) fn read_metadata(value: &Value<'_>, errors: &mut FieldErrors) -> Opti
         Ok((key.into_owned(), text.into_owned()))
     });
     Some(entries?.into_iter().collect())
-}
-
-/// Checks the characters of a text, and how many there are. PostgreSQL cannot store U+0000, and the others of its kind are not seen.
-fn check_text(text: &str, length: RangeInclusive<usize>) -> Result<(), (&'static str, String)> {
-    // A text of bytes within the limit needs no counting.
-    if text.len() > *length.end() && text.chars().count() > *length.end() || text.len() < *length.start() {
-        let detail = format!("must have {} to {} characters", length.start(), length.end());
-        return Err((field_code::INVALID_LENGTH, detail));
-    }
-    if text.chars().any(char::is_control) {
-        return Err((field_code::INVALID_VALUE, "must not have control characters".to_owned()));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_are_any_visible_text_of_64_characters() {
-        let longest = "ä".repeat(64);
-        for good in ["1", "PO-4711", "№ 7/α", "a b", "'; DROP TABLE orders; --", "\u{1f4e6}", &longest] {
-            assert_eq!(parse_reference(good).as_deref(), Ok(good));
-        }
-        let too_long = "ä".repeat(65);
-        for (bad, code) in [
-            ("", field_code::INVALID_LENGTH),
-            (&*too_long, field_code::INVALID_LENGTH),
-            (" a", field_code::INVALID_VALUE),
-            ("a\u{a0}", field_code::INVALID_VALUE),
-            ("a\u{3000}", field_code::INVALID_VALUE),
-            ("a\nb", field_code::INVALID_VALUE),
-            ("a\0", field_code::INVALID_VALUE),
-            ("a\u{85}b", field_code::INVALID_VALUE),
-            ("\u{7f}", field_code::INVALID_VALUE),
-        ] {
-            assert_eq!(parse_reference(bad).map_err(|(code, _)| code), Err(code), "{bad:?}");
-        }
-    }
 }

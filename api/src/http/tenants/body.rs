@@ -11,7 +11,7 @@ use crate::{
     http::{
         auth::parse_slug,
         error::{ApiError, FieldError},
-        extract::{FieldErrors, Object, Value, field_code},
+        extract::{FieldErrors, Object, Value, field_code, parse_trimmed_text},
     },
     limits::Quota,
 };
@@ -33,14 +33,17 @@ pub(super) struct NewTenant {
     #[schema(
         min_length = 1,
         max_length = 100,
-        pattern = r"^[^\s\x00-\x1F\x7F]([^\x00-\x1F\x7F]*[^\s\x00-\x1F\x7F])?$"
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
     )]
     name: String,
     /// An IANA name that PostgreSQL knows.
     #[schema(nullable = false, default = "UTC", example = "Europe/Berlin")]
     timezone: Option<String>,
     /// The quota of all requests of its callers together, but for operators, as requests and seconds; `null` is no limit.
-    #[schema(pattern = "^[1-9][0-9]{0,6}/[1-9][0-9]{0,4}s$", example = "1000/60s")]
+    #[schema(
+        pattern = "^([1-9][0-9]{0,5}|1000000)/([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2}|86400)s$",
+        example = "1000/60s"
+    )]
     rate_limit: Option<String>,
     /// Whether its callers get 403 (`tenant_suspended`).
     #[schema(nullable = false, default = false)]
@@ -60,14 +63,14 @@ pub(super) struct TenantUpdate {
         nullable = false,
         min_length = 1,
         max_length = 100,
-        pattern = r"^[^\s\x00-\x1F\x7F]([^\x00-\x1F\x7F]*[^\s\x00-\x1F\x7F])?$"
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
     )]
     name: Option<String>,
     /// An IANA name that PostgreSQL knows.
     #[schema(nullable = false, example = "Europe/Berlin")]
     timezone: Option<String>,
     /// The quota of all requests of its callers together, but for operators, as requests and seconds; `null` removes it.
-    #[schema(value_type = Option<String>, pattern = "^[1-9][0-9]{0,6}/[1-9][0-9]{0,4}s$", example = "1000/60s")]
+    #[schema(value_type = Option<String>, pattern = "^([1-9][0-9]{0,5}|1000000)/([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2}|86400)s$", example = "1000/60s")]
     #[expect(clippy::option_option, reason = "left out, null and a quota are three things")]
     rate_limit: Option<Option<String>>,
     /// Whether its callers get 403 (`tenant_suspended`). The default tenant cannot be suspended.
@@ -147,15 +150,7 @@ pub(super) async fn parse_new_tenant(body: &[u8], pool: &DbPool) -> Result<Tenan
 
 fn parse_name(value: &Value<'_>) -> Result<String, FieldError> {
     let name = value.string()?;
-    if !(1..=MAX_NAME).contains(&name.chars().count()) {
-        let detail = format!("must have 1 to {MAX_NAME} characters");
-        return Err(value.error(field_code::INVALID_LENGTH, detail));
-    }
-    if name.chars().any(char::is_control) || name.trim() != name {
-        let detail = "must not have control characters, nor white space at its ends";
-        return Err(value.error(field_code::INVALID_VALUE, detail));
-    }
-    Ok(name.into_owned())
+    parse_trimmed_text(&name, 1..=MAX_NAME).map_err(|(code, detail)| value.error(code, detail))
 }
 
 fn parse_rate_limit(value: &Value<'_>) -> Result<Option<String>, FieldError> {

@@ -8,7 +8,7 @@ use shared::{domain::tenant::TenantId, platform::db::DbConnection};
 
 use super::{
     path::{TenantIdPath, TenantPath},
-    write::{ROUTE_OF_ONE, read_claim, respond, respond_written, version_mismatch},
+    write::{ROUTE_OF_ONE, read_claim, respond, respond_unchanged, respond_written, version_mismatch},
 };
 use crate::{
     auth::Caller,
@@ -82,7 +82,7 @@ async fn begin(
             return Err(version_mismatch(&current));
         }
         if current.removal.is_some() {
-            return Ok(Some(accepted(&current)));
+            return respond_unchanged(state, 202, &current, claim).await;
         }
         let expected = current.version;
         let write = |mut db: DbConnection| async move {
@@ -91,8 +91,14 @@ async fn begin(
         match state.db.write_with_retry(false, write).await {
             Ok((Some(TenantWrite::Written(response)), _)) => return Ok(Some(response)),
             Ok((Some(TenantWrite::KeyTaken), _)) => return Ok(None),
-            // A change was faster, or an attempt whose outcome was unknown has begun the removal: look again.
-            Ok((None, _)) => {}
+            // A change was faster, or an attempt of this one whose outcome was unknown.
+            Ok((None, in_doubt)) => {
+                let begun = state.db.read_with_retry(load).await?.filter(|_| in_doubt);
+                let is_this = |now: &Tenant| now.version == expected + 1 && now.removal.is_some();
+                if let Some(begun) = begun.filter(is_this) {
+                    return Ok(Some(accepted(&begun)));
+                }
+            }
             Err(failed) => return Err(failed.error.into()),
         }
     }

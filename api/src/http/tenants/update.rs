@@ -12,7 +12,9 @@ use shared::{
 use super::{
     body::TenantUpdate,
     path::{TenantIdPath, TenantPath},
-    write::{ROUTE_OF_ONE, read_claim, respond, respond_written, slug_taken, version_mismatch},
+    write::{
+        ROUTE_OF_ONE, read_claim, respond, respond_unchanged, respond_written, slug_taken, version_mismatch,
+    },
 };
 use crate::{
     auth::Caller,
@@ -101,7 +103,7 @@ async fn change(
             )]));
         }
         if after == before {
-            return respond_unchanged(state, &current, claim).await;
+            return respond_unchanged(state, 200, &current, claim).await;
         }
         let (settings, expected) = (&after, current.version);
         let write = |mut db: DbConnection| async move {
@@ -125,23 +127,4 @@ async fn change(
         }
     }
     Err(ApiError::unavailable("other changes of the tenant are faster"))
-}
-
-/// The response to an update that changes nothing. Returns `None` if the key is taken.
-async fn respond_unchanged(
-    state: &AppState,
-    tenant: &Tenant,
-    claim: Option<&IdempotencyClaim>,
-) -> Result<Option<StoredResponse>, ApiError> {
-    let response = respond(200, tenant);
-    if let Some(claim) = claim {
-        let rows = [(claim, &response)];
-        let rows = rows.as_slice();
-        let store = |mut db: DbConnection| async move { db::store_responses(&mut db, rows).await };
-        let (stored, _) = state.db.write_with_retry(false, store).await.map_err(|failed| failed.error)?;
-        if stored.is_empty() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(response))
 }

@@ -2,6 +2,7 @@
 
 use axum::http::HeaderMap;
 use serde::Serialize;
+use shared::platform::db::DbConnection;
 
 use crate::{
     auth::Caller,
@@ -89,6 +90,26 @@ pub(super) async fn respond_written(
         Err(refusal) if refusal.status().is_client_error() => replay_or(state, claim, refusal).await,
         Err(error) => Err(error),
     }
+}
+
+/// The response to a request that changes nothing, stored under its key. Returns `None` if the key is taken.
+pub(super) async fn respond_unchanged(
+    state: &AppState,
+    status: i16,
+    tenant: &Tenant,
+    claim: Option<&IdempotencyClaim>,
+) -> Result<Option<StoredResponse>, ApiError> {
+    let response = respond(status, tenant);
+    if let Some(claim) = claim {
+        let rows = [(claim, &response)];
+        let rows = rows.as_slice();
+        let store = |mut db: DbConnection| async move { db::store_responses(&mut db, rows).await };
+        let (stored, _) = state.db.write_with_retry(false, store).await.map_err(|failed| failed.error)?;
+        if stored.is_empty() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(response))
 }
 
 /// 409: another tenant has the slug.

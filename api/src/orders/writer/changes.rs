@@ -60,7 +60,7 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
         let now = self.0.clock.now();
         let (mut writes, mut unchanged) = (Vec::new(), Vec::new());
         let (mut held, mut changing) = (Vec::new(), HashSet::new());
-        let (mut rivals, mut claimed) = (Vec::new(), HashSet::new());
+        let (mut rivals, mut wanted_references) = (Vec::new(), HashSet::new());
         for job in jobs {
             if changing.contains(&job.order()) {
                 // It must see the order as the other change leaves it.
@@ -70,7 +70,7 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
             match job.decide(current.get(&job.order()), now) {
                 ChangeDecision::Respond(response) => unchanged.push((job, response)),
                 ChangeDecision::Write(prepared) => match prepared.wanted() {
-                    Some(wanted) if !claimed.insert(wanted.clone()) => rivals.push((job, wanted)),
+                    Some(wanted) if !wanted_references.insert(wanted.clone()) => rivals.push((job, wanted)),
                     _ => {
                         changing.insert(job.order());
                         writes.push((job, prepared));
@@ -184,6 +184,7 @@ impl ChangeHandler {
                     unwritten.refused.push((job, *other));
                 }
                 Some(ChangeOutcome::KeyTaken) => unwritten.taken.push(job),
+                Some(ChangeOutcome::TenantRemoved) => job.respond(Err(OrderError::TenantRemoved)),
                 Some(ChangeOutcome::Raced) | None => raced.push((job, prepared)),
             }
         }

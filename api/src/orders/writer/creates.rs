@@ -18,6 +18,7 @@ use shared::{
 
 use super::{
     super::{
+        error::OrderError,
         ids::IdSource,
         load::load_orders,
         response::{OrderResponse, RenderRefusal},
@@ -222,6 +223,10 @@ impl CreateHandler {
                 }
                 Some(NotCreated::KeyTaken) => {
                     unwritten.key_taken.push(job);
+                    None
+                }
+                Some(NotCreated::TenantRemoved) => {
+                    send_reply(job.reply, Err(OrderError::TenantRemoved));
                     None
                 }
             };

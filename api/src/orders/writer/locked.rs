@@ -1,6 +1,13 @@
 //! Changes that keep losing races: a transaction of its own holds the lock from the beginning.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use shared::domain::order::{Order, OrderKey};
 use sqlx::{Connection as _, PgConnection};
@@ -31,14 +38,15 @@ impl WriterContext {
         metrics::counter!("write_lock_waits_total").increment(1);
         let context = Arc::clone(self);
         self.shutdown.spawn(async move {
+            let is_committing = AtomicBool::new(false);
             let locked = async {
                 let _permit = context.lock_waits.acquire().await;
-                let (now, job) = (context.clock.now(), &job);
+                let (now, job, is_committing) = (context.clock.now(), &job, &is_committing);
                 let mut attempt = 1;
                 loop {
-                    let work = context
-                        .db
-                        .run_once(|mut db| async move { decide_and_write(&mut db, job, now).await });
+                    let work = context.db.run_once(|mut db| async move {
+                        decide_and_write(&mut db, job, now, is_committing).await
+                    });
                     match work.await {
                         // Another order has just got the reference, and is seen by the next attempt.
                         Err(error) if error.violates(REFERENCE_UNIQUE) && attempt < ATTEMPTS => attempt += 1,
@@ -49,6 +57,10 @@ impl WriterContext {
             let outcome = match tokio::time::timeout(LOCK_TIMEOUT, locked).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => return fail_jobs([job], error),
+                Err(_) if is_committing.load(Ordering::Relaxed) => {
+                    let cause = "PostgreSQL has not confirmed the commit in time".to_owned();
+                    return job.respond(Err(OrderError::UnknownOutcome(cause)));
+                }
                 Err(_) => return job.respond(Err(OrderError::OrderLocked)),
             };
             let taken = match outcome {
@@ -72,6 +84,7 @@ async fn decide_and_write(
     db: &mut PgConnection,
     job: &ChangeJob,
     now: OffsetDateTime,
+    is_committing: &AtomicBool,
 ) -> Result<LockedOutcome, sqlx::Error> {
     let mut transaction = db.begin().await?;
     db::lock_order(&mut transaction, job.order()).await?;
@@ -92,12 +105,16 @@ async fn decide_and_write(
             return Err(error);
         }
     };
+    is_committing.store(true, Ordering::Relaxed);
     transaction.commit().await?;
     Ok(match outcomes.get(&job.id) {
         Some(ChangeOutcome::Written) => LockedOutcome::Written(prepared),
         Some(ChangeOutcome::ReferenceTaken(other)) => {
             let refused = job.refuse(RuleViolation::ReferenceTaken { order_id: *other });
             LockedOutcome::Unchanged(refused, current)
+        }
+        Some(ChangeOutcome::TenantRemoved) => {
+            LockedOutcome::Unchanged(Err(OrderError::TenantRemoved), current)
         }
         _ => LockedOutcome::KeyTaken,
     })

@@ -117,14 +117,14 @@ impl Scanner {
     /// Scans the events after the verified ones, up to those that are too young to be in the history.
     async fn scan_new(&self, position: &ScanPosition) -> Result<ScanResult, OutboxError> {
         let mut found = ScanResult { verified: position.verified, ..ScanResult::default() };
-        let (mut at, mut seen, mut whole) = (position.verified, 0, true);
+        let (mut at, mut seen, mut prefix_is_intact) = (position.verified, 0, true);
         let (mut recorded, mut missing) = (None, Vec::new());
         while seen < self.settings.scan {
             let limit = SLICE.min(self.settings.scan - seen);
             let slice = self.read_slice(position, at, i64::MAX, limit).await?;
-            if whole && slice.seen > 0 {
+            if prefix_is_intact && slice.seen > 0 {
                 found.verified = slice.verified;
-                whole = slice.verified == slice.last;
+                prefix_is_intact = slice.verified == slice.last;
             }
             (at, seen) = (slice.last, seen + slice.seen);
             recorded = recorded.max(slice.recorded);
