@@ -28,6 +28,7 @@ use shared::{
     platform::{db::DbPool, shutdown::Shutdown},
 };
 
+pub(crate) use self::place::OrderBatch;
 pub use self::{
     error::OrderError,
     idempotency_expiry::expire_once,

@@ -21,6 +21,16 @@ use super::{
 };
 use crate::db::{IdempotencyClaim, StoredResponse};
 
+/// Orders that are placed together.
+pub(crate) struct OrderBatch {
+    pub(crate) tenant: TenantId,
+    pub(crate) new: Vec<NewOrder>,
+    pub(crate) claim: Option<IdempotencyClaim>,
+    pub(crate) happened: Happened,
+    /// Held until they are written, also if the client has gone meanwhile.
+    pub(crate) permit: Arc<OwnedSemaphorePermit>,
+}
+
 impl Orders {
     /// Places an order in a commit that it shares with others, and returns the response. A refusal that was stored under the key is
     /// one, too.
@@ -40,18 +50,15 @@ impl Orders {
         self.writer.create(|reply| CreateJob { order, event, response, claim, render_refusal, reply }).await
     }
 
-    /// Places all these orders in one transaction, or none of them. `render` makes the body of the response, with status 200, of
-    /// the orders' JSON. `permit` is held until they are written, also if the client has gone meanwhile.
+    /// Places all orders of a batch in one transaction, or none of them. `render` makes the body of the response, with status 200,
+    /// of the orders' JSON.
     pub(crate) async fn place_all(
         &self,
-        tenant: TenantId,
-        new: Vec<NewOrder>,
-        claim: Option<IdempotencyClaim>,
-        happened: Happened,
+        batch: OrderBatch,
         render_refusal: RenderRefusal,
         render: impl FnOnce(&[Encoded<Order>]) -> Bytes,
-        permit: Arc<OwnedSemaphorePermit>,
     ) -> Result<OrderResponse, OrderError> {
+        let OrderBatch { tenant, new, claim, happened, permit } = batch;
         let (mut orders, mut events) = (Vec::with_capacity(new.len()), Vec::with_capacity(new.len()));
         for new in new {
             let event = self.prepare(tenant, new, happened.clone()).await?;

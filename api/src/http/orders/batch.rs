@@ -34,6 +34,7 @@ use crate::{
         layer::Context,
     },
     orders::{
+        OrderBatch,
         input::{NewOrder, NewOrders, OnError},
         response::OrderResponse,
         row_keys::claim_for_rows,
@@ -120,15 +121,9 @@ pub async fn batch(
             let new = NewOrders { orders: require_all(parsed)?, on_error };
             let claim = idempotency::read_claim(&headers, caller, "POST", ROUTE, ROUTE, &new)?;
             let render_refusal = render_refusals(ROUTE.to_owned(), context.request_id().to_owned());
-            let placed = state.orders.place_all(
-                caller.tenant,
-                new.orders,
-                claim,
-                happened,
-                render_refusal,
-                render_placed,
-                Arc::clone(&permit),
-            );
+            let (tenant, new, held) = (caller.tenant, new.orders, Arc::clone(&permit));
+            let batch = OrderBatch { tenant, new, claim, happened, permit: held };
+            let placed = state.orders.place_all(batch, render_refusal, render_placed);
             let mut response = Box::pin(placed).await?;
             response.stored.body = bytes_with_permit(response.stored.body, permit);
             Ok(response.into_response())
