@@ -108,20 +108,20 @@ impl Cache {
     /// Writes entries of one slot.
     async fn put_group(&self, redis: &Redis, writes: Vec<&CacheWrite>) -> Result<Vec<bool>, CacheError> {
         let (firsts, mut others): (Vec<usize>, Vec<usize>) =
-            (0..writes.len()).partition(|place| can_be_created(writes[*place]));
+            (0..writes.len()).partition(|place| is_new_first_version(writes[*place]));
         let pick = |places: &[usize]| places.iter().map(|place| writes[*place]).collect::<Vec<_>>();
         let mut written = vec![false; writes.len()];
         if !firsts.is_empty() {
-            let (created, may_create) = self.create(redis, &pick(&firsts)).await?;
+            let (created, creation_is_allowed) = self.create_first_versions(redis, &pick(&firsts)).await?;
             for (place, created) in firsts.into_iter().zip(created) {
                 written[place] = created;
-                if !created && may_create {
+                if !created && creation_is_allowed {
                     others.push(place);
                 }
             }
         }
         let create = |era: Option<&Era>, write: &CacheWrite| {
-            if write.may_create && can_create(era) { "1" } else { "0" }
+            if write.may_create && era_allows_creation(era) { "1" } else { "0" }
         };
         let set = self.compare_and_set(redis, &pick(&others), create).await?;
         for (place, set) in others.into_iter().zip(set) {
@@ -133,12 +133,16 @@ impl Cache {
     /// Writes first versions that have no entry yet. Nothing is older than a first version, so there is nothing to
     /// compare, and no reader can be about to fill in an older one. It costs Redis half of what the other script does. Also returns
     /// whether entries can be created there; if not, a first version has nothing to replace either.
-    async fn create(&self, redis: &Redis, writes: &[&CacheWrite]) -> Result<(Vec<bool>, bool), CacheError> {
-        let may_create = AtomicBool::new(true);
+    async fn create_first_versions(
+        &self,
+        redis: &Redis,
+        writes: &[&CacheWrite],
+    ) -> Result<(Vec<bool>, bool), CacheError> {
+        let is_allowed = AtomicBool::new(true);
         let script = |era: Option<&Era>| {
-            may_create.store(can_create(era), Ordering::Relaxed);
+            is_allowed.store(era_allows_creation(era), Ordering::Relaxed);
             let mut invocation = self.0.create.prepare_invoke();
-            invocation.arg(if can_create(era) { "1" } else { "0" });
+            invocation.arg(if era_allows_creation(era) { "1" } else { "0" });
             for write in writes {
                 invocation.key(entry::entry_key(era, write.order));
                 invocation.arg(entry::encode_entry(write)).arg(self.jittered_ttl());
@@ -146,7 +150,7 @@ impl Cache {
             invocation
         };
         let created = self.call(Call::Write, redis.run_script_in_era::<Vec<bool>>(script)).await?;
-        Ok((created, may_create.into_inner()))
+        Ok((created, is_allowed.into_inner()))
     }
 
     /// Announces that these orders, which [`Cache::get`] missed, are about to be read from the database.
@@ -291,7 +295,7 @@ impl Cache {
 }
 
 /// Whether this write can create an entry without comparing.
-fn can_be_created(write: &CacheWrite) -> bool {
+fn is_new_first_version(write: &CacheWrite) -> bool {
     write.version == 1 && write.may_create && write.content.is_some()
 }
 
@@ -304,7 +308,7 @@ fn can_fill(era: Option<&Era>) -> bool {
 /// that no newer version was answered, since that one may have been written to the server before. (A wait after each promotion is
 /// no remedy if each process counts it for itself: one that has just started would change an order without leaving an entry, and
 /// another one would create the version before.)
-fn can_create(era: Option<&Era>) -> bool {
+fn era_allows_creation(era: Option<&Era>) -> bool {
     era.is_none()
 }
 
@@ -330,7 +334,7 @@ mod tests {
         let now = tokio::time::Instant::now();
         let met = now.checked_sub(Duration::from_mins(10)).unwrap_or(now);
         let era = Era { id: "0123abcd".to_owned(), met, met_in_use: false };
-        assert!(can_fill(Some(&era)) && !can_create(Some(&era)));
-        assert!(can_fill(None) && can_create(None));
+        assert!(can_fill(Some(&era)) && !era_allows_creation(Some(&era)));
+        assert!(can_fill(None) && era_allows_creation(None));
     }
 }
