@@ -85,8 +85,8 @@ const KEYS: &[(&str, &str, &str)] = &[
     ("api/src/http/auth/caller.rs", "require_right(caller, Action::ChooseTenant)?;", ""),
     (
         "api/src/http/auth/login.rs",
-        r#"Some(slug) => format!("{slug} {}", email.as_str())"#,
-        "Some(_) => email.as_str().to_owned()",
+        r#"(Some(tenant), _) => format!("{tenant} {email}")"#,
+        "(Some(_), _) => email.to_owned()",
     ),
     (
         "api/src/http/auth/logout_all.rs",
