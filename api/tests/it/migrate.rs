@@ -95,3 +95,26 @@ async fn an_index_that_somebody_else_is_building_is_left_alone() {
     migrate(&url).await.expect("nothing to do");
     assert_eq!(is_complete(&database, "orders_of_an_operator").await, Some(false));
 }
+
+#[tokio::test]
+async fn sessions_that_ended_while_migration_16_ran_stay_ended() {
+    let database = testbed::empty_postgres().await;
+    let url = SecretString::from(database.url().to_owned());
+    migrate(&url).await.expect("migrated");
+    // What another program wrote after the copy and before the triggers.
+    execute(
+        &database,
+        "SET session_replication_role = replica;
+         INSERT INTO session_generations (customer_id, generation, ended_at) VALUES (7, 3, now());
+         DELETE FROM _sqlx_migrations WHERE version = 30;
+         DROP FUNCTION log_remove_forgotten",
+    )
+    .await;
+    migrate(&url).await.expect("migrated again");
+    let generation: i64 =
+        sqlx::query_scalar("SELECT generation FROM ended_sessions WHERE tenant_id = 1 AND customer_id = 7")
+            .fetch_one(&database.connect().await)
+            .await
+            .expect("the session has ended");
+    assert_eq!(generation, 3);
+}
