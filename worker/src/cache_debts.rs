@@ -89,22 +89,16 @@ impl CacheDebts {
         let mut owing = false;
         loop {
             let paid = match tokio::time::timeout(LIMIT, self.pay_once()).await {
-                Ok(Ok(paid)) => paid,
-                Ok(Err(error)) => {
-                    if !owing {
-                        tracing::warn!(error = chain(&error), "cannot pay cache debts yet");
-                    }
-                    owing = true;
-                    0
-                }
-                Err(_) => {
-                    if !owing {
-                        tracing::warn!(limit = ?LIMIT, "cannot pay cache debts in time");
-                    }
-                    owing = true;
-                    0
-                }
+                Ok(paid) => paid.map_err(|error| chain(&error)),
+                Err(_) => Err(format!("it takes longer than {LIMIT:?}")),
             };
+            let paid = paid.unwrap_or_else(|error| {
+                if !owing {
+                    tracing::warn!(error, "cannot pay cache debts yet");
+                }
+                owing = true;
+                0
+            });
             if paid > 0 && !shutdown.has_begun() {
                 owing = false;
                 tracing::info!(orders = paid, "paid cache debts");
