@@ -20,6 +20,8 @@ const LOCK_LIMIT: Duration = Duration::from_mins(10);
 /// How long one attempt waits for another process that migrates. Building an index beside writers waits for every statement
 /// that has begun before it, also for one that waits for the migration to end.
 const TURN_LIMIT: Duration = Duration::from_millis(500);
+/// The table in which sqlx keeps what is applied.
+const APPLIED_MIGRATIONS: &str = "_sqlx_migrations";
 /// `lock_not_available`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -103,14 +105,10 @@ async fn set_lock_limit(db: &mut PgConnection, limit: Duration) -> Result<(), sq
 
 /// Drops the indexes of migrations that are not applied yet. One that was interrupted has left its index half built, or whole, if
 /// the server finished it after the client was gone: it will build the index again. Nothing else is touched.
-async fn drop_indexes_of_interrupted_migrations(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let is_new: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NULL").fetch_one(&mut *db).await?;
-    if is_new {
-        return Ok(());
-    }
-    let applied: Vec<i64> =
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(&mut *db).await?;
+async fn drop_indexes_of_interrupted_migrations(db: &mut PgConnection) -> anyhow::Result<()> {
+    db.ensure_migrations_table(APPLIED_MIGRATIONS).await?;
+    let applied = db.list_applied_migrations(APPLIED_MIGRATIONS).await?;
+    let applied: Vec<i64> = applied.into_iter().map(|migration| migration.version).collect();
     let missing = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version));
     for index in missing.filter_map(|migration| index_built_beside_writers(migration.sql.as_str())) {
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
