@@ -130,14 +130,15 @@ impl ConnectionSlots {
         let mut ranked = Vec::new();
         for (network, connections) in open.iter() {
             for (id, connection) in connections {
-                ranked.extend(rank(*network, &connection.activity).map(|rank| (rank, *network, *id)));
+                ranked.extend(rank(*network, &connection.activity).map(|rank| (rank, *id, *network)));
             }
         }
         if ranked.len() > most {
-            ranked.select_nth_unstable_by(most - 1, |(a, ..), (b, ..)| a.cmp(b));
+            // Of those that have waited equally long, to the millisecond, the older ones are closed.
+            ranked.select_nth_unstable_by(most - 1, |(a, a_id, _), (b, b_id, _)| (a, a_id).cmp(&(b, b_id)));
             ranked.truncate(most);
         }
-        for (_, network, id) in &ranked {
+        for (_, id, network) in &ranked {
             if let Some(connection) = remove(&mut open, *network, *id) {
                 connection.close.notify_one();
             }
@@ -267,5 +268,20 @@ mod tests {
         let (third, ()) = tokio::join!(slots.acquire(address("192.0.2.3")), third);
         assert!(third.is_some());
         assert!(!must_close(&second));
+    }
+
+    #[tokio::test]
+    async fn of_connections_that_have_waited_equally_long_the_oldest_is_closed() {
+        // All of them begin to wait within a few microseconds.
+        let slots = Arc::new(ConnectionSlots::new(50, None));
+        let mut open = Vec::new();
+        for index in 0..50 {
+            open.push(acquire(&slots, &format!("192.0.2.{index}")).await);
+        }
+        for oldest in 0..50 {
+            slots.close_waiting();
+            let closed: Vec<_> = (0..50).filter(|index| must_close(&open[*index])).collect();
+            assert_eq!(closed, [oldest]);
+        }
     }
 }
