@@ -373,7 +373,7 @@ async fn local_accounts_beside_a_provider_have_ids_that_it_cannot_name() {
     let opened = app.post(REGISTER, &ada).await.expect(StatusCode::CREATED);
     let id = opened.json["customer_id"].as_i64().expect("an id");
     assert!(((1 << 52)..(1_i64 << 53)).contains(&id), "{id}");
-    let pair = app.post(LOGIN, &ada).await.expect(StatusCode::OK).json;
+    let pair = app.post_until_available(LOGIN, &ada).await.expect(StatusCode::OK).json;
     let refresh = async |pair: &Value| {
         app.post("/api/v1/auth/refresh", &json!({"refresh_token": pair["refreshToken"]})).await
     };

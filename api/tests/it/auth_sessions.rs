@@ -7,7 +7,7 @@ use shared::domain::clock::Clock;
 use time::{Duration, OffsetDateTime, macros::datetime};
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::support::{Answer, SECRET, TestApp, answer, claims};
+use crate::support::{Answer, SECRET, TestApp, answer, claims, until_available};
 
 const REGISTER: &str = "/api/v1/auth/register";
 const LOGIN: &str = "/api/v1/auth/login";
@@ -16,10 +16,6 @@ const LOGOUT_ALL: &str = "/api/v1/auth/logout-all";
 
 fn clock() -> Clock {
     Clock::manual(datetime!(2025-01-20 10:00 UTC))
-}
-
-async fn refresh(app: &TestApp, token: &str) -> Answer {
-    app.post(REFRESH, &json!({"refresh_token": token})).await
 }
 
 fn token(answer: &Answer) -> String {
@@ -50,7 +46,7 @@ async fn a_refresh_returns_the_current_role_of_the_account() {
     let app = TestApp::start().await;
     open_account(&app).await;
     run(&app, "UPDATE accounts SET role = 'admin' WHERE tenant_id = 1").await;
-    let admin = app.post(LOGIN, &ada()).await.expect(StatusCode::OK);
+    let admin = app.post_until_available(LOGIN, &ada()).await.expect(StatusCode::OK);
     assert_eq!(claims(admin.json["accessToken"].as_str().expect("a token"))["role"], "admin");
     let mut refresh_token = token(&admin);
     for role in ["customer", "admin"] {
@@ -59,7 +55,7 @@ async fn a_refresh_returns_the_current_role_of_the_account() {
             .execute(&app.db)
             .await;
         changed.expect("an account");
-        let pair = refresh(&app, &refresh_token).await.expect(StatusCode::OK);
+        let pair = app.refresh(&refresh_token).await.expect(StatusCode::OK);
         for name in ["accessToken", "refreshToken"] {
             assert_eq!(claims(pair.json[name].as_str().expect("a token"))["role"], role);
         }
@@ -71,9 +67,9 @@ async fn a_refresh_returns_the_current_role_of_the_account() {
 async fn a_session_ends_with_its_account() {
     let app = TestApp::start().await;
     open_account(&app).await;
-    let pair = app.post(LOGIN, &ada()).await.expect(StatusCode::OK);
+    let pair = app.post_until_available(LOGIN, &ada()).await.expect(StatusCode::OK);
     run(&app, "DELETE FROM accounts WHERE tenant_id = 1").await;
-    let refused = refresh(&app, &token(&pair)).await;
+    let refused = app.refresh(&token(&pair)).await;
     assert!(refused.header("www-authenticate").is_some_and(|value| value.contains("invalid_token")));
     expect_over(refused);
 }
@@ -84,7 +80,7 @@ async fn a_session_of_the_test_login_keeps_its_role_with_and_without_an_account(
     let with_account = open_account(&app).await;
     for customer in [with_account, 7] {
         let session = app.login_admin(customer).await;
-        let pair = refresh(&app, &session.refresh).await.expect(StatusCode::OK);
+        let pair = app.refresh(&session.refresh).await.expect(StatusCode::OK);
         assert_eq!(claims(pair.json["accessToken"].as_str().expect("a token"))["role"], "admin");
     }
 }
@@ -96,12 +92,12 @@ async fn a_session_ends_ninety_days_after_its_login_however_often_it_is_refreshe
     let mut refresh_token = app.login(7).await.refresh;
     for _ in 0..17 {
         clock.advance(Duration::days(5));
-        refresh_token = token(&refresh(&app, &refresh_token).await.expect(StatusCode::OK));
+        refresh_token = token(&app.refresh(&refresh_token).await.expect(StatusCode::OK));
     }
     clock.advance(Duration::days(5) - Duration::seconds(1));
-    refresh_token = token(&refresh(&app, &refresh_token).await.expect(StatusCode::OK));
+    refresh_token = token(&app.refresh(&refresh_token).await.expect(StatusCode::OK));
     clock.advance(Duration::seconds(1));
-    expect_over(refresh(&app, &refresh_token).await);
+    expect_over(app.refresh(&refresh_token).await);
 }
 
 #[tokio::test]
@@ -109,7 +105,8 @@ async fn logout_all_ends_all_sessions_of_the_caller_and_no_others() {
     let app = TestApp::with().clock(&clock()).start().await;
     let replica = app.replica().await;
     open_account(&app).await;
-    let (phone, laptop) = (app.post(LOGIN, &ada()).await, app.post(LOGIN, &ada()).await);
+    let (phone, laptop) =
+        (app.post_until_available(LOGIN, &ada()).await, app.post_until_available(LOGIN, &ada()).await);
     let other = app.login(7).await;
     let access = phone.json["accessToken"].as_str().expect("a token");
     for body in [None, Some(json!({}))] {
@@ -122,13 +119,13 @@ async fn logout_all_ends_all_sessions_of_the_caller_and_no_others() {
         assert!(done.bytes.is_empty());
     }
     for session in [&phone, &laptop] {
-        expect_over(refresh(&app, &token(session)).await);
+        expect_over(app.refresh(&token(session)).await);
     }
-    let elsewhere = replica.session(&other);
-    elsewhere.post(REFRESH, &json!({"refresh_token": other.refresh})).await.expect(StatusCode::OK);
+    let (elsewhere, body) = (replica.session(&other), json!({"refresh_token": other.refresh}));
+    until_available(async || elsewhere.post(REFRESH, &body).await).await.expect(StatusCode::OK);
     // The clock stands still: a later login counts although no time has passed.
-    let again = app.post(LOGIN, &ada()).await.expect(StatusCode::OK);
-    refresh(&app, &token(&again)).await.expect(StatusCode::OK);
+    let again = app.post_until_available(LOGIN, &ada()).await.expect(StatusCode::OK);
+    app.refresh(&token(&again)).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]
@@ -137,7 +134,7 @@ async fn logout_all_of_another_customer_is_for_administrators() {
     let (alice, bob, admin) = (app.login(1).await, app.login(2).await, app.login_admin(3).await);
     let name_bob = json!({"customer_id": 2});
     alice.post(LOGOUT_ALL, &name_bob).await.expect_problem(StatusCode::FORBIDDEN, "forbidden");
-    let bob = refresh(&app, &bob.refresh).await.expect(StatusCode::OK);
+    let bob = app.refresh(&bob.refresh).await.expect(StatusCode::OK);
     app.post(LOGOUT_ALL, &name_bob).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
     for (body, fault) in [
         (json!({"customer_id": 0}), "/customer_id out_of_range"),
@@ -149,9 +146,9 @@ async fn logout_all_of_another_customer_is_for_administrators() {
         assert_eq!(refused.faults(), [fault]);
     }
     admin.post(LOGOUT_ALL, &name_bob).await.expect(StatusCode::NO_CONTENT);
-    expect_over(refresh(&app, &token(&bob)).await);
+    expect_over(app.refresh(&token(&bob)).await);
     for session in [&alice, &admin] {
-        refresh(&app, &session.refresh).await.expect(StatusCode::OK);
+        app.refresh(&session.refresh).await.expect(StatusCode::OK);
     }
     alice.post(LOGOUT_ALL, &json!({"customer_id": 1})).await.expect(StatusCode::NO_CONTENT);
 }
@@ -182,20 +179,20 @@ async fn sessions_of_an_older_version_follow_the_same_rules() {
     let app = TestApp::with().clock(&clock).start().await;
     let customer = open_account(&app).await;
     let first = begin_old_session(&app, customer, clock.now()).await;
-    let pair = refresh(&app, &first).await.expect(StatusCode::OK);
+    let pair = app.refresh(&first).await.expect(StatusCode::OK);
     assert_eq!(claims(pair.json["accessToken"].as_str().expect("a token"))["role"], "customer");
     // Without an account it can only be one of the test login.
     let test_login = begin_old_session(&app, 7, clock.now()).await;
-    refresh(&app, &test_login).await.expect(StatusCode::OK);
+    app.refresh(&test_login).await.expect(StatusCode::OK);
     let aged = begin_old_session(&app, customer, clock.now() - Duration::days(90)).await;
-    expect_over(refresh(&app, &aged).await);
+    expect_over(app.refresh(&aged).await);
 
     let session = app.login(customer).await;
     session.post(LOGOUT_ALL, &json!({})).await.expect(StatusCode::NO_CONTENT);
-    expect_over(refresh(&app, &token(&pair)).await);
+    expect_over(app.refresh(&token(&pair)).await);
     clock.advance(Duration::milliseconds(1));
     let later = begin_old_session(&app, customer, clock.now()).await;
-    refresh(&app, &later).await.expect(StatusCode::OK);
+    app.refresh(&later).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]
@@ -210,7 +207,7 @@ async fn sessions_of_the_test_login_end_with_the_test_login() {
     let url = format!("http://{}{REFRESH}", production.addr);
     let request = reqwest::Client::new().post(url).json(&json!({"refresh_token": session.refresh}));
     expect_over(answer(request).await);
-    refresh(&app, &session.refresh).await.expect(StatusCode::OK);
+    app.refresh(&session.refresh).await.expect(StatusCode::OK);
     shutdown.begin();
     assert!(shutdown.drained(std::time::Duration::from_secs(30)).await);
 }
@@ -222,7 +219,7 @@ async fn used_tokens_are_removed_and_too_many_refreshes_at_once_end_no_session()
     let mut tokens = vec![app.login(7).await.refresh];
     let mut pairs = Vec::new();
     for _ in 0..100 {
-        let pair = refresh(&app, tokens.last().expect("a token")).await.expect(StatusCode::OK);
+        let pair = app.refresh(tokens.last().expect("a token")).await.expect(StatusCode::OK);
         tokens.push(token(&pair));
         pairs.push(pair.bytes);
     }
@@ -233,16 +230,16 @@ async fn used_tokens_are_removed_and_too_many_refreshes_at_once_end_no_session()
     };
     assert_eq!(fields(&mut redis).await, 65, "the current one and 64 spent ones");
     for index in 36..100 {
-        let again = refresh(&app, &tokens[index]).await.expect(StatusCode::OK);
+        let again = app.refresh(&tokens[index]).await.expect(StatusCode::OK);
         assert_eq!(again.bytes, pairs[index], "the same successor");
     }
-    let forgotten = refresh(&app, &tokens[0]).await;
+    let forgotten = app.refresh(&tokens[0]).await;
     let forgotten = forgotten.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
     assert!(forgotten.header("retry-after").is_some());
 
     clock.advance(Duration::seconds(11));
-    tokens.push(token(&refresh(&app, &tokens[100]).await.expect(StatusCode::OK)));
+    tokens.push(token(&app.refresh(&tokens[100]).await.expect(StatusCode::OK)));
     assert_eq!(fields(&mut redis).await, 2, "what can no longer be asked for is gone");
-    expect_over(refresh(&app, &tokens[0]).await);
-    expect_over(refresh(&app, &tokens[101]).await);
+    expect_over(app.refresh(&tokens[0]).await);
+    expect_over(app.refresh(&tokens[101]).await);
 }

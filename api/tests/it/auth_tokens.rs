@@ -11,15 +11,12 @@ use crate::support::{Session, TestApp, claims, server_address};
 
 const REFRESH: &str = "/api/v1/auth/refresh";
 
-async fn refresh(app: &TestApp, token: &str) -> crate::support::Answer {
-    app.post(REFRESH, &json!({"refresh_token": token})).await
-}
-
 #[tokio::test]
 async fn a_test_login_returns_the_documented_token_pair() {
     let clock = Clock::manual(datetime!(2025-01-20 10:00 UTC));
     let app = TestApp::with().clock(&clock).start().await;
-    let pair = app.post("/api/v1/auth/login-test", &json!({"customer_id": 123})).await.expect(StatusCode::OK);
+    let pair = app.post_until_available("/api/v1/auth/login-test", &json!({"customer_id": 123})).await;
+    let pair = pair.expect(StatusCode::OK);
     assert_eq!(pair.json["tokenType"], "bearer");
     assert_eq!(pair.json["expiresIn"], 1800);
     assert_eq!(pair.json["customerId"], 123);
@@ -51,19 +48,19 @@ async fn a_refresh_token_can_be_used_once_and_a_late_second_use_ends_the_session
     let app = TestApp::with().clock(&clock).start().await;
     let first = app.login(7).await.refresh;
     clock.advance(Duration::minutes(1));
-    let second = refresh(&app, &first).await.expect(StatusCode::OK);
+    let second = app.refresh(&first).await.expect(StatusCode::OK);
 
     clock.advance(Duration::seconds(10));
-    let again = refresh(&app, &first).await.expect(StatusCode::OK);
+    let again = app.refresh(&first).await.expect(StatusCode::OK);
     assert_eq!(second.bytes, again.bytes, "within the grace the successor is the same");
 
     clock.advance(Duration::milliseconds(1));
-    let stolen = refresh(&app, &first).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
+    let stolen = app.refresh(&first).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
     assert!(
         stolen.header("www-authenticate").is_some_and(|value| value.contains(r#"error="invalid_token""#))
     );
     let successor = second.json["refreshToken"].as_str().expect("a token");
-    refresh(&app, successor).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
+    app.refresh(successor).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
 }
 
 #[tokio::test]
@@ -88,21 +85,21 @@ async fn concurrent_refreshes_of_one_token_get_equal_pairs() {
 async fn a_chain_of_refreshes_within_the_grace_keeps_the_session() {
     let app = TestApp::start().await;
     let first = app.login(7).await.refresh;
-    let second = refresh(&app, &first).await.expect(StatusCode::OK);
+    let second = app.refresh(&first).await.expect(StatusCode::OK);
     let token = second.json["refreshToken"].as_str().expect("a token");
-    let third = refresh(&app, token).await.expect(StatusCode::OK);
-    assert_eq!(refresh(&app, &first).await.bytes, second.bytes);
-    assert_eq!(refresh(&app, token).await.bytes, third.bytes);
+    let third = app.refresh(token).await.expect(StatusCode::OK);
+    assert_eq!(app.refresh(&first).await.bytes, second.bytes);
+    assert_eq!(app.refresh(token).await.bytes, third.bytes);
 }
 
 #[tokio::test]
 async fn a_logout_ends_the_whole_session() {
     let app = TestApp::start().await;
     let first = app.login(7).await.refresh;
-    let second = refresh(&app, &first).await.expect(StatusCode::OK);
+    let second = app.refresh(&first).await.expect(StatusCode::OK);
     app.post("/api/v1/auth/logout", &json!({"refresh_token": first})).await.expect(StatusCode::NO_CONTENT);
     for token in [first.as_str(), second.json["refreshToken"].as_str().expect("a token")] {
-        refresh(&app, token).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
+        app.refresh(token).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
     }
     app.post("/api/v1/auth/logout", &json!({"refresh_token": first})).await.expect(StatusCode::NO_CONTENT);
 }
@@ -124,7 +121,7 @@ async fn a_previous_secret_verifies_but_never_signs() {
     assert_eq!(answer.status(), StatusCode::OK);
     let pair: Value = answer.json().await.expect("JSON");
     let token = pair["refreshToken"].as_str().expect("a token");
-    refresh(&app, token).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
+    app.refresh(token).await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
     shutdown.begin();
     assert!(shutdown.drained(StdDuration::from_secs(30)).await);
 }
@@ -136,14 +133,15 @@ async fn without_redis_a_login_and_a_refresh_are_503() {
     let session = app.login(7).await;
     proxy.refuse().await;
     proxy.cut();
-    let answer = refresh(&app, &session.refresh).await;
+    let token = json!({"refresh_token": session.refresh});
+    let answer = app.post(REFRESH, &token).await;
     let answer = answer.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     assert!(answer.header("retry-after").is_some());
     let answer = app.post("/api/v1/auth/login-test", &json!({"customer_id": 7})).await;
     answer.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     proxy.accept().await;
     testbed::eventually("the API finds Redis again", async || {
-        refresh(&app, &session.refresh).await.status == StatusCode::OK
+        app.post(REFRESH, &token).await.status == StatusCode::OK
     })
     .await;
     app.drain().await;

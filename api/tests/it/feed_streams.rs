@@ -186,7 +186,7 @@ async fn a_ticket_opens_one_stream_on_any_replica() {
     app.append(1, 2..=2).await;
     app.sequenced().await;
     let ticket = async || {
-        let answer = alice.post(&format!("{EVENTS}/tickets"), &json!({})).await.expect(StatusCode::CREATED);
+        let answer = alice.ticket().await;
         assert_eq!(
             (&answer.json["expires_in"], answer.header("cache-control")),
             (&json!(60), Some("no-store"))

@@ -235,8 +235,7 @@ async fn a_relay_without_progress_while_events_wait_makes_the_api_degraded_at_on
     let app = TestApp::start().await;
     let session = app.login(7).await;
     // Answers PING, and refuses every event.
-    let mut redis =
-        redis::Client::open(app.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut redis = app.redis_connection().await;
     let _: () =
         redis::cmd("SET").arg("events:orders").arg("no stream").query_async(&mut redis).await.unwrap();
     session.place(&order()).await;

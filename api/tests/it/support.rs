@@ -16,6 +16,7 @@ use shared::{
     platform::{config::Env, shutdown::Shutdown},
 };
 use sqlx::PgPool;
+use testbed::eventually;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -216,7 +217,7 @@ impl TestApp {
 
     /// Logs in with a body of one's own.
     pub(crate) async fn login_as(&self, body: &Value) -> Session {
-        let pair = self.post("/api/v1/auth/login-test", body).await.expect(StatusCode::OK);
+        let pair = self.post_until_available("/api/v1/auth/login-test", body).await.expect(StatusCode::OK);
         let text = |name: &str| pair.json[name].as_str().expect("a token").to_owned();
         Session {
             base: self.base.clone(),
@@ -225,6 +226,16 @@ impl TestApp {
             refresh: text("refreshToken"),
             acts_in: None,
         }
+    }
+
+    /// Trades a refresh token for the next pair.
+    pub(crate) async fn refresh(&self, token: &str) -> Answer {
+        self.post_until_available("/api/v1/auth/refresh", &json!({"refresh_token": token})).await
+    }
+
+    /// [`Self::post`] of what needs Redis, as [`until_available`] repeats it.
+    pub(crate) async fn post_until_available(&self, path: &str, body: &Value) -> Answer {
+        until_available(async || self.post(path, body).await).await
     }
 
     /// Writes bytes to a connection of its own, and reads until a whole response has arrived, or the end.
@@ -313,6 +324,12 @@ impl Session {
         answer(self.request(Method::PATCH, path).json(body)).await
     }
 
+    /// Gets a ticket for a stream.
+    pub(crate) async fn ticket(&self) -> Answer {
+        let answer = until_available(async || self.post("/api/v1/events/tickets", &json!({})).await).await;
+        answer.expect(StatusCode::CREATED)
+    }
+
     /// `DELETE` with the token.
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         answer(self.request(Method::DELETE, path)).await
@@ -374,6 +391,15 @@ impl Answer {
 /// Sends a request and reads the answer.
 pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     read(request.send().await.expect("an answer")).await
+}
+
+/// The first answer that is no 503: on a busy machine Redis, the cache or PostgreSQL may be late, and a client asks again.
+pub(crate) async fn until_available(ask: impl AsyncFn() -> Answer) -> Answer {
+    eventually("it is available", async || {
+        let answer = ask().await;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE { Err(answer) } else { Ok(answer) }
+    })
+    .await
 }
 
 async fn read(response: Response) -> Answer {

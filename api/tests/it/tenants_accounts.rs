@@ -12,7 +12,6 @@ use crate::{
 
 const REGISTER: &str = "/api/v1/auth/register";
 const LOGIN: &str = "/api/v1/auth/login";
-const REFRESH: &str = "/api/v1/auth/refresh";
 const LOGOUT_ALL: &str = "/api/v1/auth/logout-all";
 
 fn clock() -> Clock {
@@ -25,10 +24,6 @@ fn ada(password: &str, tenant: Option<&str>) -> Value {
         body["tenant"] = json!(tenant);
     }
     body
-}
-
-async fn refresh(app: &TestApp, token: &str) -> Answer {
-    app.post(REFRESH, &json!({"refresh_token": token})).await
 }
 
 #[track_caller]
@@ -48,10 +43,10 @@ async fn an_address_has_one_account_in_each_tenant() {
         customers.push(opened.json["customer_id"].clone());
         let again = app.post(REGISTER, &ada("whatever horse", slug)).await;
         again.expect_problem(StatusCode::CONFLICT, "email_taken");
-        let pair = app.post(LOGIN, &ada(password, slug)).await.expect(StatusCode::OK);
+        let pair = app.post_until_available(LOGIN, &ada(password, slug)).await.expect(StatusCode::OK);
         assert_eq!(claims(pair.json["accessToken"].as_str().expect("a token"))["tenant"], claim);
         assert_eq!(pair.json["customerId"], opened.json["customer_id"]);
-        refresh(&app, pair.json["refreshToken"].as_str().expect("a token")).await.expect(StatusCode::OK);
+        app.refresh(pair.json["refreshToken"].as_str().expect("a token")).await.expect(StatusCode::OK);
     }
     assert_ne!(customers[0], customers[1]);
     // The password of one tenant opens no other.
@@ -59,7 +54,7 @@ async fn an_address_has_one_account_in_each_tenant() {
         expect_over(app.post(LOGIN, &ada(password, slug)).await);
     }
     // The slug of the default tenant names it, too.
-    app.post(LOGIN, &ada("correct horse", Some("default"))).await.expect(StatusCode::OK);
+    app.post_until_available(LOGIN, &ada("correct horse", Some("default"))).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]
@@ -106,7 +101,7 @@ async fn wrong_passwords_of_one_tenant_lock_no_account_of_another() {
     }
     let locked = app.post(LOGIN, &ada("correct horse", Some("shop"))).await;
     locked.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
-    app.post(LOGIN, &ada("correct horse", None)).await.expect(StatusCode::OK);
+    app.post_until_available(LOGIN, &ada("correct horse", None)).await.expect(StatusCode::OK);
     // A tenant that does not exist counts alike, and the slug of the default tenant gives no more attempts.
     for (slug, other) in [("no-shop", Some("no-shop")), ("default", None)] {
         for _ in 0..10 {
@@ -120,7 +115,7 @@ async fn wrong_passwords_of_one_tenant_lock_no_account_of_another() {
     operator.change_tenant(shop, &json!({"slug": "renamed"})).await.expect(StatusCode::OK);
     app.create_tenant("shop").await;
     app.post(REGISTER, &ada("correct horse", Some("shop"))).await.expect(StatusCode::CREATED);
-    app.post(LOGIN, &ada("correct horse", Some("shop"))).await.expect(StatusCode::OK);
+    app.post_until_available(LOGIN, &ada("correct horse", Some("shop"))).await.expect(StatusCode::OK);
     let locked = app.post(LOGIN, &ada("correct horse", Some("renamed"))).await;
     locked.expect_problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
 }
@@ -132,21 +127,20 @@ async fn logout_all_ends_no_session_of_another_tenant() {
     let (here, there) = (app.login(7).await, app.login_in(tenant, 7).await);
     let admin = app.login_as(&json!({"customer_id": 9, "role": "admin", "tenant": tenant})).await;
     admin.post(LOGOUT_ALL, &json!({"customer_id": 7})).await.expect(StatusCode::NO_CONTENT);
-    expect_over(refresh(&app, &there.refresh).await);
-    let next = refresh(&app, &here.refresh).await.expect(StatusCode::OK);
+    expect_over(app.refresh(&there.refresh).await);
+    let next = app.refresh(&here.refresh).await.expect(StatusCode::OK);
     let again = app.login_in(tenant, 7).await;
     let ended = app.request(Method::POST, LOGOUT_ALL).bearer_auth(&here.access);
     answer(ended).await.expect(StatusCode::NO_CONTENT);
-    expect_over(refresh(&app, next.json["refreshToken"].as_str().expect("a token")).await);
-    refresh(&app, &again.refresh).await.expect(StatusCode::OK);
+    expect_over(app.refresh(next.json["refreshToken"].as_str().expect("a token")).await);
+    app.refresh(&again.refresh).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_session_in_redis_has_its_tenant_in_its_key_unless_it_is_the_default_one() {
     let app = TestApp::start().await;
     let tenant = app.create_tenant("shop").await;
-    let client = redis::Client::open(app.redis.url()).expect("an address");
-    let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut redis = app.redis_connection().await;
     for (session, begin) in [
         (app.login(7).await, "session:".to_owned()),
         (app.login_in(tenant, 7).await, format!("session:{tenant}:")),
@@ -174,8 +168,8 @@ async fn both_versions_of_a_rolling_upgrade_see_the_sessions_that_the_other_has_
          SET generation = current.generation + 1, ended_at = greatest(current.ended_at, excluded.ended_at)",
     )
     .await;
-    expect_over(refresh(&app, &ended.refresh).await);
-    refresh(&app, &other.refresh).await.expect(StatusCode::OK);
+    expect_over(app.refresh(&ended.refresh).await);
+    app.refresh(&other.refresh).await.expect(StatusCode::OK);
     // As this version ends them: the one before reads this table.
     let generation = async |customer: i64| {
         sqlx::query_scalar::<_, i64>("SELECT generation FROM session_generations WHERE customer_id = $1")
@@ -191,7 +185,7 @@ async fn both_versions_of_a_rolling_upgrade_see_the_sessions_that_the_other_has_
     ] {
         answer(session.request(Method::POST, LOGOUT_ALL)).await.expect(StatusCode::NO_CONTENT);
         assert_eq!(generation(customer).await, expected);
-        expect_over(refresh(&app, &session.refresh).await);
+        expect_over(app.refresh(&session.refresh).await);
     }
     app.sql("UPDATE session_generations SET generation = generation + 1 WHERE customer_id = 7").await;
     let known: i64 =
@@ -208,12 +202,13 @@ async fn an_account_of_another_tenant_does_not_decide_a_role() {
     app.create_tenant("shop").await;
     let opened = app.post(REGISTER, &ada("correct horse", Some("shop"))).await.expect(StatusCode::CREATED);
     app.sql("UPDATE accounts SET role = 'auditor' WHERE tenant_id <> 2 AND email = 'ada@example.com'").await;
-    let pair = app.post(LOGIN, &ada("correct horse", Some("shop"))).await.expect(StatusCode::OK);
+    let pair =
+        app.post_until_available(LOGIN, &ada("correct horse", Some("shop"))).await.expect(StatusCode::OK);
     assert_eq!(claims(pair.json["accessToken"].as_str().expect("a token"))["role"], "auditor");
     // The account moves, so its sessions in the old tenant are over.
     app.sql("UPDATE accounts SET tenant_id = 1 WHERE tenant_id <> 2 AND email = 'ada@example.com'").await;
-    expect_over(refresh(&app, pair.json["refreshToken"].as_str().expect("a token")).await);
-    let pair = app.post(LOGIN, &ada("correct horse", None)).await.expect(StatusCode::OK);
+    expect_over(app.refresh(pair.json["refreshToken"].as_str().expect("a token")).await);
+    let pair = app.post_until_available(LOGIN, &ada("correct horse", None)).await.expect(StatusCode::OK);
     assert_eq!(pair.json["customerId"], opened.json["customer_id"]);
 }
 
@@ -281,7 +276,7 @@ async fn a_ticket_opens_a_stream_of_its_tenant() {
     for (session, begin) in
         [(app.login(7).await, String::new()), (app.login_in(tenant, 7).await, format!("{tenant}."))]
     {
-        let ticket = session.post("/api/v1/events/tickets", &json!({})).await.expect(StatusCode::CREATED);
+        let ticket = session.ticket().await;
         let ticket = ticket.json["ticket"].as_str().expect("a ticket").to_owned();
         assert_eq!(ticket.contains('.'), !begin.is_empty());
         assert!(ticket.starts_with(&begin), "{ticket}");

@@ -56,7 +56,7 @@ async fn a_token_names_its_tenant_unless_it_is_the_default_one() {
         // A version that knows no tenants must refuse it, and not take it for a token of the default tenant.
         assert_eq!((&header(token)["crit"], &header(token)["tenant"]), (&json!(["tenant"]), &json!(tenant)));
     }
-    let pair = app.post(REFRESH, &json!({"refresh_token": session.refresh})).await.expect(StatusCode::OK);
+    let pair = app.refresh(&session.refresh).await.expect(StatusCode::OK);
     for name in ["accessToken", "refreshToken"] {
         assert_eq!(claims(pair.json[name].as_str().expect("a token"))["tenant"], tenant);
     }
@@ -193,7 +193,7 @@ async fn a_suspended_tenant_is_refused_on_every_replica_and_route_until_it_is_no
 
     operator.change_tenant(tenant, &json!({"suspended": false})).await.expect(StatusCode::OK);
     session.get("/api/v1/orders").await.expect(StatusCode::OK);
-    app.post(REFRESH, &refresh).await.expect(StatusCode::OK);
+    app.refresh(&session.refresh).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]
@@ -257,7 +257,7 @@ async fn a_removed_tenant_is_as_one_that_never_was() {
         session.get("/api/v1/orders").await.status == StatusCode::UNAUTHORIZED
     })
     .await;
-    expect_unauthenticated(app.post(REFRESH, &json!({"refresh_token": session.refresh})).await);
+    expect_unauthenticated(app.refresh(&session.refresh).await);
 }
 
 #[tokio::test]
@@ -305,8 +305,8 @@ async fn an_operator_must_say_whose_sessions_end_in_another_tenant() {
     let refused = end(None).await.expect_problem(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
     assert_eq!(refused.faults(), ["/customer_id required"]);
     end(Some(&json!({"customer_id": 900}))).await.expect(StatusCode::NO_CONTENT);
-    expect_unauthenticated(app.post(REFRESH, &json!({"refresh_token": there.refresh})).await);
-    app.post(REFRESH, &json!({"refresh_token": here.refresh})).await.expect(StatusCode::OK);
+    expect_unauthenticated(app.refresh(&there.refresh).await);
+    app.refresh(&here.refresh).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]

@@ -151,15 +151,14 @@ async fn an_operator_acts_in_a_suspended_tenant_until_its_removal_begins() {
     visit.visitor.get(&path(id)).await.expect(StatusCode::OK);
     visit.visitor.patch(&path(id), &json!({"status": "CONFIRMED"})).await.expect(StatusCode::OK);
     assert_eq!(stream.event().await.order(), id);
-    visit.visitor.post("/api/v1/events/tickets", &json!({})).await.expect(StatusCode::CREATED);
+    visit.visitor.ticket().await;
     let imported = visit.visitor.import(NDJSON, None, ndjson_file(NUMBER, 2)).await;
     assert_eq!(imported.statuses(), [201, 201]);
     // It ends sessions.
     let logout = visit.visitor.post("/api/v1/auth/logout-all", &json!({"customer_id": NUMBER})).await;
     logout.expect(StatusCode::NO_CONTENT);
     visit.chief.change_tenant(visit.tenant, &json!({"suspended": false})).await.expect(StatusCode::OK);
-    let token = json!({"refresh_token": visit.customer.refresh});
-    let refreshed = visit.app.post("/api/v1/auth/refresh", &token).await;
+    let refreshed = visit.app.refresh(&visit.customer.refresh).await;
     refreshed.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
 
     visit.chief.delete(&tenant_path(visit.tenant)).await.expect(StatusCode::ACCEPTED);
@@ -181,7 +180,7 @@ async fn a_session_can_end_while_its_tenant_is_suspended() {
     visit.chief.suspend(visit.tenant).await;
     visit.app.post("/api/v1/auth/logout", &token).await.expect(StatusCode::NO_CONTENT);
     visit.chief.change_tenant(visit.tenant, &json!({"suspended": false})).await.expect(StatusCode::OK);
-    let refreshed = visit.app.post("/api/v1/auth/refresh", &token).await;
+    let refreshed = visit.app.refresh(&visit.customer.refresh).await;
     refreshed.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
     visit.chief.delete(&tenant_path(visit.tenant)).await.expect(StatusCode::ACCEPTED);
     expect_suspended(visit.app.post("/api/v1/auth/logout", &token).await);
@@ -301,8 +300,7 @@ async fn a_ticket_opens_the_feed_of_the_tenant_for_which_it_was_issued_and_of_no
     let at_home = home.place(&order()).await;
     visit.app.sequenced().await;
     let issue = async |session: &Session| {
-        let ticket = session.post(&format!("{EVENTS}/tickets"), &json!({})).await.expect(StatusCode::CREATED);
-        ticket.json["ticket"].as_str().expect("a ticket").to_owned()
+        session.ticket().await.json["ticket"].as_str().expect("a ticket").to_owned()
     };
     for (session, order) in
         [(&visit.visitor, shop), (&visit.operator, at_home), (&visit.customer, shop), (&home, at_home)]
