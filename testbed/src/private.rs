@@ -225,9 +225,8 @@ impl PrivateRedis {
     /// # Panics
     ///
     /// When it has no such field.
-    pub async fn try_info(&self, field: &str) -> redis::RedisResult<String> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+    pub async fn try_info(&self, field: &str) -> anyhow::Result<String> {
+        let mut connection = crate::connect_redis(self.url()).await?;
         let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
         let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.unwrap_or_else(|| panic!("INFO has no {field}")).trim().to_owned())
@@ -242,7 +241,7 @@ impl PrivateRedis {
         let address = primary.address();
         let (host, port) = address.split_once(':').expect("a host and a port");
         self.ask::<()>(&["REPLICAOF", host, port]).await;
-        let caught_up = async || self.info("master_link_status").await == "up";
+        let caught_up = async || self.try_info("master_link_status").await.is_ok_and(|status| status == "up");
         crate::eventually("the replica has caught up", caught_up).await;
     }
 

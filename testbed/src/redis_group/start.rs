@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use super::view::{PAUSE, SENTINEL_SERVICE, host_and_port, try_ask};
+use super::view::{PAUSE, SENTINEL_SERVICE, ask, host_and_port};
 use super::{READY_TIMEOUT, RedisGroup};
 use crate::native::{self, Storage};
 use crate::port;
@@ -35,9 +35,9 @@ pub async fn redis_sentinel(storage: &Storage) -> anyhow::Result<RedisGroup> {
     }
     let (host, port) = host_and_port(&nodes[master]);
     for replica in nodes.iter().filter(|node| node.url() != nodes[master].url()) {
-        try_ask::<()>(replica, &["REPLICAOF", host, port]).await?;
+        ask::<()>(replica, &["REPLICAOF", host, port]).await?;
         // As the sentinels do, so that it comes back as the replica that it was.
-        try_ask::<()>(replica, &["CONFIG", "REWRITE"]).await?;
+        ask::<()>(replica, &["CONFIG", "REWRITE"]).await?;
     }
     let config = format!("sentinel monitor {SENTINEL_SERVICE} {host} {port} 2\n{SENTINEL_CONFIG}");
     let mut sentinels = Vec::new();
@@ -68,14 +68,14 @@ pub async fn redis_cluster(storage: &Storage) -> anyhow::Result<RedisGroup> {
         .concat();
         let node = start_node(&folder, storage, &arguments).await?;
         if is_new {
-            try_ask::<()>(&node, &["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]).await?;
+            ask::<()>(&node, &["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]).await?;
         }
         nodes.push(node);
         buses.push(bus);
     }
     let (host, port) = host_and_port(&nodes[0]);
     for node in &nodes[1..] {
-        try_ask::<()>(node, &["CLUSTER", "MEET", host, port, &buses[0]]).await?;
+        ask::<()>(node, &["CLUSTER", "MEET", host, port, &buses[0]]).await?;
     }
     if is_new {
         share_slots(&nodes).await?;
@@ -103,11 +103,11 @@ async fn share_slots(nodes: &[PrivateRedis]) -> anyhow::Result<()> {
     for (number, (master, replica)) in masters.iter().zip(replicas).enumerate() {
         let first = (number * SLOTS / MASTERS_OF_CLUSTER).to_string();
         let last = ((number + 1) * SLOTS / MASTERS_OF_CLUSTER - 1).to_string();
-        try_ask::<()>(master, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await?;
-        let id: String = try_ask(master, &["CLUSTER", "MYID"]).await?;
+        ask::<()>(master, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await?;
+        let id: String = ask(master, &["CLUSTER", "MYID"]).await?;
         let start = Instant::now();
         // It must have heard of the master.
-        while let Err(error) = try_ask::<()>(replica, &["CLUSTER", "REPLICATE", &id]).await {
+        while let Err(error) = ask::<()>(replica, &["CLUSTER", "REPLICATE", &id]).await {
             ensure!(start.elapsed() < READY_TIMEOUT, "a node does not become a replica: {error:#}");
             tokio::time::sleep(PAUSE).await;
         }

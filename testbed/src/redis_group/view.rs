@@ -137,14 +137,15 @@ pub(super) fn host_and_port(server: &PrivateRedis) -> (&str, &str) {
 
 /// The answer to one command, on a connection of its own; an error if it does not come soon.
 pub(super) async fn try_ask<T: FromRedisValue>(server: &PrivateRedis, command: &[&str]) -> anyhow::Result<T> {
-    let answered = async {
-        let client = redis::Client::open(server.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await
+    let answered = tokio::time::timeout(ANSWER_TIMEOUT, ask(server, command)).await;
+    answered.unwrap_or_else(|_| bail!("{}: no answer to {command:?}", server.url()))
+}
+
+/// [`try_ask`] that waits, for commands that can be given only once.
+pub(super) async fn ask<T: FromRedisValue>(server: &PrivateRedis, command: &[&str]) -> anyhow::Result<T> {
+    let asked = async {
+        let mut connection = crate::connect_redis(server.url()).await?;
+        anyhow::Ok(redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await?)
     };
-    match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => bail!("{}: {command:?}: {error}", server.url()),
-        Err(_) => bail!("{}: no answer to {command:?}", server.url()),
-    }
+    asked.await.with_context(|| format!("{}: {command:?}", server.url()))
 }

@@ -10,9 +10,8 @@ use tokio::time::timeout;
 /// Long enough that a server that runs would have answered.
 const SILENCE: Duration = Duration::from_millis(500);
 
-async fn ping(url: &str) -> redis::RedisResult<()> {
-    let client = redis::Client::open(url)?;
-    redis::cmd("PING").exec_async(&mut client.get_multiplexed_async_connection().await?).await
+async fn ping(url: &str) -> anyhow::Result<()> {
+    Ok(redis::cmd("PING").exec_async(&mut testbed::connect_redis(url).await?).await?)
 }
 
 #[tokio::test]
@@ -80,13 +79,11 @@ async fn kept_data_is_found_again_by_the_next_start() {
     second.stop().await.unwrap();
 
     let first = native::redis(&storage("redis")).await.unwrap();
-    let client = redis::Client::open(first.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = testbed::connect_redis(first.url()).await.unwrap();
     redis::cmd("SET").arg("kept").arg(1).exec_async(&mut connection).await.unwrap();
     first.stop().await.unwrap();
     let second = native::redis(&storage("redis")).await.unwrap();
-    let client = redis::Client::open(second.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = testbed::connect_redis(second.url()).await.unwrap();
     let kept: Option<i64> = redis::cmd("GET").arg("kept").query_async(&mut connection).await.unwrap();
     assert_eq!(kept, Some(1));
     second.stop().await.unwrap();
