@@ -1,6 +1,6 @@
 //! What the tests of imports and exports have in common.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -93,7 +93,12 @@ pub(crate) struct RawStream {
 impl RawStream {
     /// Sends the head of a request; its body comes in pieces if it is a `POST`.
     pub(crate) async fn open(app: &TestApp, session: &Session, method: &str, path: &str) -> Self {
-        let mut stream = TcpStream::connect(app.app.addr).await.expect("a connection");
+        Self::open_at(app.app.addr, session, method, path).await
+    }
+
+    /// [`Self::open`] of a replica.
+    pub(crate) async fn open_at(to: SocketAddr, session: &Session, method: &str, path: &str) -> Self {
+        let mut stream = TcpStream::connect(to).await.expect("a connection");
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n", session.access);
         if let Some(tenant) = session.acts_in {

@@ -50,6 +50,13 @@ pub(crate) struct TestApp {
 /// Stops an API as SIGTERM does, and asserts that all its tasks end.
 struct DrainOnDrop(Shutdown);
 
+impl DrainOnDrop {
+    async fn drain(&self) {
+        self.0.begin();
+        assert!(self.0.drained(DRAIN_LIMIT).await, "the API does not drain");
+    }
+}
+
 impl Drop for DrainOnDrop {
     fn drop(&mut self) {
         self.0.begin();
@@ -166,7 +173,7 @@ impl TestApp {
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         tune(&mut config);
         let (app, drain) = start_app(config, self.app.state.clock.clone()).await;
-        Replica { base: format!("http://{}", app.addr), app, _drain: drain }
+        Replica { base: format!("http://{}", app.addr), app, drain }
     }
 
     /// The URL of a path.
@@ -258,15 +265,13 @@ impl TestApp {
     /// Stops it as SIGTERM does, and waits until all its tasks have ended: for tests whose own tasks the API needs
     /// meanwhile, such as a proxy, and for tests of the shutdown.
     pub(crate) async fn drain(self) {
-        let DrainOnDrop(shutdown) = &self.drain;
-        shutdown.begin();
-        assert!(shutdown.drained(DRAIN_LIMIT).await, "the API does not drain");
+        self.drain.drain().await;
     }
 }
 
 /// Another API on the servers of a [`TestApp`].
 pub(crate) struct Replica {
-    _drain: DrainOnDrop,
+    drain: DrainOnDrop,
     pub(crate) app: App,
     base: String,
 }
@@ -275,6 +280,11 @@ impl Replica {
     /// The same caller, calling this replica.
     pub(crate) fn session(&self, session: &Session) -> Session {
         Session { base: self.base.clone(), ..session.clone() }
+    }
+
+    /// Stops it as [`TestApp::drain`] does.
+    pub(crate) async fn drain(self) {
+        self.drain.drain().await;
     }
 }
 
