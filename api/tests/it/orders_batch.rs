@@ -1,5 +1,7 @@
 //! `POST /api/v1/orders/batch`.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -237,9 +239,34 @@ async fn a_batch_keeps_its_place_until_it_is_written_also_if_its_client_has_gone
     let app = TestApp::with().tune(|config| config.http.bulk.batches = 1).start().await;
     let session = app.login(1).await;
     let body = batch(&[order()], "abort");
+    // It waits for a lock for two seconds. A machine that is too busy for what happens meanwhile begins again.
+    for round in 1.. {
+        let placed = app.count(ORDERS).await;
+        let refused = answer_beside_a_batch_without_client(&app, &session, &body).await;
+        eventually("there is a place again", async || {
+            session.post(BATCH, &body).await.status == StatusCode::OK
+        })
+        .await;
+        let is_refused = refused.as_ref().is_some_and(|answer| {
+            answer.status == StatusCode::SERVICE_UNAVAILABLE
+                && answer.json["detail"].as_str().is_some_and(|detail| detail.contains("as many batches"))
+        });
+        if is_refused && app.count(ORDERS).await == placed + 2 {
+            return;
+        }
+        assert!(round < 5, "{refused:?}");
+    }
+}
+
+/// Sends a batch that has to wait, hangs up, and returns the answer to the next one; `None` if the first was answered before.
+async fn answer_beside_a_batch_without_client(
+    app: &TestApp,
+    session: &Session,
+    body: &Value,
+) -> Option<Answer> {
     let mut holder = app.db.begin().await.unwrap();
     sqlx::query("LOCK TABLE order_lines IN EXCLUSIVE MODE").execute(&mut *holder).await.unwrap();
-    let request = session.request(Method::POST, BATCH).json(&body).build().unwrap();
+    let request = session.request(Method::POST, BATCH).json(body).build().unwrap();
     let (token, text) = (request.headers()["authorization"].to_str().unwrap(), body.to_string());
     let mut client = TcpStream::connect(app.app.addr).await.unwrap();
     let head = format!(
@@ -247,21 +274,16 @@ async fn a_batch_keeps_its_place_until_it_is_written_also_if_its_client_has_gone
         text.len()
     );
     client.write_all((head + &text).as_bytes()).await.unwrap();
-    eventually("its orders wait for the lock", async || {
+    let waits = eventually("its orders wait for the lock", async || {
         app.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").await == 1
-    })
-    .await;
+    });
+    let _too_late = tokio::time::timeout(Duration::from_secs(2), waits).await;
     // It hangs up, and the API notices.
     client.shutdown().await.unwrap();
-    assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
-
-    let refused = session.post(BATCH, &body).await;
-    let refused = refused.expect_problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
-    assert!(refused.json["detail"].as_str().unwrap().contains("as many batches"), "{}", refused.json);
+    let received = client.read_to_end(&mut Vec::new()).await.unwrap();
+    let next = session.post(BATCH, body).await;
     holder.rollback().await.unwrap();
-    eventually("there is a place again", async || session.post(BATCH, &body).await.status == StatusCode::OK)
-        .await;
-    assert_eq!(app.count(ORDERS).await, 2);
+    (received == 0).then_some(next)
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ async fn two_hundred_equal_posts_at_once_make_one_order_one_event_and_equal_resp
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..200 {
         let session = if number % 2 == 0 { session.clone() } else { replica.session(&session) };
-        tasks.spawn(async move { post(&session, "the-key", &order()).await });
+        tasks.spawn(async move { session.post_with_key(ORDERS, "the-key", &order()).await });
     }
     let answers = tasks.join_all().await;
     let first = &answers[0];

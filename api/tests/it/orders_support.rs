@@ -1,5 +1,7 @@
 //! What the tests of orders have in common.
 
+use std::time::{Duration, Instant};
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
@@ -30,6 +32,21 @@ impl Session {
     pub(crate) async fn place(&self, body: &Value) -> i64 {
         let created = self.post("/api/v1/orders", body).await.expect(StatusCode::CREATED);
         created.json["id"].as_i64().expect("an id")
+    }
+
+    /// `POST` under a key, again as long as another request under it is running: on a busy machine that may take longer than
+    /// others wait for it.
+    pub(crate) async fn post_with_key(&self, path: &str, key: &str, body: &Value) -> Answer {
+        eventually("the first request under the key ends", async || {
+            let begun = Instant::now();
+            let answer = self.send(Method::POST, path, &[("idempotency-key", key)], Some(body)).await;
+            if answer.json["code"] != "idempotency_in_progress" {
+                return Some(answer);
+            }
+            assert!(begun.elapsed() > Duration::from_secs(1), "it has not waited for the first one");
+            None
+        })
+        .await
     }
 
     /// A request with further headers and a body.

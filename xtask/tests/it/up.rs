@@ -134,7 +134,7 @@ async fn a_killed_worker_is_started_again_and_the_rest_goes_on() {
     let (_, address) = addresses.split_once(',').expect("two addresses");
     assert!(Command::new("sh").args(["-c", &format!("kill -9 {worker}")]).status().unwrap().success());
     // So that its first new start fails.
-    let taken = std::iter::repeat_with(|| TcpListener::bind(address)).find_map(Result::ok);
+    let taken = eventually("the port is free", async || TcpListener::bind(address)).await;
     up.says("Worker 2 has ended (signal: 9 (SIGKILL)) and is started again").await;
     up.says("it is started again").await;
     drop(taken);
