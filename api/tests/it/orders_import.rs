@@ -201,8 +201,7 @@ async fn results_come_while_the_file_is_still_being_sent_beyond_the_time_limit_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_nothing_more_ends_the_import_and_is_told_so() {
-    let app =
-        TestApp::with().tune(|config| config.http.bulk.stall = Duration::from_millis(200)).start().await;
+    let app = TestApp::with().tune(|config| config.http.bulk.stall = Duration::from_secs(2)).start().await;
     let session = app.login(1).await;
     let mut import = RawStream::open(&app, &session, "POST", IMPORT).await;
     let half = order().to_string();

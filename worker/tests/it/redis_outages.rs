@@ -19,7 +19,7 @@ use worker::{
 use crate::support::{TTL, World, cache_at, events::event, impatient, key, publish_to};
 
 /// Within which everything works again, on a machine that has other things to do.
-const RECOVERY: Duration = Duration::from_secs(10);
+const RECOVERY: Duration = Duration::from_secs(30);
 
 /// Runs a worker on the Redis at `url` through an outage, during which events are published at `after`. Events create no cache entries
 /// soon after a promotion that the worker can see.
