@@ -8,6 +8,7 @@ use std::{
 use shared::{
     broker::connect_sink,
     domain::event::{Envelope, Event},
+    platform::shutdown::Shutdown,
 };
 use uuid::Uuid;
 use worker::handlers::EventHandler;
@@ -16,6 +17,7 @@ use crate::support::{
     World, consume,
     events::event,
     handlers::{Fault, Faulty},
+    impatient,
 };
 
 fn events(ids: std::ops::RangeInclusive<i64>) -> Vec<Event> {
@@ -26,10 +28,15 @@ fn events(ids: std::ops::RangeInclusive<i64>) -> Vec<Event> {
 async fn one_of_ten(fault: Fault) -> (World, Arc<Faulty>, worker::consumer::BatchSummary) {
     let world = World::new().await;
     world.publish(&events(1..=10)).await;
+    let mut settings = impatient();
+    if matches!(fault, Fault::Hang) {
+        settings.handler_deadline = Duration::from_secs(2);
+    }
     let faulty = Faulty::new([(4, fault)]);
     let mut handlers = world.handlers();
     handlers.push(Arc::clone(&faulty) as Arc<dyn EventHandler>);
-    let summary = consume(&world.consumer(handlers).await, 10).await;
+    let consumer = world.consumer_with(settings, world.db.clone(), handlers, Shutdown::new()).await;
+    let summary = consume(&consumer, 10).await;
     (world, faulty, summary)
 }
 
@@ -172,7 +179,7 @@ async fn an_event_whose_attempts_all_ended_without_an_outcome_is_a_dead_letter_w
         source.close().await;
     }
     let faulty = Faulty::new([]);
-    let settings = worker::consumer::ConsumerSettings { max_attempts: 1, ..crate::support::impatient() };
+    let settings = worker::consumer::ConsumerSettings { max_attempts: 1, ..impatient() };
     let handlers = vec![Arc::clone(&faulty) as Arc<dyn EventHandler>];
     let consumer = world
         .consumer_with(settings, world.db.clone(), handlers, shared::platform::shutdown::Shutdown::new())

@@ -44,11 +44,7 @@ async fn survives(failed_calls: usize, outage: impl AsyncFn(&Proxy), end: impl A
     let (db, proxy) = behind_proxy(&world).await;
     let shutdown = Shutdown::new();
     let history = Watched::new(Arc::new(HistoryHandler::new(db.clone(), &Shutdown::new())));
-    let settings = ConsumerSettings {
-        max_attempts: 1,
-        handler_deadline: ConsumerSettings::default().handler_deadline,
-        ..impatient()
-    };
+    let settings = ConsumerSettings { max_attempts: 1, ..impatient() };
     let handlers = vec![Arc::clone(&history) as Arc<dyn EventHandler>];
     let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });

@@ -56,11 +56,7 @@ async fn after_postgresql_became_silent_the_whole_worker_continues_within_second
         Arc::new(HistoryHandler::new(db.clone(), &Shutdown::new())),
         Arc::new(CacheHandler::new(cache, db.clone(), TTL)),
     ];
-    let settings = ConsumerSettings {
-        max_attempts: 1,
-        handler_deadline: ConsumerSettings::default().handler_deadline,
-        ..impatient()
-    };
+    let settings = ConsumerSettings { max_attempts: 1, ..impatient() };
     let consumer = world.consumer_with(settings, db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });
     let debts = Arc::new(CacheDebts::new(db.clone(), world.cache.clone()));
@@ -118,11 +114,7 @@ async fn statements_that_the_worker_has_cancelled_do_not_accumulate_behind_a_loc
         .expect("a URL");
     let watched = Watched::new(Arc::new(HistoryHandler::new(db, &Shutdown::new())));
     let handlers = vec![Arc::clone(&watched) as Arc<dyn EventHandler>];
-    let settings = ConsumerSettings {
-        max_attempts: 1,
-        handler_deadline: ConsumerSettings::default().handler_deadline,
-        ..impatient()
-    };
+    let settings = ConsumerSettings { max_attempts: 1, ..impatient() };
     let shutdown = Shutdown::new();
     let consumer = world.consumer_with(settings, world.db.clone(), handlers, shutdown.clone()).await;
     let running = tokio::spawn(async move { consumer.consume_until_shutdown().await });

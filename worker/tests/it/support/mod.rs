@@ -123,7 +123,6 @@ pub(crate) fn cache_at(url: &str) -> Cache {
 pub(crate) fn impatient() -> ConsumerSettings {
     ConsumerSettings {
         wait: Duration::from_millis(200),
-        handler_deadline: Duration::from_secs(2),
         retry: Backoff::new(Duration::from_millis(10), Duration::from_millis(50)),
         hold: Backoff::new(Duration::from_millis(20), Duration::from_millis(200)),
         ..ConsumerSettings::default()
