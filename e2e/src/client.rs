@@ -65,7 +65,18 @@ impl Client {
         body: Option<&Value>,
         key: &str,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let request = || self.request_once(method.clone(), path, body, Some(key));
+        self.repeat_until_answered(method, path, body, Some(key)).await
+    }
+
+    /// [`Self::request_until_answered`] of a request that may have no key because it can be repeated without one.
+    pub async fn repeat_until_answered(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let request = || self.request_once(method.clone(), path, body, key);
         repeat_until_answered(&format!("{method} {path}"), request).await
     }
 

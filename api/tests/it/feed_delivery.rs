@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     feed_support::{EVENTS, Stream},
-    support::{Session, TestApp},
+    support::{Session, TestApp, until_available},
 };
 
 /// Reads by one stream after the other, each from the last id on, until this many events have come. Returns their payloads.
@@ -44,7 +44,8 @@ async fn read_by_streams(open: impl AsyncFn(Option<&str>) -> Option<Stream>, cou
 async fn read_by_pages(session: &Session, query: &str, count: usize) -> Vec<String> {
     let (mut payloads, mut after) = (Vec::new(), "start".to_owned());
     while payloads.len() < count {
-        let page = session.events(&format!("after={after}&wait=5&{query}")).await;
+        let query = format!("after={after}&wait=5&{query}");
+        let page = until_available(async || session.events(&query).await).await;
         let Value::Array(events) = &page.json["events"] else { panic!("{}", page.json) };
         payloads.extend(events.iter().map(|event| event["event"]["id"].to_string()));
         page.json["next"].as_str().expect("a cursor").clone_into(&mut after);

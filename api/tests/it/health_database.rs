@@ -160,7 +160,7 @@ async fn writes_that_postgresql_refuses_make_the_api_degraded_until_one_succeeds
     let report = until_database(&app, "degraded", "No space left on device").await;
     assert_eq!((report.status, &report.json["status"]), (StatusCode::OK, &"degraded".into()));
     // Reads are still served.
-    app.get(READY).await.expect(StatusCode::OK);
+    app.expect_ready().await;
     run(&app, "DROP TRIGGER refuse ON orders").await;
     eventually("orders are taken again", async || {
         session.post("/api/v1/orders", &order()).await.status == StatusCode::CREATED

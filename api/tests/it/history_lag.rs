@@ -120,7 +120,7 @@ async fn the_lag_is_on_the_operators_port_and_makes_the_api_degraded_beyond_its_
     assert!(
         report.json["services"]["history"]["detail"].as_str().is_some_and(|text| text.contains("history"))
     );
-    app.get("/api/v1/health/ready").await.expect(StatusCode::OK);
+    app.expect_ready().await;
 }
 
 #[tokio::test]

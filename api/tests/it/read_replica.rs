@@ -86,7 +86,7 @@ async fn while_the_replica_is_down_or_silent_lists_and_histories_are_read_from_t
     eventually("the primary answers", async || it.listed().await == 1).await;
     it.session.get("/api/v1/orders/1/history").await.expect(StatusCode::OK);
     it.until_health("degraded", "does not answer").await;
-    it.app.get("/api/v1/health/ready").await.expect(StatusCode::OK);
+    it.app.expect_ready().await;
     it.to_replica.accept().await;
     it.until_read_from_replica().await;
 

@@ -196,6 +196,12 @@ impl TestApp {
         answer(self.request(Method::POST, path).json(body)).await
     }
 
+    /// Asserts that it is ready. Its probe has a second, which may be too short on a busy machine once.
+    pub(crate) async fn expect_ready(&self) {
+        let ready = until_available(async || self.get("/api/v1/health/ready").await).await;
+        assert_eq!(ready.expect(StatusCode::OK).json["status"], "ready");
+    }
+
     /// Logs a customer in.
     pub(crate) async fn login(&self, customer_id: i64) -> Session {
         self.login_as(&json!({"customer_id": customer_id})).await
