@@ -43,7 +43,9 @@ pub(super) trait Restarts: Bench {
 }
 
 /// After this time without a heartbeat the suite's consumers count each other as dead.
-pub(super) const DEAD_AFTER: Duration = Duration::from_secs(4);
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(8);
+/// By then what a dead consumer had would have been handed out again.
+pub(super) const HANDED_OUT_AGAIN: Duration = Duration::from_secs(DEAD_AFTER.as_secs() + 4);
 /// The interval of the heartbeats of the suite's consumers.
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// The limit for "at once", on a busy machine.

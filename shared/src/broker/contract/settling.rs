@@ -7,7 +7,7 @@ use std::{
 
 use testbed::eventually;
 
-use super::{Bench, DEAD_AFTER, SOON, ack, assert_quiet, body, events, publish, take};
+use super::{Bench, HANDED_OUT_AGAIN, SOON, ack, assert_quiet, body, events, publish, take};
 use crate::broker::Delivery;
 
 pub(super) async fn an_acknowledged_event_does_not_come_again<B: Bench>(bench: &B) {
@@ -17,7 +17,7 @@ pub(super) async fn an_acknowledged_event_does_not_come_again<B: Bench>(bench: &
     ack(&*source, taken).await;
     source.close().await;
     let other = bench.source("two").await;
-    assert_quiet(&*other, DEAD_AFTER * 2).await;
+    assert_quiet(&*other, HANDED_OUT_AGAIN).await;
 }
 
 pub(super) async fn events_of_a_dead_consumer_come_again_as_the_next_attempt<B: Bench>(bench: &B) {
@@ -66,7 +66,7 @@ pub(super) async fn a_retried_event_comes_again_after_about_the_delay<B: Bench>(
     assert_eq!(body(&again[0]), text);
     assert_eq!(again[0].published_at, published_at);
     ack(&*source, again).await;
-    assert_quiet(&*source, DEAD_AFTER + DELAY).await;
+    assert_quiet(&*source, HANDED_OUT_AGAIN).await;
 }
 
 pub(super) async fn a_slow_handler_keeps_its_events<B: Bench>(bench: &B) {
@@ -74,10 +74,10 @@ pub(super) async fn a_slow_handler_keeps_its_events<B: Bench>(bench: &B) {
     publish(&*sink, &events(5)).await;
     let taken = take(&*slow, 5).await;
     let other = bench.source("other").await;
-    assert_quiet(&*other, DEAD_AFTER * 2).await;
+    assert_quiet(&*other, HANDED_OUT_AGAIN).await;
     ack(&*slow, taken).await;
     drop(slow);
-    assert_quiet(&*other, DEAD_AFTER * 2).await;
+    assert_quiet(&*other, HANDED_OUT_AGAIN).await;
 }
 
 pub(super) async fn the_backlog_counts_unsettled_events<B: Bench>(bench: &B) {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     broker::{
         BrokerError, Delivery, EventSink, EventSource, PublishOutcome,
-        contract::{Bench, DEAD_AFTER, HEARTBEAT},
+        contract::{Bench, DEAD_AFTER, HANDED_OUT_AGAIN, HEARTBEAT},
     },
     domain::event::Envelope,
 };
@@ -214,7 +214,7 @@ async fn a_fifo_queue_takes_one_event_once_within_five_minutes() {
     let taken = take(&source, 2).await;
     assert_eq!(taken.len(), 2);
     source.settle(taken.into_iter().map(Delivery::ack).collect()).await.expect("settled");
-    assert!(source.receive(10, DEAD_AFTER).await.expect("received").is_empty());
+    assert!(source.receive(10, HANDED_OUT_AGAIN).await.expect("received").is_empty());
 }
 
 #[tokio::test]

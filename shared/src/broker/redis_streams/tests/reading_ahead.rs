@@ -7,7 +7,7 @@ use testbed::eventually;
 use super::{RedisBench, take};
 use crate::broker::{
     Delivery, EventSource as _,
-    contract::{Bench as _, DEAD_AFTER},
+    contract::{Bench as _, HANDED_OUT_AGAIN},
     redis_streams::RedisStreamsSource,
 };
 
@@ -36,7 +36,7 @@ async fn entries_read_ahead_are_kept_from_other_consumers_and_delivered_in_order
     let theirs = take(&other, 150).await;
     assert_eq!(keys(&theirs), (151..=300).collect::<Vec<_>>());
     // Long enough for what has no heartbeat to be taken over.
-    assert!(other.receive(10, DEAD_AFTER * 2).await.expect("received").is_empty());
+    assert!(other.receive(10, HANDED_OUT_AGAIN).await.expect("received").is_empty());
     while taken.len() < 150 {
         taken.extend(source.receive(7, Duration::from_secs(5)).await.expect("received"));
     }
