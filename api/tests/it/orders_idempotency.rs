@@ -20,13 +20,13 @@ async fn post(session: &Session, key: &str, body: &Value) -> Answer {
 async fn two_hundred_equal_posts_at_once_make_one_order_one_event_and_equal_responses() {
     let app = TestApp::start().await;
     let replica = app.replica().await;
-    let session = app.login(1).await;
-    let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..200 {
-        let session = if number % 2 == 0 { session.clone() } else { replica.session(&session) };
-        tasks.spawn(async move { session.post_with_key(ORDERS, "the-key", &order()).await });
-    }
-    let answers = tasks.join_all().await;
+    let here = app.login(1).await;
+    let (there, body) = (replica.session(&here), order());
+    let sent = (0..200).map(|number| {
+        let session = if number % 2 == 0 { &here } else { &there };
+        session.post_with_key(ORDERS, "the-key", &body)
+    });
+    let answers = futures_util::future::join_all(sent).await;
     let first = &answers[0];
     let mut fresh = 0;
     for answer in &answers {
