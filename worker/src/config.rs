@@ -29,7 +29,7 @@ pub struct WorkerConfig {
     pub consumer: String,
     /// How many batches are in flight at the same time.
     pub concurrency: usize,
-    /// How many events a batch has at most.
+    /// How many events a batch has at most; fewer if they are large.
     pub batch_size: usize,
     /// After how many attempts an event becomes a dead letter.
     pub max_attempts: u32,

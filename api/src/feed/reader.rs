@@ -1,10 +1,13 @@
 //! A reader of the feed: from the database until it has caught up, then from memory.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use shared::{
     domain::tenant::TenantId,
-    platform::db::{DbConnection, DbPool},
+    platform::{
+        db::{DbConnection, DbPool},
+        page_size::PageSize,
+    },
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -27,7 +30,7 @@ const PAGE_BYTES: usize = 1024 * 1024;
 const BEGINNING: usize = 1000;
 /// The events of a page, before and after the size of this log's events is known.
 const FIRST_PAGE: usize = 500;
-const PAGE_EVENTS: std::ops::RangeInclusive<usize> = 16..=1000;
+const PAGE_EVENTS: RangeInclusive<usize> = 16..=1000;
 
 /// Reads pages from the database for the readers that are behind, a few at a time.
 pub(super) struct CatchUp {
@@ -97,7 +100,7 @@ pub struct FeedReader {
     filter: EventFilter,
     /// Begin after the last missing event of the first page: it begins where the retained log does.
     skips_missing: bool,
-    page: usize,
+    page: PageSize,
     /// Whether the next page is read while this one is being sent, as for a stream.
     reads_ahead: bool,
     ahead: Option<PageAhead>,
@@ -144,7 +147,7 @@ impl FeedReader {
             scope,
             filter,
             skips_missing,
-            page: FIRST_PAGE,
+            page: PageSize::new(PAGE_BYTES, PAGE_EVENTS, FIRST_PAGE),
             reads_ahead: false,
             ahead: None,
         }
@@ -212,7 +215,7 @@ impl FeedReader {
                 missing @ Some(_) => return Err(FeedError::Expired { missing }),
                 None => {
                     self.skips_missing = false;
-                    self.fit_page(&rows);
+                    self.page.fit(rows.iter().map(|row| row.payload.len()));
                     if self.reads_ahead && end < tip.head {
                         self.begin_page(end);
                     }
@@ -236,9 +239,9 @@ impl FeedReader {
         let size = if self.skips_missing {
             BEGINNING
         } else if self.filter.admits_all(self.scope) {
-            self.page.min(most)
+            self.page.items().min(most)
         } else {
-            self.page
+            self.page.items()
         };
         let limit = i32::try_from(size).unwrap_or(i32::MAX);
         Arc::clone(&self.catch_up).load_page(after, limit, self.scope.tenant, self.reads_ahead).await
@@ -246,7 +249,7 @@ impl FeedReader {
 
     /// Begins to read the page after a position.
     fn begin_page(&mut self, after: i64) {
-        let limit = i32::try_from(self.page).unwrap_or(i32::MAX);
+        let limit = i32::try_from(self.page.items()).unwrap_or(i32::MAX);
         let mut task = JoinSet::new();
         task.spawn(Arc::clone(&self.catch_up).load_page(after, limit, self.scope.tenant, true));
         self.ahead = Some(PageAhead { after, task });
@@ -269,14 +272,6 @@ impl FeedReader {
             }
         }
         selected
-    }
-
-    /// Has the next page be as large as it should be, if its events are like those of this one.
-    fn fit_page(&mut self, rows: &[LogRow]) {
-        let bytes: usize = rows.iter().map(|row| row.payload.len()).sum();
-        if let Some(average) = bytes.checked_div(rows.len()) {
-            self.page = (PAGE_BYTES / average.max(1)).clamp(*PAGE_EVENTS.start(), *PAGE_EVENTS.end());
-        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{broker::EventSink, platform::db::DbPool};
+use shared::{
+    broker::EventSink,
+    platform::{db::DbPool, page_size::PageSize},
+};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
@@ -12,10 +15,15 @@ use super::{
     publish::{PublishResult, Publisher},
 };
 
+/// The bytes that a batch should have: it is in memory several times, and the next one beside it.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// The fewest events of a batch, if there are as many.
+const FEWEST_EVENTS: usize = 16;
+
 /// How the relay works.
 #[derive(Clone, Copy, Debug)]
 pub struct RelaySettings {
-    /// How many events a batch has at most.
+    /// How many events a batch has at most; fewer if they are large.
     pub batch: usize,
     /// How long the lease lasts without renewal: a killed relay is replaced soon after this time.
     pub lease: Duration,
@@ -76,6 +84,8 @@ struct Progress {
     unconfirmed: Vec<LoggedEvent>,
     /// The page after the last published one, read while that was being published.
     ahead: Option<Page>,
+    /// Of the next page.
+    page_size: PageSize,
 }
 
 impl Relay {
@@ -148,7 +158,13 @@ impl Relay {
         };
         let progress = match progress {
             Some(progress) if progress.epoch == epoch => progress,
-            _ => progress.insert(Progress { epoch, timeline: 0, unconfirmed: Vec::new(), ahead: None }),
+            _ => progress.insert(Progress {
+                epoch,
+                timeline: 0,
+                unconfirmed: Vec::new(),
+                ahead: None,
+                page_size: PageSize::new(BATCH_BYTES, FEWEST_EVENTS..=self.batch, self.batch),
+            }),
         };
 
         let batch = if progress.unconfirmed.is_empty() {
@@ -159,11 +175,13 @@ impl Relay {
         let Some(last) = batch.last().map(|event| event.position) else { return Ok(RelayStep::Idle) };
 
         // Only a full page can have another one after it, which is read while this one is being published.
-        let reads_ahead = batch.len() == self.batch && progress.ahead.is_none();
+        let reads_ahead = batch.len() == progress.page_size.items() && progress.ahead.is_none();
+        progress.page_size.fit(batch.iter().map(|event| event.envelope.body.len()));
+        let page_size = progress.page_size.items();
         let started = Instant::now();
         let ages: Vec<_> = batch.iter().map(|event| (event.position, event.age_seconds())).collect();
         let (published, ahead) = tokio::join!(self.publish(epoch, batch), async {
-            if reads_ahead { self.read_page(epoch, Some(last)).await.map(Some) } else { Ok(None) }
+            if reads_ahead { self.read_page(epoch, Some(last), page_size).await.map(Some) } else { Ok(None) }
         });
         let published = published?;
         if let Some(ahead) = ahead? {
@@ -178,15 +196,16 @@ impl Relay {
             Some(page) if !page.events.is_empty() => page,
             _ => {
                 self.sequence(progress.epoch).await?;
-                self.read_page(progress.epoch, None).await?
+                self.read_page(progress.epoch, None, progress.page_size.items()).await?
             }
         };
         progress.timeline = page.timeline;
         Ok(page.events)
     }
 
-    async fn read_page(&self, epoch: i64, after: Option<i64>) -> Result<Page, OutboxError> {
-        log::read_page(&self.pool, &self.lease, epoch, after, self.page_size()).await
+    async fn read_page(&self, epoch: i64, after: Option<i64>, most: usize) -> Result<Page, OutboxError> {
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        log::read_page(&self.pool, &self.lease, epoch, after, most).await
     }
 
     /// Gives positions to new events, if this replica holds the lease; returns how many these were. A step does so by itself. While
@@ -257,10 +276,6 @@ impl Relay {
             "published a batch"
         );
         Ok(step)
-    }
-
-    fn page_size(&self) -> i32 {
-        i32::try_from(self.batch).unwrap_or(i32::MAX)
     }
 
     /// Releases the lease after the step in progress, so that another replica takes over at once.

@@ -7,6 +7,7 @@ pub mod batching;
 mod bounded_listener;
 pub mod config;
 pub mod db;
+pub mod page_size;
 pub mod redis;
 pub mod runtime;
 pub mod schema;

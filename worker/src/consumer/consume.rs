@@ -1,11 +1,14 @@
 //! The loop: receives batches and processes several of them at the same time, until shutdown.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use shared::{
     broker::{BrokerError, Delivery, EventSource},
     domain::clock::Clock,
-    platform::{db::DbPool, shutdown::Shutdown},
+    platform::{db::DbPool, page_size::PageSize, shutdown::Shutdown},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -20,6 +23,14 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 /// How long the source may take to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
+/// The bytes that a batch should have. Its events are in memory several times until they are settled: as they came, parsed, and in
+/// what is written of them.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// The events of a batch as long as their size is not known.
+const FIRST_BATCH: usize = 50;
+/// The fewest events of a batch, if there are as many.
+const FEWEST_EVENTS: usize = 16;
+
 /// Receives batches and processes them. Clones share one state.
 #[derive(Clone)]
 pub struct Consumer {
@@ -30,6 +41,8 @@ pub struct Consumer {
     pub(super) clock: Clock,
     pub(super) settings: ConsumerSettings,
     pub(super) held: HeldBatches,
+    /// Of the next batch.
+    batch_size: Arc<Mutex<PageSize>>,
     shutdown: Shutdown,
 }
 
@@ -43,8 +56,17 @@ impl Consumer {
         settings: ConsumerSettings,
         shutdown: Shutdown,
     ) -> Self {
-        let held = HeldBatches::default();
-        Self { source, handlers: handlers.into(), db: db.into(), clock, settings, held, shutdown }
+        let batch_size = PageSize::new(BATCH_BYTES, FEWEST_EVENTS..=settings.batch_size, FIRST_BATCH);
+        Self {
+            source,
+            handlers: handlers.into(),
+            db: db.into(),
+            clock,
+            settings,
+            held: HeldBatches::default(),
+            batch_size: Arc::new(Mutex::new(batch_size)),
+            shutdown,
+        }
     }
 
     /// Lists in `held` the batches that it holds while a dependency is down.
@@ -99,8 +121,15 @@ impl Consumer {
     }
 
     async fn receive(&self) -> Result<Vec<Delivery>, BrokerError> {
+        let most = self.lock_batch_size().items();
         // Never cancelled: events that the source is about to hand out would be lost until they are delivered again.
-        self.source.receive(self.settings.batch_size, self.settings.wait).await
+        let deliveries = self.source.receive(most, self.settings.wait).await?;
+        self.lock_batch_size().fit(deliveries.iter().map(|delivery| delivery.body.len()));
+        Ok(deliveries)
+    }
+
+    fn lock_batch_size(&self) -> MutexGuard<'_, PageSize> {
+        self.batch_size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits. `false` if shutdown begins first.

@@ -7,7 +7,7 @@ use shared::platform::backoff::Backoff;
 /// How a consumer works.
 #[derive(Clone, Debug)]
 pub struct ConsumerSettings {
-    /// How many events a batch has at most.
+    /// How many events a batch has at most; fewer if they are large.
     pub batch_size: usize,
     /// How many batches are in flight at the same time.
     pub concurrency: usize,

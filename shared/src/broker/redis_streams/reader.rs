@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,8 @@ pub(super) struct Reader {
     task: Option<ReadTask>,
     /// Read and in flight, but not handed out yet.
     ahead: VecDeque<StreamEntry>,
+    /// How many entries were wanted last; also a task that is running reads no more at a time.
+    max: Arc<AtomicUsize>,
 }
 
 /// A task that reads batch after batch until the stream has no more.
@@ -54,7 +59,7 @@ impl std::fmt::Debug for Reader {
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self { connection: None, task: None, ahead: VecDeque::new() }
+        Self { connection: None, task: None, ahead: VecDeque::new(), max: Arc::default() }
     }
 
     /// Takes up to `max` new entries, which are in flight from now on: those that were read ahead, or else the next ones,
@@ -65,9 +70,11 @@ impl Reader {
         max: usize,
         block: Option<Duration>,
     ) -> Result<Vec<StreamEntry>, RedisFailure> {
+        self.max.store(max, Ordering::Relaxed);
         if self.ahead.is_empty() {
             if self.task.is_none() {
                 let (sender, batches) = mpsc::channel(AHEAD);
+                let max = Arc::clone(&self.max);
                 let reads = read_batches(Arc::clone(state), self.connection.take(), max, block, sender);
                 self.task = Some(ReadTask { batches, end: tokio::spawn(reads) });
             }
@@ -115,7 +122,7 @@ impl Reader {
 async fn read_batches(
     state: Arc<ConsumerState>,
     connection: Option<DedicatedConnection>,
-    max: usize,
+    max: Arc<AtomicUsize>,
     mut block: Option<Duration>,
     batches: mpsc::Sender<Vec<StreamEntry>>,
 ) -> End {
@@ -127,6 +134,7 @@ async fn read_batches(
         },
     };
     loop {
+        let max = max.load(Ordering::Relaxed);
         let entries = match read_batch(&state, &mut connection, max, block.take()).await {
             Ok(answer) => entries::from_read(answer),
             Err(error) if is_gone(&error) => return (Some(connection), state.group.ensure().await),
