@@ -29,6 +29,11 @@ const COLUMNS: [Column; 11] = [
     Column { name: "metadata", kind: Kind::Json },
 ];
 
+/// What the comments at the end of an export begin with: the place in the feed, and in two cells of a row how many orders it has.
+const CURSOR_COMMENT: &str = "# feed_cursor: ";
+const END_COMMENT: &str = "# complete: true";
+const ROWS_COMMENT: &str = " rows: ";
+
 /// A column, named as the field of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Column {
@@ -82,11 +87,19 @@ pub(super) fn write_order(out: &mut Vec<u8>, order: &Order) -> Result<(), serde_
     Ok(())
 }
 
-/// Writes a comment, which an import passes over.
-pub(super) fn write_comment(out: &mut Vec<u8>, comment: &str) {
-    out.extend_from_slice(b"# ");
-    out.extend_from_slice(comment.as_bytes());
-    out.extend_from_slice(b"\r\n");
+/// Writes how an export ended, in two comments. An import passes over these, and over nothing else: a reference can begin with `#`.
+pub(super) fn write_end(out: &mut Vec<u8>, feed_cursor: &str, rows: u64) {
+    let comments = format!("{CURSOR_COMMENT}{feed_cursor}\r\n{END_COMMENT},{ROWS_COMMENT}{rows}\r\n");
+    out.extend_from_slice(comments.as_bytes());
+}
+
+/// Whether a row is one of the comments of [`write_end`]. A spreadsheet fills them up with empty cells.
+pub(super) fn is_comment<'a>(mut cells: impl Iterator<Item = &'a [u8]>) -> bool {
+    let first = cells.next().unwrap_or_default();
+    let is_cursor = first.starts_with(CURSOR_COMMENT.as_bytes());
+    let is_end = first == END_COMMENT.as_bytes()
+        && cells.next().is_some_and(|second| second.starts_with(ROWS_COMMENT.as_bytes()));
+    (is_cursor || is_end) && cells.all(<[u8]>::is_empty)
 }
 
 fn write_row<'a>(out: &mut Vec<u8>, cells: impl Iterator<Item = &'a str>) {
@@ -101,7 +114,7 @@ fn write_row<'a>(out: &mut Vec<u8>, cells: impl Iterator<Item = &'a str>) {
 
 fn write_cell(out: &mut Vec<u8>, text: &str) {
     let guard = if is_formula(text) { "'" } else { "" };
-    // A row that begins with `#` would be read as a comment.
+    // Other readers take a row that begins with `#` for a comment.
     let is_quoted = text.starts_with('#') || text.contains(['"', ',', '\r', '\n']);
     if !is_quoted {
         out.extend_from_slice(guard.as_bytes());
@@ -207,7 +220,7 @@ mod tests {
 
     /// Cells as they are written, and read back by the reader that imports use.
     fn read_cells(row: &[u8]) -> Vec<String> {
-        let mut reader = csv_core::ReaderBuilder::new().comment(Some(b'#')).build();
+        let mut reader = csv_core::Reader::new();
         let (mut output, mut ends) = (vec![0; row.len() + 1], vec![0; 16]);
         let (result, _, _, count) = reader.read_record(row, &mut output, &mut ends);
         assert_eq!(result, csv_core::ReadRecordResult::Record, "{row:?}");

@@ -204,10 +204,7 @@ impl ExportFormat {
             Self::Ndjson => {
                 file.extend_from_slice(format!("{{\"complete\":true,\"rows\":{rows}}}\n").as_bytes());
             }
-            Self::Csv => {
-                csv::write_comment(file, &format!("feed_cursor: {feed_cursor}"));
-                csv::write_comment(file, &format!("complete: true, rows: {rows}"));
-            }
+            Self::Csv => csv::write_end(file, feed_cursor, rows),
         }
     }
 }

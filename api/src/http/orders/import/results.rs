@@ -14,7 +14,7 @@ use crate::{
 /// What became of a row.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ImportResult {
-    /// Its number, from 1. The header of CSV, comments and empty lines are not counted.
+    /// Its number, from 1. The header of CSV, empty lines and what an export has around its orders are not counted.
     #[schema(minimum = 1)]
     pub(super) row: u64,
     /// The status that a request with this order alone would have had.

@@ -75,14 +75,18 @@ impl RowReader {
                 }
                 return Ok(Some(line));
             },
-            Format::Csv { records, columns } => {
+            Format::Csv { records, columns } => loop {
                 if !records.read(body, input).await? {
                     return Ok(None);
                 }
-                let row = records.take().and_then(|cells| csv::row_to_json(columns, cells));
+                let cells = records.take();
+                let is_comment = cells.as_ref().is_ok_and(|cells| csv::is_comment(cells.clone()));
+                let row = cells.and_then(|cells| csv::row_to_json(columns, cells));
                 records.clear();
-                Ok(Some(row))
-            }
+                if !is_comment {
+                    return Ok(Some(row));
+                }
+            },
         }
     }
 }
@@ -185,7 +189,7 @@ struct Records {
 impl Records {
     fn new() -> Self {
         Self {
-            reader: csv_core::ReaderBuilder::new().comment(Some(b'#')).build(),
+            reader: csv_core::Reader::new(),
             cells: vec![0; FIRST_ROW_BYTES],
             ends: vec![0; MAX_CELLS],
             length: 0,
@@ -225,7 +229,7 @@ impl Records {
     }
 
     /// The cells of the record that was read.
-    fn take(&self) -> Result<impl ExactSizeIterator<Item = &[u8]>, ApiError> {
+    fn take(&self) -> Result<impl ExactSizeIterator<Item = &[u8]> + Clone, ApiError> {
         if self.is_too_long {
             return Err(too_long());
         }
@@ -315,10 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn csv_is_passed_over_only_where_an_export_says_how_it_ended() {
+        let file = "reference,status\n#1,a\n# 2,\"b\"\n# feed_cursor: x\n# complete: true, rows: 2,,\n#,c\n";
+        let row = |reference: &str, status: &str| {
+            Ok(format!("{{\"reference\":\"{reference}\",\"status\":\"{status}\"}}").into_bytes())
+        };
+        assert_eq!(read(vec![file.into()], true).unwrap(), [row("#1", "a"), row("# 2", "b"), row("#", "c")]);
+    }
+
+    #[test]
     fn csv_without_a_first_row_is_refused() {
-        for file in ["", "\n\n", "# a comment\n"] {
+        for file in ["", "\n\n"] {
             assert_eq!(read(vec![file.into()], true), Err(Code::MalformedRequest), "{file:?}");
         }
-        assert_eq!(read(vec!["colour\n".into()], true), Err(Code::ValidationFailed));
+        for file in ["colour\n", "# id\n"] {
+            assert_eq!(read(vec![file.into()], true), Err(Code::ValidationFailed), "{file:?}");
+        }
     }
 }
