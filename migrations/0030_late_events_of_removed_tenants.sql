@@ -8,8 +8,9 @@ SELECT 1, customer_id, generation, ended_at FROM session_generations
 ON CONFLICT (tenant_id, customer_id) DO UPDATE
 SET generation = greatest(current.generation, excluded.generation), ended_at = greatest(current.ended_at, excluded.ended_at);
 
--- An event of a tenant that is gone is accounted for, because its history is gone, too. An event of the future was recorded before
--- the clock was set back: how old it is cannot be known, and what comes after it must not wait until the clock gets there.
+-- An event of a tenant that is gone or is being removed is accounted for, because its history is gone, too, or is refused. An event of
+-- the future was recorded before the clock was set back: how old it is cannot be known, and what comes after it must not wait until the
+-- clock gets there.
 CREATE OR REPLACE FUNCTION outbox_missing(
     after bigint, upto bigint, most integer, published pg_snapshot, restored bigint, recorded_before timestamptz,
     OUT seen bigint, OUT last bigint, OUT young bigint, OUT verified bigint, OUT recorded bigint, OUT missing bigint[]
@@ -29,7 +30,7 @@ BEGIN
                CASE WHEN f.found THEN true ELSE coalesce(
                    (SELECT true FROM dead_letters d
                     WHERE d.order_id = f.order_id AND d.event_id = f.event_id AND d.redriven_at IS NULL LIMIT 1),
-                   (SELECT false FROM tenants t WHERE t.id = f.tenant_id), true) END AS accounted
+                   (SELECT false FROM tenants t WHERE t.id = f.tenant_id AND t.removal_began_at IS NULL), true) END AS accounted
         FROM (
             -- Scalar subqueries stay one index probe per event; EXISTS might become a hash of the whole history.
             SELECT s.*, coalesce(
@@ -69,7 +70,7 @@ BEGIN
                CASE WHEN f.found THEN true ELSE coalesce(
                    (SELECT true FROM dead_letters d
                     WHERE d.order_id = f.order_id AND d.event_id = f.event_id AND d.redriven_at IS NULL LIMIT 1),
-                   (SELECT false FROM tenants t WHERE t.id = f.tenant_id), true) END AS accounted
+                   (SELECT false FROM tenants t WHERE t.id = f.tenant_id AND t.removal_began_at IS NULL), true) END AS accounted
         FROM (
             SELECT s.*, coalesce(
                        (SELECT true FROM order_history h

@@ -134,8 +134,9 @@ impl TenantRemoval {
                 last
             }
             RemovalStep::Orders => {
-                gone.orders = removal::remove_orders(db, tenant, self.rows).await?;
-                (gone.orders > 0).then_some(0)
+                let (last, removed) = removal::remove_orders(db, tenant, after, self.rows).await?;
+                gone.orders = removed;
+                last
             }
             RemovalStep::History => {
                 let (last, removed) = removal::remove_history(db, tenant, after, self.rows).await?;

@@ -29,10 +29,12 @@ pub struct ComparedVersion {
     pub order_agrees: Option<bool>,
 }
 
-/// Reads everything by order and version, of `only` these orders if given. One statement, so all rows are of one moment.
+/// Reads everything by order and version, of `only` these orders if given, and of no tenant in `removing`. One statement, so all rows
+/// are of one moment.
 pub fn compare_versions<'c>(
     connection: &'c mut PgConnection,
     only: Option<&'c [i64]>,
+    removing: &'c [i32],
 ) -> BoxStream<'c, sqlx::Result<ComparedVersion>> {
     sqlx::query_as!(
         ComparedVersion,
@@ -63,7 +65,7 @@ pub fn compare_versions<'c>(
                   CASE WHEN version = existing.current AND event_type <> 'OrderDeleted' THEN
                       existing.document = (body #> '{data,order}')
                           || to_jsonb(jsonb_populate_record(NULL::orders,
-                                 -- Events of versions before 0.3 say nothing about references and metadata.
+                                 -- Events of version 0.1.0 say nothing about references and metadata.
                                  jsonb_build_object('reference', existing.document -> 'reference')
                                  || jsonb_set(
                                      body #> '{data,order}', '{order_date}',
@@ -91,18 +93,20 @@ pub fn compare_versions<'c>(
                FULL JOIN order_history AS recorded USING (order_id, version)
            )
            FULL JOIN (
-               SELECT order_id, current, document, md5(document::text) AS content
+               SELECT order_id, tenant_id, current, document, md5(document::text) AS content
                FROM (
-                   SELECT orders.id AS order_id, orders.version AS current,
+                   SELECT orders.id AS order_id, orders.tenant_id, orders.version AS current,
                           to_jsonb(orders) || jsonb_build_object('metadata', metadata::jsonb, 'lines', (
                               SELECT jsonb_agg(to_jsonb(line) ORDER BY position)
                               FROM order_lines AS line WHERE line.order_id = orders.id)) AS document
                    FROM orders
                ) AS documents
            ) AS existing USING (order_id)
-           WHERE $1::bigint[] IS NULL OR order_id = ANY($1)
+           WHERE ($1::bigint[] IS NULL OR order_id = ANY($1))
+             AND coalesce(logged.tenant_id, recorded.tenant_id, existing.tenant_id) <> ALL($2)
            ORDER BY order_id, version, logged.id"#,
-        only
+        only,
+        removing
     )
     .fetch(connection)
 }

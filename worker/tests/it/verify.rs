@@ -58,6 +58,18 @@ async fn finds(world: &World, args: &[&str], expected: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_being_removed_is_not_compared() {
+    let (world, _) = in_harmony().await;
+    // Of the decoy, a part is gone.
+    sql(&world, "DELETE FROM orders WHERE tenant_id = 2").await;
+    let out = world.worker(&["verify"]).await.out;
+    assert!(!lines(&out, "difference").is_empty(), "{out}");
+    sql(&world, "UPDATE tenants SET removal_began_at = now() WHERE id = 2").await;
+    let out = world.worker(&["verify"]).await.ok();
+    assert!(out.contains("not compared: tenant 2, because it is being removed"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn in_harmony_there_is_no_difference_and_log_and_history_have_one_digest() {
     let (world, events) = in_harmony().await;
     // The decoy is recorded and not logged.

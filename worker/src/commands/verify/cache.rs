@@ -19,7 +19,7 @@ use crate::{commands::connect::acquire_connection, store::orders};
 /// Entries of a batch.
 const BATCH: usize = 500;
 
-/// Compares every entry. An order without an entry is no difference: the next reader fills it in.
+/// Compares every entry, but for those of tenants that are being removed. An order without an entry is no difference: the next reader fills it in.
 pub(super) async fn compare_cache(
     stores: &Stores,
     only: Option<&[OrderKey]>,
@@ -34,7 +34,7 @@ pub(super) async fn compare_cache(
         let mut seen = std::collections::HashSet::new();
         let mut scan = stores.cache.start_scan().await.context("cannot scan the cache")?;
         while let Some(mut orders) = scan.next_orders().await.context("cannot scan the cache")? {
-            orders.retain(|order| seen.insert(*order));
+            orders.retain(|order| !findings.removing.contains(&order.tenant) && seen.insert(*order));
             compare_entries(stores, &orders, findings, &mut digest).await?;
             progress.inc(orders.len() as u64);
         }

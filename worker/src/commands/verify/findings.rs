@@ -1,6 +1,8 @@
 //! What `worker verify` compares, and what it found.
 
-use shared::{cache::Cache, platform::db::DbPool};
+use std::collections::BTreeSet;
+
+use shared::{cache::Cache, domain::tenant::TenantId, platform::db::DbPool};
 
 use super::{difference::Difference, digest::Digest};
 
@@ -15,6 +17,8 @@ pub(in crate::commands) struct Stores {
 /// The result of one comparison.
 #[derive(Default)]
 pub(super) struct Findings {
+    /// Tenants whose removal has begun. Of these, a part is gone, and nothing is compared.
+    pub(super) removing: BTreeSet<TenantId>,
     pub(super) digests: Vec<(&'static str, Digest)>,
     pub(super) differences: Vec<Difference>,
     /// Why the cache was not compared, or not completely.

@@ -8,14 +8,24 @@ mod findings;
 mod records;
 mod repair;
 
-use std::{collections::HashSet, process::ExitCode, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    process::ExitCode,
+    time::Duration,
+};
 
-use shared::{cache::CacheError, domain::order::OrderKey};
+use shared::{
+    cache::CacheError,
+    domain::{order::OrderKey, tenant::TenantId},
+};
 
 pub(super) use self::findings::Stores;
 use self::{difference::Difference, findings::Findings};
-use super::screen::{format_count, print_line, spinner};
-use crate::{cli::Verify, config::WorkerConfig, errors::chain};
+use super::{
+    connect::acquire_connection,
+    screen::{format_count, print_line, spinner},
+};
+use crate::{cli::Verify, config::WorkerConfig, errors::chain, store::removal::list_removals};
 
 /// How long a difference must last to count: an event that is on its way arrives within seconds.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -55,6 +65,9 @@ pub(super) async fn verify_stores(
         ))?;
     }
     print_line(NOT_COMPARED)?;
+    for tenant in &found.removing {
+        print_line(&format!("not compared: tenant {tenant}, because it is being removed"))?;
+    }
     if let Some(error) = &found.cache_error {
         print_line(&format!(
             "not compared: the cache, because Redis cannot be read: {}",
@@ -77,7 +90,7 @@ struct Only {
 /// Compares everything of all tenants, or only this.
 async fn compare_stores(stores: &Stores, only: Option<&Only>) -> anyhow::Result<Findings> {
     let progress = spinner("comparing");
-    let mut findings = Findings::default();
+    let mut findings = Findings { removing: load_removing(stores).await?, ..Findings::default() };
     records::compare_records(&stores.db, only.map(|only| &*only.orders), &mut findings, &progress).await?;
     // Without Redis, the findings of the database still count.
     if let Err(error) =
@@ -93,6 +106,13 @@ async fn compare_stores(stores: &Stores, only: Option<&Only>) -> anyhow::Result<
     // Report the differences of an order together.
     findings.differences.sort_by_key(Difference::order);
     Ok(findings)
+}
+
+async fn load_removing(stores: &Stores) -> anyhow::Result<BTreeSet<TenantId>> {
+    let mut connection = acquire_connection(&stores.db).await?;
+    let removing = list_removals(&mut connection, Duration::ZERO).await?;
+    connection.release();
+    Ok(removing.into_iter().collect())
 }
 
 /// Keeps the differences that are still the same 5 s later.
@@ -114,5 +134,6 @@ async fn keep_lasting(stores: &Stores, mut found: Findings) -> anyhow::Result<Fi
         now.contains(difference) || !cache_is_known && matches!(difference, Difference::Cache { .. })
     });
     found.cache_error = found.cache_error.or(again.cache_error);
+    found.removing.extend(again.removing);
     Ok(found)
 }

@@ -28,16 +28,17 @@ struct RecordTotals {
     differences: Vec<Difference>,
 }
 
-/// Compares everything by order and version.
+/// Compares everything by order and version, but for tenants that are being removed.
 pub(super) async fn compare_records(
     db: &DbPool,
     only: Option<&[i64]>,
     findings: &mut Findings,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
+    let removing: Vec<i32> = findings.removing.iter().map(|tenant| tenant.get()).collect();
     let mut connection = acquire_connection(db).await?;
     sqlx::raw_sql(STATEMENT_LIMIT).execute(&mut *connection).await?;
-    let mut rows = compare_versions(&mut connection, only);
+    let mut rows = compare_versions(&mut connection, only, &removing);
     let mut totals = RecordTotals::default();
     let mut group: Vec<ComparedVersion> = Vec::new();
     while let Some(row) = within(ROW_LIMIT, rows.try_next()).await? {
