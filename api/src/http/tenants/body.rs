@@ -72,6 +72,7 @@ pub(super) struct TenantUpdate {
     /// The quota of all requests of its callers together, but for operators, as requests and seconds; `null` removes it.
     #[schema(value_type = Option<String>, pattern = "^([1-9][0-9]{0,5}|1000000)/([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2}|86400)s$", example = "1000/60s")]
     #[expect(clippy::option_option, reason = "left out, null and a quota are three things")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<Option<String>>,
     /// Whether its callers get 403 (`tenant_suspended`). The default tenant cannot be suspended.
     #[schema(nullable = false)]
