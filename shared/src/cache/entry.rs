@@ -1,6 +1,6 @@
 //! Entries of the cache, and their layout in Redis: version, owner, body.
 //!
-//! Programs of before 0.3 wrote bodies without the last fields of an order. Such an entry counts as absent, and its version still
+//! Programs of 0.1.0 wrote bodies without the last fields of an order. Such an entry counts as absent, and its version still
 //! keeps older ones out; `cache.lua` replaces it by a complete one of the same version.
 
 use bytes::Bytes;
