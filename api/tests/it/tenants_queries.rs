@@ -58,7 +58,7 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
         "a removal reads the whole history by its key, and removes a tenant's",
     ),
     (
-        "DELETE FROM orders WHERE id = ANY (ARRAY(SELECT id FROM orders WHERE tenant_id = $1",
+        "DELETE FROM orders WHERE id = ANY (ARRAY( SELECT id FROM orders WHERE tenant_id = $1",
         "the tenant stands inside",
     ),
     (
