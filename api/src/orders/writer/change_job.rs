@@ -71,6 +71,10 @@ impl PreparedChange {
         CommittedChange { cache: self.cache, reply, response: self.response }
     }
 
+    pub(super) fn event_bytes(&self) -> usize {
+        self.event.body.len()
+    }
+
     /// The reference that the order does not have yet.
     pub(super) fn wanted(&self) -> Option<Wanted> {
         let after = self.after.as_ref()?;

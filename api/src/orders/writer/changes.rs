@@ -13,6 +13,7 @@ use shared::{
 
 use super::{
     super::{error::OrderError, load::load_orders},
+    BATCH_BYTES,
     change_job::{ChangeDecision, ChangeJob, PreparedChange},
     context::WriterContext,
     job::{WriteJob as _, batch_size, fail_jobs, is_fault_of_one, split_duplicate_keys},
@@ -61,9 +62,10 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
         let (mut writes, mut unchanged) = (Vec::new(), Vec::new());
         let (mut held, mut changing) = (Vec::new(), HashSet::new());
         let (mut rivals, mut wanted_references) = (Vec::new(), HashSet::new());
+        let mut bytes = 0;
         for job in jobs {
-            if changing.contains(&job.order()) {
-                // It must see the order as the other change leaves it.
+            // It must see the order as the other change leaves it, or would be too much for one statement.
+            if changing.contains(&job.order()) || bytes >= BATCH_BYTES {
                 held.push(job);
                 continue;
             }
@@ -73,6 +75,7 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
                     Some(wanted) if !wanted_references.insert(wanted.clone()) => rivals.push((job, wanted)),
                     _ => {
                         changing.insert(job.order());
+                        bytes += prepared.event_bytes();
                         writes.push((job, prepared));
                     }
                 },

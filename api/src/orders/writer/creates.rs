@@ -23,6 +23,7 @@ use super::{
         load::load_orders,
         response::{OrderResponse, RenderRefusal},
     },
+    BATCH_BYTES,
     context::WriterContext,
     job::{Reply, WriteJob, batch_size, fail_jobs, is_fault_of_one, send_reply, split_duplicate_keys},
     references::{ATTEMPTS, Holders, Wanted},
@@ -90,6 +91,7 @@ pub(super) struct CreateHandler {
 
 impl BatchHandler<CreateJob> for CreateHandler {
     async fn handle(&self, jobs: Vec<CreateJob>) -> Vec<CreateJob> {
+        let (jobs, later) = split_beyond_limit(jobs);
         let (batch, mut taken) = split_duplicate_keys(jobs);
         let (batch, rivals) = split_rivals(batch);
         metrics::histogram!("write_batch_size", "kind" => "create").record(batch_size(&batch));
@@ -107,8 +109,22 @@ impl BatchHandler<CreateJob> for CreateHandler {
         taken.extend(key_taken);
         taken.extend(self.context.respond_reference_taken(refused, &HashMap::new()).await);
         held.extend(self.context.replay(taken).await);
+        held.extend(later);
         held
     }
+}
+
+/// Separates the jobs that are too much for one statement.
+fn split_beyond_limit(mut jobs: Vec<CreateJob>) -> (Vec<CreateJob>, Vec<CreateJob>) {
+    let mut bytes = 0;
+    let fits = |job: &&CreateJob| {
+        let fits = bytes < BATCH_BYTES;
+        bytes += job.event.body.len();
+        fits
+    };
+    let count = jobs.iter().take_while(fits).count();
+    let later = jobs.split_off(count);
+    (jobs, later)
 }
 
 /// Separates the jobs that ask for the same reference as another job of the batch.

@@ -51,6 +51,9 @@ use crate::outbox::Wake;
 const CREATES: BatchConfig = BatchConfig { workers: 1, queue_size: 1024, batch_size: 128 };
 /// One batch at a time for the same reason, and so changes of one order do not race in one process.
 const CHANGES: BatchConfig = BatchConfig { workers: 1, queue_size: 1024, batch_size: 128 };
+/// The bytes of events after which a batch ends, whatever their number: everybody in it waits for the whole statement, and if that takes
+/// too long it fails for all.
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
 /// Writes orders: new ones and changes in batches of their own.
 pub(crate) struct OrderWriter {
