@@ -99,6 +99,22 @@ async fn while_the_replica_is_down_or_silent_lists_and_histories_are_read_from_t
 }
 
 #[tokio::test]
+async fn a_request_that_takes_too_long_on_the_replica_takes_it_from_no_other() {
+    let it = Replicated::start().await;
+    it.set_replica_behind(-3600.0).await;
+    it.until_read_from_replica().await;
+    let replica = it.replica.connect().await;
+    let mut holder = replica.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").execute(&mut *holder).await.expect("a lock");
+    assert_eq!(it.listed().await, 1, "the primary answers");
+    let health = it.app.app.state.orders.read_db().replica_health().expect("a replica");
+    assert_eq!(health.unusable, None);
+    holder.rollback().await.expect("the lock is gone");
+    assert_eq!(it.listed().await, 0);
+    it.app.drain().await;
+}
+
+#[tokio::test]
 async fn an_export_is_read_from_the_primary_so_that_it_is_as_new_as_its_cursor() {
     let it = Replicated::start().await;
     it.set_replica_behind(-3600.0).await;
