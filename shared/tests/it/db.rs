@@ -127,6 +127,28 @@ async fn silent_connections_are_replaced_within_seconds_however_many_they_are() 
 }
 
 #[tokio::test]
+async fn a_statement_whose_caller_has_gone_ends_on_the_server_too() {
+    let database = testbed::empty_postgres().await;
+    let hour = Duration::from_hours(1);
+    let patient = PoolSettings::new("patient", 1).with_limits(hour, hour);
+    let pool = pool(database.url(), 1).sibling(patient);
+    let watcher = database.connect().await;
+    let runs = async || {
+        let running =
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'patient' AND state = 'active'
+                       AND datname = current_database()";
+        sqlx::query_scalar::<_, i64>(running).fetch_one(&watcher).await.unwrap() == 1
+    };
+    let long =
+        pool.run_once(|mut db| async move { sqlx::query("SELECT pg_sleep(3600)").execute(&mut *db).await });
+    tokio::select! {
+        done = long => panic!("{done:?}"),
+        () = eventually("it runs", &runs) => {}
+    }
+    eventually("it has ended", async || !runs().await).await;
+}
+
+#[tokio::test]
 async fn a_cancelled_test_of_a_connection_still_closes_the_silent_ones() {
     let database = testbed::empty_postgres().await;
     let (url, proxy) = behind_proxy(database.url()).await;

@@ -10,6 +10,9 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(4);
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a transaction may be idle before the server ends it: its client was stopped or has disappeared.
 const IDLE_IN_TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
+/// How soon the server ends a statement whose client is gone: a request that was given up frees its connection here at once, and its
+/// statement would otherwise run on beside those of the next ones.
+const CLIENT_CHECK: Duration = Duration::from_millis(500);
 /// How much longer the client waits than the server works, so that the server's own error usually comes first.
 pub(super) const MARGIN: Duration = Duration::from_millis(500);
 
@@ -61,10 +64,12 @@ impl PoolSettings {
     pub(super) fn to_sql(&self) -> String {
         let idle = IDLE_IN_TRANSACTION_LIMIT.max(self.statement_limit);
         format!(
-            "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; {}",
+            "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
+             SET client_connection_check_interval = {}; {}",
             self.statement_limit.as_millis(),
             self.lock_limit.as_millis(),
             idle.as_millis(),
+            CLIENT_CHECK.as_millis(),
             self.session
         )
     }
