@@ -45,15 +45,34 @@ pub struct LogEra {
     pub after: i64,
 }
 
-/// Reads a tenant's events of the `most` positions after `after`, or those of every tenant for `None`, and the tip, in one statement and so of one moment.
-///
-/// Positions have no gaps, so a missing one was dropped after the retention.
+/// Some positions of the log.
+#[derive(Debug)]
+pub struct LogPage {
+    /// The log at the same moment.
+    pub tip: LogTip,
+    /// The events at these positions. Positions have no gaps, so a missing one was dropped after the retention.
+    pub rows: Vec<LogRow>,
+    /// The last of these positions.
+    pub end: i64,
+}
+
+/// Which positions of the log to read.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSpan {
+    /// Those after this one.
+    pub after: i64,
+    /// How many at most.
+    pub most: i32,
+    /// No more after the event that makes it more than so many bytes. What follows is not even read by the server.
+    pub bytes: i64,
+}
+
+/// Reads a tenant's events, or those of every tenant for `None`, and the tip, in one statement and so of one moment.
 pub async fn load_log_page(
     db: &mut PgConnection,
-    after: i64,
-    most: i32,
+    LogSpan { after, most, bytes }: LogSpan,
     reader: Option<TenantId>,
-) -> Result<(LogTip, Vec<LogRow>), sqlx::Error> {
+) -> Result<LogPage, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT tip.head AS "head!", tip.retained_after AS "retained_after!", tip.era AS "era?", tip.now AS "now!",
                   e.position AS "position?", e.sequenced_at AS "sequenced_at?", e.tenant_id AS "tenant_id?",
@@ -63,10 +82,14 @@ pub async fn load_log_page(
                       (SELECT g.key FROM log_eras g ORDER BY g.number DESC LIMIT 1) AS era, clock_timestamp() AS now
                FROM relay r
            ) AS tip
-           LEFT JOIN LATERAL log_feed($1, $2, $3) e ON true"#,
+           LEFT JOIN LATERAL (
+               SELECT f.*, sum(octet_length(f.payload)) OVER (ORDER BY f.position ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+               FROM log_feed($1, $2, $3) f
+           ) AS e ON coalesce(e.bytes_before, 0) < $4"#,
         after,
         most,
         reader.map(TenantId::get),
+        bytes,
     )
     .fetch_all(db)
     .await?;
@@ -88,7 +111,31 @@ pub async fn load_log_page(
             payload: row.payload.unwrap_or_default(),
         });
     }
-    Ok((tip, events))
+    let read: usize = events.iter().map(|event| event.payload.len()).sum();
+    let end = match events.last() {
+        Some(last) if i64::try_from(read).unwrap_or(i64::MAX) >= bytes => last.position,
+        _ => tip.head.min(after.saturating_add(i64::from(most))),
+    };
+    Ok(LogPage { tip, rows: events, end })
+}
+
+/// The last of the `most` positions after `after` whose event was dropped after the retention, if there is one. Reads no event.
+pub async fn last_dropped_position(
+    db: &mut PgConnection,
+    after: i64,
+    most: i32,
+) -> Result<Option<i64>, sqlx::Error> {
+    // A reader of no tenant.
+    sqlx::query_scalar!(
+        "SELECT max(p.position)
+         FROM generate_series($1::bigint + 1, least($1::bigint + $2::integer, (SELECT r.head FROM relay r))) AS p (position)
+         LEFT JOIN log_feed($1, $2, 0) f USING (position)
+         WHERE f.position IS NULL",
+        after,
+        most,
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// Reads all eras, the first one first. There are as many as the log was restored or a standby was promoted.

@@ -32,7 +32,9 @@ pub use list::{
     ListPosition, MAX_SCANNED, MAX_TOTAL, OrderFilter, OrderPage, PageStart, count_query, load_order_page,
     load_orders_after, page_query,
 };
-pub use log::{LogEra, LogRow, LogTip, load_log_eras, load_log_page};
+pub use log::{
+    LogEra, LogPage, LogRow, LogSpan, LogTip, last_dropped_position, load_log_eras, load_log_page,
+};
 pub use read::{ORDERS_BY_KEY, load_orders};
 pub use replication::{ReplicationState, load_replication_state};
 pub use tenants::{

@@ -1,13 +1,10 @@
 //! A reader of the feed: from the database until it has caught up, then from memory.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::sync::Arc;
 
 use shared::{
     domain::tenant::TenantId,
-    platform::{
-        db::{DbConnection, DbPool},
-        page_size::PageSize,
-    },
+    platform::db::{DbConnection, DbPool},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -22,15 +19,12 @@ use super::{
     settings::FeedSettings,
     tail::{RecentEvents, Tail, TailWatch, era_of},
 };
-use crate::db::{self, LogRow, LogTip};
+use crate::db::{self, LogPage, LogRow, LogSpan};
 
-/// The bytes that a page from the database should have: it is held until the reader has sent it.
-const PAGE_BYTES: usize = 1024 * 1024;
-/// How many events are looked at for missing ones at the beginning of the retained log.
-const BEGINNING: usize = 1000;
-/// The events of a page, before and after the size of this log's events is known.
-const FIRST_PAGE: usize = 500;
-const PAGE_EVENTS: RangeInclusive<usize> = 16..=1000;
+/// The bytes after which a page from the database ends: it is held until the reader has sent it.
+const PAGE_BYTES: i64 = 1024 * 1024;
+/// The positions of a page.
+const PAGE: i32 = 1000;
 
 /// Reads pages from the database for the readers that are behind, a few at a time.
 pub(super) struct CatchUp {
@@ -57,11 +51,11 @@ impl CatchUp {
         self.held.available_permits() == 0
     }
 
-    /// Reads the tenant's events of the `limit` positions after `after`, when there is room for them.
+    /// Reads the tenant's events of at most `most` positions after `after`, when there is room for them.
     async fn load_page(
         self: Arc<Self>,
         after: i64,
-        limit: i32,
+        most: i32,
         tenant: TenantId,
         for_stream: bool,
     ) -> Result<LoadedPage, FeedError> {
@@ -70,20 +64,25 @@ impl CatchUp {
         let room = if for_stream { &self.held } else { &self.passing };
         let held = Arc::clone(room).acquire_owned().await.map_err(closed)?;
         let _reading = self.reading.acquire().await.map_err(closed)?;
-        let load = |mut db: DbConnection| async move {
-            db::load_log_page(&mut db, after, limit, Some(tenant)).await
-        };
-        let (tip, rows) = self.db.read_with_retry(load).await?;
-        Ok(LoadedPage { after, limit, tip, rows, read_at: Instant::now(), held })
+        let span = LogSpan { after, most, bytes: PAGE_BYTES };
+        let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, span, Some(tenant)).await };
+        let page = self.db.read_with_retry(load).await?;
+        Ok(LoadedPage { after, page, read_at: Instant::now(), held })
+    }
+
+    /// The last position of the page after `after` whose event was dropped.
+    async fn last_dropped(&self, after: i64) -> Result<Option<i64>, FeedError> {
+        let _reading = self.reading.acquire().await.map_err(|_| FeedError::Replaced)?;
+        let find =
+            |mut db: DbConnection| async move { db::last_dropped_position(&mut db, after, PAGE).await };
+        Ok(self.db.read_with_retry(find).await?)
     }
 }
 
 /// A page from the database.
 struct LoadedPage {
     after: i64,
-    limit: i32,
-    tip: LogTip,
-    rows: Vec<LogRow>,
+    page: LogPage,
     read_at: Instant,
     held: OwnedSemaphorePermit,
 }
@@ -100,7 +99,6 @@ pub struct FeedReader {
     filter: EventFilter,
     /// Begin after the last missing event of the first page: it begins where the retained log does.
     skips_missing: bool,
-    page: PageSize,
     /// Whether the next page is read while this one is being sent, as for a stream.
     reads_ahead: bool,
     ahead: Option<PageAhead>,
@@ -147,7 +145,6 @@ impl FeedReader {
             scope,
             filter,
             skips_missing,
-            page: PageSize::new(PAGE_BYTES, PAGE_EVENTS, FIRST_PAGE),
             reads_ahead: false,
             ahead: None,
         }
@@ -203,19 +200,23 @@ impl FeedReader {
 
     async fn read_page(&mut self, most: usize) -> Result<FeedBatch, FeedError> {
         loop {
-            let LoadedPage { after, limit, tip, rows, read_at, held } = self.next_page(most).await?;
+            if self.skips_missing
+                && let Some(dropped) = self.catch_up.last_dropped(self.place.position).await?
+            {
+                self.place.position = dropped;
+            }
+            let LoadedPage { after, page: LogPage { tip, rows, end }, read_at, held } =
+                self.next_page(most).await?;
             if era_of(&tip) != self.place.era || tip.head < after {
                 self.tail.refresh().await?;
                 self.place = self.tail.find(self.place)?;
                 continue;
             }
-            let end = tip.head.min(after.saturating_add(i64::from(limit)));
             match last_missing(after, end, &rows) {
                 Some(missing) if self.skips_missing => self.place.position = missing,
                 missing @ Some(_) => return Err(FeedError::Expired { missing }),
                 None => {
                     self.skips_missing = false;
-                    self.page.fit(rows.iter().map(|row| row.payload.len()));
                     if self.reads_ahead && end < tip.head {
                         self.begin_page(end);
                     }
@@ -236,22 +237,18 @@ impl FeedReader {
         {
             return page;
         }
-        let size = if self.skips_missing {
-            BEGINNING
-        } else if self.filter.admits_all(self.scope) {
-            self.page.items().min(most)
-        } else {
-            self.page.items()
-        };
-        let limit = i32::try_from(size).unwrap_or(i32::MAX);
-        Arc::clone(&self.catch_up).load_page(after, limit, self.scope.tenant, self.reads_ahead).await
+        // If every event passes, no more of them are needed.
+        let wanted =
+            if self.filter.admits_all(self.scope) { i32::try_from(most).unwrap_or(PAGE) } else { PAGE };
+        Arc::clone(&self.catch_up)
+            .load_page(after, wanted.min(PAGE), self.scope.tenant, self.reads_ahead)
+            .await
     }
 
     /// Begins to read the page after a position.
     fn begin_page(&mut self, after: i64) {
-        let limit = i32::try_from(self.page.items()).unwrap_or(i32::MAX);
         let mut task = JoinSet::new();
-        task.spawn(Arc::clone(&self.catch_up).load_page(after, limit, self.scope.tenant, true));
+        task.spawn(Arc::clone(&self.catch_up).load_page(after, PAGE, self.scope.tenant, true));
         self.ahead = Some(PageAhead { after, task });
     }
 

@@ -1,7 +1,6 @@
 //! The end of the log, read by one task for all readers of this process.
 
 use std::{
-    ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -11,7 +10,6 @@ use std::{
 
 use shared::platform::{
     db::{DbConnection, DbPool},
-    page_size::PageSize,
     shutdown::Shutdown,
 };
 use tokio::{
@@ -20,12 +18,12 @@ use tokio::{
 };
 
 use super::{cursor::LogPlace, error::FeedError, event::FeedEvent, ring::Ring, settings::FeedSettings};
-use crate::db::{self, LogEra, LogRow, LogTip};
+use crate::db::{self, LogEra, LogPage, LogRow, LogSpan, LogTip};
 
-/// The bytes that one statement should read.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
-/// The events that one statement reads; the most as long as their size is not known.
-const PAGE_EVENTS: RangeInclusive<usize> = 16..=1000;
+/// The events that one statement reads.
+const PAGE: i32 = 1000;
+/// The bytes after which it reads no more.
+const PAGE_BYTES: i64 = 4 * 1024 * 1024;
 /// The pause after a failed read.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// Stands for the time before the first event got a position. Keys of eras are not negative.
@@ -49,8 +47,6 @@ struct TailState {
     retained_after: i64,
     recent: Ring,
     max_events: i64,
-    /// Of the next statement.
-    page_size: PageSize,
 }
 
 #[derive(Default)]
@@ -84,7 +80,6 @@ impl Tail {
             retained_after: 0,
             recent: Ring::empty(0, settings.recent_events, settings.recent_bytes),
             max_events: i64::try_from(settings.recent_events).unwrap_or(i64::MAX),
-            page_size: PageSize::new(PAGE_BYTES, PAGE_EVENTS, *PAGE_EVENTS.end()),
         };
         Self {
             db,
@@ -216,16 +211,14 @@ impl Tail {
         loop {
             let (after, most) = {
                 let state = self.lock();
-                if state.era.is_some() { (state.recent.head(), state.page_size.items()) } else { (0, 0) }
+                if state.era.is_some() { (state.recent.head(), PAGE) } else { (0, 0) }
             };
-            let most = i32::try_from(most).unwrap_or(i32::MAX);
-            let load =
-                |mut db: DbConnection| async move { db::load_log_page(&mut db, after, most, None).await };
-            let (tip, rows) = self.db.read_with_retry(load).await?;
+            let span = LogSpan { after, most, bytes: PAGE_BYTES };
+            let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, span, None).await };
+            let LogPage { tip, rows, .. } = self.db.read_with_retry(load).await?;
             let read_at = Instant::now();
             // Read whose they are now, once for all readers, and not while they wait for the lock.
             let read = |row: LogRow| FeedEvent::new(row, tip.now, read_at).with_owner();
-            self.lock().page_size.fit(rows.iter().map(|row| row.payload.len()));
             let events: Vec<_> = rows.into_iter().map(read).collect();
             let era = era_of(&tip);
             if self.lock().era != Some(era) {

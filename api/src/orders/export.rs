@@ -1,17 +1,22 @@
 //! Reading all orders of a filter for an export: page by page, each page a statement of its own.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use shared::{
     domain::order::{Order, OrderId},
-    platform::db::{DbError, DbPool, PoolSettings},
+    platform::{
+        db::{DbError, DbPool, PoolSettings},
+        page_size::PageSize,
+    },
 };
 use time::macros::datetime;
 
 use crate::db::{self, ListPosition, OrderFilter};
 
 /// Orders of a page. They take 2 MiB if they have the most lines.
-const PAGE_SIZE: i64 = 500;
+const PAGE_ORDERS: RangeInclusive<usize> = 16..=500;
+/// Those of the first page, as long as the size of their metadata is not known.
+const FIRST_PAGE: usize = 50;
 /// The metadata of a page, but for those of its last order: without a limit they could take 20 MiB.
 const PAGE_METADATA_BYTES: usize = 1024 * 1024;
 /// How long a page can take: with a filter that matches nothing, the index is read to its end, some millions of orders a
@@ -32,7 +37,14 @@ pub(crate) struct ExportReader(DbPool);
 pub(crate) struct ExportPage {
     pub(crate) orders: Vec<Order>,
     /// `None` if nothing follows.
-    pub(crate) next: Option<ListPosition>,
+    pub(crate) next: Option<ExportPlace>,
+}
+
+/// Where a page of an export begins.
+pub(crate) struct ExportPlace {
+    after: ListPosition,
+    /// How many orders to read: what is read beyond the limit of bytes is thrown away.
+    size: PageSize,
 }
 
 impl ExportReader {
@@ -43,24 +55,30 @@ impl ExportReader {
     }
 
     /// Before the newest order.
-    pub(crate) fn start() -> ListPosition {
-        ListPosition { created_at: datetime!(9999-12-31 23:59:59.999_999 UTC), id: OrderId::MAX }
+    pub(crate) fn start() -> ExportPlace {
+        let after = ListPosition { created_at: datetime!(9999-12-31 23:59:59.999_999 UTC), id: OrderId::MAX };
+        ExportPlace { after, size: PageSize::new(PAGE_METADATA_BYTES, PAGE_ORDERS, FIRST_PAGE) }
     }
 
-    /// Reads the page after a position.
+    /// Reads a page.
     pub(crate) async fn load_page(
         &self,
         filter: &OrderFilter,
-        after: ListPosition,
+        ExportPlace { after, mut size }: ExportPlace,
     ) -> Result<ExportPage, DbError> {
+        let most = i64::try_from(size.items()).unwrap_or(i64::MAX);
         let page = self
             .0
             .read_with_retry(|mut db| async move {
-                db::load_orders_after(&mut db, filter, after, PAGE_SIZE, PAGE_METADATA_BYTES).await
+                db::load_orders_after(&mut db, filter, after, most, PAGE_METADATA_BYTES).await
             })
             .await?;
+        size.fit(page.orders.iter().map(|order| order.metadata.size()));
         let last = page.orders.last().filter(|_| page.has_next);
-        let next = last.map(|order| ListPosition { created_at: order.created_at, id: order.id });
+        let next = last.map(|order| {
+            let after = ListPosition { created_at: order.created_at, id: order.id };
+            ExportPlace { after, size }
+        });
         Ok(ExportPage { orders: page.orders, next })
     }
 }

@@ -12,6 +12,10 @@ use uuid::Uuid;
 
 use super::{LARGE_WORK, Lease, OutboxError};
 
+/// The bytes after which a batch ends: it is in memory several times, and the next one beside it. A broker confirms all of it within
+/// its time limit, also on a slow line.
+const BATCH_BYTES: i64 = 4 * 1024 * 1024;
+
 /// An event of the log.
 #[derive(Clone, Debug)]
 pub(super) struct LoggedEvent {
@@ -39,6 +43,8 @@ pub(super) struct Page {
     /// The timeline of the server that they were read from. A promoted server may give these positions to other events.
     pub(super) timeline: i64,
     pub(super) events: Vec<LoggedEvent>,
+    /// Whether more events follow that have a position.
+    pub(super) has_next: bool,
 }
 
 /// Gives every committed event that has none a position, under the lease, and returns how many these were. Writes nothing if
@@ -69,8 +75,8 @@ pub(super) async fn sequence(pool: &DbPool, lease: &Lease, epoch: i64) -> Result
     Ok(step.events.unwrap_or(0))
 }
 
-/// Reads up to `most` events after the position `after`, or after those that are published. Fails with `LeaseLost` if another
-/// replica relays.
+/// Reads up to `most` events after the position `after`, or after those that are published; fewer if they are large. Fails with
+/// `LeaseLost` if another replica relays.
 pub(super) async fn read_page(
     pool: &DbPool,
     lease: &Lease,
@@ -94,13 +100,14 @@ pub(super) async fn read_page(
             after += i64::from(most);
             // After a restore, everything that was removed with its tenant is a hole in what is published again.
             if !rows.is_empty() || after >= relay.head {
-                return Ok(Some((relay.timeline, rows)));
+                let has_next = rows.last().is_some_and(|last| last.position < relay.head);
+                return Ok(Some((relay.timeline, has_next, rows)));
             }
         }
     };
-    let (timeline, rows) =
+    let (timeline, has_next, rows) =
         pool.run_with_longer_limit(LARGE_WORK, work).await?.ok_or(OutboxError::LeaseLost)?;
-    Ok(Page { timeline, events: to_events(rows) })
+    Ok(Page { timeline, has_next, events: to_events(rows) })
 }
 
 async fn read_events(db: &mut PgConnection, after: i64, most: i32) -> Result<Vec<EventColumns>, sqlx::Error> {
@@ -109,9 +116,15 @@ async fn read_events(db: &mut PgConnection, after: i64, most: i32) -> Result<Vec
         r#"SELECT position AS "position!", id AS "id!", event_id AS "event_id!", event_type AS "event_type!",
                   order_id AS "order_id!", version AS "version!", payload AS "payload!",
                   extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
-           FROM log_events($1, $2)"#,
+           FROM (
+               SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+               FROM log_events($1, $2) e
+           ) AS page
+           WHERE coalesce(bytes_before, 0) < $3
+           ORDER BY position"#,
         after,
-        most
+        most,
+        BATCH_BYTES,
     )
     .fetch_all(db)
     .await
@@ -149,20 +162,37 @@ pub(super) async fn save_published(
     if same == Some(true) { Ok(()) } else { Err(OutboxError::ServerReplaced) }
 }
 
-/// Reads the events with these ids, in their order in the table.
-pub(super) async fn read_by_ids(pool: &DbPool, ids: &[i64]) -> Result<Vec<LoggedEvent>, DbError> {
+/// Reads the events with these ascending ids; only the first ones if they are large. Returns also the ids that are left.
+pub(super) async fn read_by_ids<'a>(
+    pool: &DbPool,
+    ids: &'a [i64],
+) -> Result<(Vec<LoggedEvent>, &'a [i64]), DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query_as!(
             EventColumns,
             r#"SELECT coalesce(log_position(id), 0) AS "position!", id, event_id, event_type, order_id, version, payload,
                       extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
-               FROM outbox WHERE id = ANY ($1) ORDER BY id"#,
-            ids
+               FROM (
+                   SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.id ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+                   FROM outbox e WHERE e.id = ANY ($1)
+               ) AS page
+               WHERE coalesce(bytes_before, 0) < $2
+               ORDER BY id"#,
+            ids,
+            BATCH_BYTES,
         )
         .fetch_all(&mut *db)
         .await
     };
-    Ok(to_events(pool.read_with_retry(work).await?))
+    let events = to_events(pool.read_with_retry(work).await?);
+    let bytes: usize = events.iter().map(|event| event.envelope.body.len()).sum();
+    let left = match events.last() {
+        Some(last) if i64::try_from(bytes).unwrap_or(i64::MAX) >= BATCH_BYTES => {
+            &ids[ids.partition_point(|id| *id <= last.id)..]
+        }
+        _ => &[],
+    };
+    Ok((events, left))
 }
 
 /// The columns of an event.

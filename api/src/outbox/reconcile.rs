@@ -101,8 +101,12 @@ impl Reconciler {
     /// Publishes events again, oldest first, until the broker does not confirm one.
     async fn republish(&self, epoch: i64, ids: &[i64], repairs: &mut RepairLog) -> Result<u64, OutboxError> {
         let mut repaired = 0;
-        for ids in ids.chunks(self.settings.batch.max(1)) {
-            let events = log::read_by_ids(&self.pool, ids).await?;
+        let mut left = ids;
+        while !left.is_empty() {
+            let most = self.settings.batch.clamp(1, left.len());
+            let (events, unread) = log::read_by_ids(&self.pool, &left[..most]).await?;
+            let ids = &left[..most - unread.len()];
+            left = &left[ids.len()..];
             let names: Vec<_> = events.iter().map(EventName::from).collect();
             let result = tokio::select! {
                 biased;

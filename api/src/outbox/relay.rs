@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{
-    broker::EventSink,
-    platform::{db::DbPool, page_size::PageSize},
-};
+use shared::{broker::EventSink, platform::db::DbPool};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
@@ -14,11 +11,6 @@ use super::{
     metrics,
     publish::{PublishResult, Publisher},
 };
-
-/// The bytes that a batch should have: it is in memory several times, and the next one beside it.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// The fewest events of a batch, if there are as many.
-const FEWEST_EVENTS: usize = 16;
 
 /// How the relay works.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +76,6 @@ struct Progress {
     unconfirmed: Vec<LoggedEvent>,
     /// The page after the last published one, read while that was being published.
     ahead: Option<Page>,
-    /// Of the next page.
-    page_size: PageSize,
 }
 
 impl Relay {
@@ -158,30 +148,23 @@ impl Relay {
         };
         let progress = match progress {
             Some(progress) if progress.epoch == epoch => progress,
-            _ => progress.insert(Progress {
-                epoch,
-                timeline: 0,
-                unconfirmed: Vec::new(),
-                ahead: None,
-                page_size: PageSize::new(BATCH_BYTES, FEWEST_EVENTS..=self.batch, self.batch),
-            }),
+            _ => progress.insert(Progress { epoch, timeline: 0, unconfirmed: Vec::new(), ahead: None }),
         };
 
-        let batch = if progress.unconfirmed.is_empty() {
-            self.next_page(progress).await?
+        let (batch, has_next) = if progress.unconfirmed.is_empty() {
+            let page = self.next_page(progress).await?;
+            (page.events, page.has_next)
         } else {
-            std::mem::take(&mut progress.unconfirmed)
+            (std::mem::take(&mut progress.unconfirmed), false)
         };
         let Some(last) = batch.last().map(|event| event.position) else { return Ok(RelayStep::Idle) };
 
-        // Only a full page can have another one after it, which is read while this one is being published.
-        let reads_ahead = batch.len() == progress.page_size.items() && progress.ahead.is_none();
-        progress.page_size.fit(batch.iter().map(|event| event.envelope.body.len()));
-        let page_size = progress.page_size.items();
+        // The next page is read while this one is being published.
+        let reads_ahead = has_next && progress.ahead.is_none();
         let started = Instant::now();
         let ages: Vec<_> = batch.iter().map(|event| (event.position, event.age_seconds())).collect();
         let (published, ahead) = tokio::join!(self.publish(epoch, batch), async {
-            if reads_ahead { self.read_page(epoch, Some(last), page_size).await.map(Some) } else { Ok(None) }
+            if reads_ahead { self.read_page(epoch, Some(last)).await.map(Some) } else { Ok(None) }
         });
         let published = published?;
         if let Some(ahead) = ahead? {
@@ -191,20 +174,20 @@ impl Relay {
     }
 
     /// The page to publish now; empty if there are no events.
-    async fn next_page(&self, progress: &mut Progress) -> Result<Vec<LoggedEvent>, OutboxError> {
+    async fn next_page(&self, progress: &mut Progress) -> Result<Page, OutboxError> {
         let page = match progress.ahead.take() {
             Some(page) if !page.events.is_empty() => page,
             _ => {
                 self.sequence(progress.epoch).await?;
-                self.read_page(progress.epoch, None, progress.page_size.items()).await?
+                self.read_page(progress.epoch, None).await?
             }
         };
         progress.timeline = page.timeline;
-        Ok(page.events)
+        Ok(page)
     }
 
-    async fn read_page(&self, epoch: i64, after: Option<i64>, most: usize) -> Result<Page, OutboxError> {
-        let most = i32::try_from(most).unwrap_or(i32::MAX);
+    async fn read_page(&self, epoch: i64, after: Option<i64>) -> Result<Page, OutboxError> {
+        let most = i32::try_from(self.batch).unwrap_or(i32::MAX);
         log::read_page(&self.pool, &self.lease, epoch, after, most).await
     }
 

@@ -24,6 +24,7 @@ mod health;
 mod health_database;
 mod history_lag;
 mod http_rules;
+mod large_events;
 mod limits;
 mod migrate;
 mod orders_batch;

@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use super::{FEW_ROWS, WHOLE_TABLE, run_within};
 
+/// The bytes after which a page of events ends.
+const PAGE_BYTES: i64 = 4 * 1024 * 1024;
+
 /// The events of the log to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection {
@@ -60,7 +63,8 @@ pub async fn count_events(connection: &mut PgConnection, selection: Selection) -
     Ok((row.count, row.last))
 }
 
-/// Loads up to `limit` events after the place `after` and up to `last`, in id order: per order, that is the order of versions.
+/// Loads up to `limit` events after the place `after` and up to `last`, fewer if they are large, in id order: per order, that is the order
+/// of versions.
 pub async fn load_events(
     connection: &mut PgConnection,
     selection: Selection,
@@ -71,18 +75,27 @@ pub async fn load_events(
     let (from, order, tenant) = selection.parts();
     let statement = sqlx::query_as!(
         OutboxRow,
-        r#"SELECT id, event_id, event_type, order_id, version, payload FROM outbox
-           WHERE id > $4 AND id <= $5
-             AND ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
-             AND ($2::bigint IS NULL OR order_id = $2)
-             AND ($3::integer IS NULL OR tenant_id = $3)
-           ORDER BY id LIMIT $6"#,
+        r#"SELECT id, event_id, event_type, order_id, version, payload
+           FROM (
+               SELECT *, sum(octet_length(payload)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+               FROM (
+                   SELECT id, event_id, event_type, order_id, version, payload FROM outbox
+                   WHERE id > $4 AND id <= $5
+                     AND ($1::timestamptz IS NULL OR recorded_at >= $1 AND day >= ($1 AT TIME ZONE 'UTC')::date)
+                     AND ($2::bigint IS NULL OR order_id = $2)
+                     AND ($3::integer IS NULL OR tenant_id = $3)
+                   ORDER BY id LIMIT $6
+               ) AS next
+           ) AS page
+           WHERE coalesce(bytes_before, 0) < $7
+           ORDER BY id"#,
         from,
         order,
         tenant,
         after,
         last,
         limit,
+        PAGE_BYTES,
     );
     let rows = run_within(FEW_ROWS, statement.fetch_all(connection)).await?;
     Ok(rows.into_iter().map(OutboxRow::into_logged_event).collect())

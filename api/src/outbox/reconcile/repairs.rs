@@ -87,6 +87,7 @@ impl RepairLog {
             self.probe_due = now + self.probe_pause;
             self.probe_pause = (self.probe_pause * 2).min(MAX_PAUSE);
         }
+        chosen.sort_unstable();
         chosen
     }
 

@@ -132,9 +132,10 @@ impl Export {
         let (mut page, mut rows) = (first, 0_u64);
         loop {
             let ExportPage { orders, next } = page;
+            let has_next = next.is_some();
             let load_next = async {
                 match next {
-                    Some(position) => self.reader.load_page(&self.filter, position).await.map(Some),
+                    Some(place) => self.reader.load_page(&self.filter, place).await.map(Some),
                     None => Ok(None),
                 }
             };
@@ -144,7 +145,7 @@ impl Export {
                     self.format.write_order(&mut file, order)?;
                 }
                 drop(orders);
-                if next.is_some() {
+                if has_next {
                     let page = Bytes::from(std::mem::take(&mut file));
                     // If nobody takes it, the next page is not sent either.
                     let _client_is_gone = pieces.send(Piece::Page(page)).await;
