@@ -6,6 +6,7 @@
 mod document;
 mod envelope;
 mod event_type;
+mod noncharacters;
 mod order_event;
 #[cfg(test)]
 mod properties;
