@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     broker::EventSink,
+    domain::clock::Clock,
     platform::{
         db::{DbPool, PoolSettings},
         shutdown::Shutdown,
@@ -115,17 +116,20 @@ async fn publish_loop(relay: &Relay, wake: &Wake, shutdown: &Shutdown) {
                 }
             }
             Ok(RelayStep::Standby) => pause(jittered(STANDBY), shutdown).await,
-            Ok(RelayStep::Published { more: true, .. }) => {}
             Ok(RelayStep::Unconfirmed { .. }) => {
                 let since = *unconfirmed_since.get_or_insert(started);
                 if since.elapsed() >= YIELD_AFTER {
                     unconfirmed_since = None;
                     yield_lease(relay, shutdown).await;
+                    // If no other replica has the lease by now, new events need this one: without it they get no position.
+                    continue;
                 }
             }
+            // If the broker is full, no other replica could publish more.
+            Ok(RelayStep::Published { more: true, .. } | RelayStep::BrokerFull { .. }) => {}
             Err(ref error) => tracing::warn!(error = %error, "a step of the relay failed; it is tried again"),
         }
-        if matches!(step, Ok(RelayStep::Unconfirmed { .. }) | Err(_)) {
+        if matches!(step, Ok(RelayStep::Unconfirmed { .. } | RelayStep::BrokerFull { .. }) | Err(_)) {
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
             pause(jittered(backoff), shutdown).await;
         } else {
@@ -178,7 +182,9 @@ async fn renew_lease_loop(relay: &Relay) {
 async fn maintain_partitions_loop(relay: &Relay) {
     loop {
         wait_for_lease(relay).await;
-        if let Err(error) = maintain_partitions(&relay.pool, relay.partitions).await {
+        if let Err(error) =
+            maintain_partitions(&relay.pool, relay.partitions, Clock::System.now().date()).await
+        {
             tracing::warn!(error = %error, "the outbox's partitions could not be maintained; the next round tries again");
         }
         tokio::time::sleep(MAINTAIN).await;

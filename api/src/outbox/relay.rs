@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{broker::EventSink, platform::db::DbPool};
+use shared::{
+    broker::{BrokerError, EventSink},
+    platform::db::DbPool,
+};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
@@ -48,6 +51,11 @@ pub enum RelayStep {
     /// The broker did not confirm some events: the next step publishes them again, before all others.
     Unconfirmed {
         /// How many.
+        events: usize,
+    },
+    /// The broker takes no more events, from any replica, until consumers have handled some.
+    BrokerFull {
+        /// How many events of the batch wait.
         events: usize,
     },
 }
@@ -120,7 +128,7 @@ impl Relay {
                 self.status.set_last_error(Some(error.to_string()));
             }
             // The error of the broker is set already.
-            Ok(RelayStep::Unconfirmed { .. }) => {}
+            Ok(RelayStep::Unconfirmed { .. } | RelayStep::BrokerFull { .. }) => {}
             _ => self.status.set_last_error(None),
         }
         match step {
@@ -234,6 +242,7 @@ impl Relay {
 
         let last = ages.last().map_or(0, |(position, _)| *position);
         let (published, step) = if let Some(first) = waiting.first() {
+            let is_full = matches!(first_error, Some(BrokerError::Full { .. }));
             let error = first_error.map(|error| error.to_string()).unwrap_or_default();
             tracing::warn!(
                 relay.epoch = progress.epoch,
@@ -244,7 +253,11 @@ impl Relay {
             );
             self.status.set_last_error(Some(format!("the broker does not confirm events: {error}")));
             progress.unconfirmed = unconfirmed;
-            (first - 1, RelayStep::Unconfirmed { events: waiting.len() })
+            let events = waiting.len();
+            (
+                first - 1,
+                if is_full { RelayStep::BrokerFull { events } } else { RelayStep::Unconfirmed { events } },
+            )
         } else {
             let more = progress.ahead.as_ref().is_some_and(|ahead| !ahead.events.is_empty());
             (last, RelayStep::Published { confirmed, rejected, more })

@@ -3,10 +3,33 @@
 use std::time::Duration;
 
 use api::outbox::{RelaySettings, RelayStep, backlog};
-use shared::broker::PublishOutcome;
+use shared::broker::{BrokerError, EventSystem, PublishOutcome};
 use sqlx::Row as _;
 
 use crate::outbox_support::{Broker, Log, publish_all, unreachable};
+
+#[tokio::test]
+async fn a_full_broker_is_waited_for_while_new_events_get_their_positions() {
+    let log = Log::new().await;
+    let broker = Broker::new();
+    let relay = log.relay(&broker);
+    log.append_many(1..=3).await;
+    broker.answers(|event| match event.key {
+        1 => PublishOutcome::Confirmed,
+        _ => PublishOutcome::Retry(BrokerError::Full {
+            system: EventSystem::RedisStreams,
+            message: "told so by the test".to_owned(),
+        }),
+    });
+    for _ in 0..2 {
+        assert_eq!(relay.relay_once().await.expect("a step"), RelayStep::BrokerFull { events: 2 });
+    }
+    log.append(4, 1).await;
+    assert_eq!(relay.sequence_once().await.expect("positions"), 1);
+    broker.confirms();
+    assert_eq!(publish_all(&relay).await, 3);
+    assert_eq!(broker.take(), [(1, 1), (2, 1), (3, 1), (4, 1)]);
+}
 
 #[tokio::test]
 async fn an_event_is_sent_as_it_was_written() {

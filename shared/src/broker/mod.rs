@@ -173,7 +173,7 @@ fn ignore_unavailable(result: Result<(), BrokerError>) -> Result<(), BrokerError
 }
 
 /// A call of the broker failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The broker cannot be reached or did not answer in time. This may be temporary.
     #[error("{} is unavailable: {message}", system.product())]
@@ -181,6 +181,14 @@ pub enum BrokerError {
         /// Which event system.
         system: EventSystem,
         /// What the client library said.
+        message: String,
+    },
+    /// The broker works, and holds as many events as it should. It takes more once consumers have handled some.
+    #[error("{} takes no more events: {message}", system.product())]
+    Full {
+        /// Which event system.
+        system: EventSystem,
+        /// What is full.
         message: String,
     },
     /// The set-up is wrong: an operator must correct it.

@@ -333,7 +333,7 @@ fn can_wait_for_disk(info: &str) -> bool {
 }
 
 /// One field of what `INFO` answers.
-fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

@@ -74,7 +74,9 @@ enum ConnectionState {
 impl ConnectionState {
     fn down(error: BrokerError) -> Self {
         match error {
-            BrokerError::Unavailable { message, .. } => Self::Down { needs_operator: false, message },
+            BrokerError::Unavailable { message, .. } | BrokerError::Full { message, .. } => {
+                Self::Down { needs_operator: false, message }
+            }
             BrokerError::Misconfigured { message, .. } => Self::Down { needs_operator: true, message },
         }
     }

@@ -34,6 +34,7 @@ mod maintenance;
 mod reader;
 mod reclaim;
 mod removal;
+mod room;
 mod sink;
 mod source;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use super::group::Group;
 use crate::{domain::tenant::TenantId, platform::redis::RedisFailure};
 
-/// Entries that are looked at in one step. The largest events take 7 MB together, which come within the limit of a command.
+/// Entries that are looked at in one step. The largest events take 11 MB together, which come within the limit of a command.
 const STEP: usize = 50;
 
 /// The part of an event that says whose it is.

@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
-use super::{RedisStreamsOptions, SYSTEM, broker_error, connection, entries};
+use super::{RedisStreamsOptions, SYSTEM, broker_error, connection, entries, room::StreamRoom};
 use crate::{
     broker::{BrokerError, EventSink, EventSystem, PublishOutcome, too_large},
     domain::event::Envelope,
@@ -30,6 +30,7 @@ pub struct RedisStreamsSink {
     /// The era of the server that was written to last; see [`Redis::last_era`].
     last_era: Mutex<Option<String>>,
     takeovers: AtomicU64,
+    room: StreamRoom,
 }
 
 impl RedisStreamsSink {
@@ -40,6 +41,7 @@ impl RedisStreamsSink {
             stream: options.stream.clone(),
             last_era: Mutex::default(),
             takeovers: AtomicU64::new(0),
+            room: StreamRoom::default(),
         };
         crate::broker::ignore_unavailable(sink.check().await)?;
         Ok(sink)
@@ -148,18 +150,23 @@ impl EventSink for RedisStreamsSink {
 
     async fn publish(&self, batch: &[Envelope]) -> Vec<PublishOutcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut reason = BrokerError::unavailable(SYSTEM, "the connection was lost before its turn");
         while outcomes.len() < batch.len() {
             let rest = &batch[outcomes.len()..];
-            let (answered, connected) = self.publish_chunk(&rest[..chunk_length(rest)]).await;
+            let chunk = &rest[..chunk_length(rest)];
+            let bytes = chunk.iter().map(|event| event.body.len()).sum();
+            if let Some(message) = self.room.problem(&self.redis, &self.stream, bytes).await {
+                reason = BrokerError::Full { system: SYSTEM, message };
+                break;
+            }
+            let (answered, connected) = self.publish_chunk(chunk).await;
             outcomes.extend(answered);
             if !connected {
                 break;
             }
         }
-        // After a lost connection the rest is not offered: an event must not overtake an earlier one of its key.
-        outcomes.extend(batch[outcomes.len()..].iter().map(|_| {
-            PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, "the connection was lost before its turn"))
-        }));
+        // The rest is not offered: an event must not overtake an earlier one of its key.
+        outcomes.extend(batch[outcomes.len()..].iter().map(|_| PublishOutcome::Retry(reason.clone())));
         self.note_server().await;
         outcomes
     }

@@ -1,6 +1,7 @@
 //! A Redis for each test, and what only this backend promises.
 
 mod reading_ahead;
+mod server;
 
 use std::time::Duration;
 
@@ -358,32 +359,6 @@ async fn an_event_that_waits_for_its_next_attempt_is_taken_over_when_its_consume
     drop(first);
     let second = bench.redis_source("two").await;
     assert_eq!(take(&second, 1).await[0].attempt, 2);
-}
-
-#[tokio::test]
-async fn a_restarted_redis_that_has_lost_its_data_is_used_again() {
-    let server = testbed::private_redis().await;
-    let options = RedisStreamsOptions::new(SecretString::from(server.url().to_owned()));
-    let sink = RedisStreamsSink::connect(&options).await.expect("a sink");
-    let source = RedisStreamsSource::connect(options, "one").await.expect("a source");
-    sink.publish(&events(3)).await;
-    let before = take(&source, 3).await;
-    server.kill();
-    let outcomes = sink.publish(&events(2)).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, PublishOutcome::Retry(_))), "{outcomes:?}");
-    assert!(source.receive(1, Duration::from_millis(10)).await.is_err());
-    server.start().await;
-    eventually("it takes events again", async || {
-        sink.publish(&events(1)).await.iter().all(|outcome| matches!(outcome, PublishOutcome::Confirmed))
-    })
-    .await;
-    let after = eventually("they come", async || {
-        source.receive(1, Duration::from_secs(1)).await.ok().filter(|batch| !batch.is_empty())
-    })
-    .await;
-    assert_eq!(after[0].attempt, 1);
-    // What was held of the lost stream is nobody's any more, and acknowledging it does no harm.
-    ack(&source, before).await;
 }
 
 #[tokio::test]

@@ -196,12 +196,7 @@ impl Refusal {
     fn outcome(&self) -> PublishOutcome {
         match self {
             Self::Contents(message) => PublishOutcome::Rejected(message.clone()),
-            Self::Call(BrokerError::Unavailable { message, .. }) => {
-                PublishOutcome::Retry(BrokerError::unavailable(SYSTEM, message))
-            }
-            Self::Call(BrokerError::Misconfigured { message, .. }) => {
-                PublishOutcome::Retry(BrokerError::misconfigured(SYSTEM, message))
-            }
+            Self::Call(error) => PublishOutcome::Retry(error.clone()),
         }
     }
 }
