@@ -40,10 +40,13 @@ pub struct PartitionReport {
 }
 
 /// Creates the partitions of the coming days, moves rows of the default partition into the partition of their day, and drops
-/// the days past the retention. Days are those of the database's clock, in UTC. Can run on several replicas at the same time.
+/// the days past the retention. Days are those of the database's clock, in UTC; past are only those that are also past if it is
+/// `today`: if the database's clock jumps ahead, all days would go at once, and nothing brings them back. Can run on several
+/// replicas at the same time.
 pub async fn maintain_partitions(
     pool: &DbPool,
     settings: PartitionSettings,
+    today: time::Date,
 ) -> Result<PartitionReport, DbError> {
     let mut report = PartitionReport::default();
     for day in list_missing_days(pool, settings).await? {
@@ -55,10 +58,10 @@ pub async fn maintain_partitions(
         }
     }
     let retention = settings.retention;
-    for day in list_past_days(pool, retention).await? {
+    for day in list_past_days(pool, retention, today).await? {
         match pool
             .run_with_longer_limit(LARGE_WORK, |mut db| async move {
-                drop_partition(&mut db, day, retention).await
+                drop_partition(&mut db, day, retention, today).await
             })
             .await?
         {
@@ -67,7 +70,7 @@ pub async fn maintain_partitions(
             None => report.kept.push(day),
         }
     }
-    clear_default_partition(pool, retention).await?;
+    clear_default_partition(pool, retention, today).await?;
     if report != PartitionReport::default() {
         tracing::info!(
             created = ?report.created,
@@ -93,9 +96,10 @@ async fn drop_partition(
     db: &mut PgConnection,
     day: time::Date,
     retention: i32,
+    today: time::Date,
 ) -> sqlx::Result<Option<bool>> {
     let mut transaction = begin_exclusive(db, DROP_LOCK_TIMEOUT).await?;
-    if is_still_needed(&mut transaction, day, retention).await? {
+    if is_still_needed(&mut transaction, day, retention, today).await? {
         transaction.commit().await?;
         return Ok(None);
     }
@@ -143,16 +147,21 @@ async fn list_missing_days(pool: &DbPool, settings: PartitionSettings) -> Result
 }
 
 /// The days past the retention that still have a partition, oldest first.
-async fn list_past_days(pool: &DbPool, retention: i32) -> Result<Vec<time::Date>, DbError> {
+async fn list_past_days(
+    pool: &DbPool,
+    retention: i32,
+    today: time::Date,
+) -> Result<Vec<time::Date>, DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query_scalar!(
             r#"SELECT day AS "day!" FROM (
                SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
                FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                WHERE i.inhparent = 'outbox'::regclass AND c.relname ~ '^outbox_[0-9]{8}$') p
-           WHERE day < (now() AT TIME ZONE 'UTC')::date - $1::integer
+           WHERE day < least((now() AT TIME ZONE 'UTC')::date, $2::date) - $1::integer
            ORDER BY day"#,
-            retention
+            retention,
+            today,
         )
         .fetch_all(&mut *db)
         .await
@@ -166,6 +175,7 @@ async fn is_still_needed(
     connection: &mut PgConnection,
     day: time::Date,
     retention: i32,
+    today: time::Date,
 ) -> Result<bool, sqlx::Error> {
     let row = sqlx::query!(
         r#"SELECT pg_snapshot_xmax(r.published) = '1'
@@ -174,10 +184,11 @@ async fn is_still_needed(
                   OR EXISTS (SELECT FROM pg_snapshot_xip(r.published) x
                              JOIN outbox o ON o.day = $1 AND o.xid = x) AS "unpublished!",
                   coalesce((SELECT max(o.id) FROM outbox o WHERE o.day = $1) > r.reconciled, false) AS "unverified!",
-                  $1 >= (now() AT TIME ZONE 'UTC')::date - 2 * $2::integer AS "recent!"
+                  $1 >= least((now() AT TIME ZONE 'UTC')::date, $3::date) - 2 * $2::integer AS "recent!"
            FROM relay r"#,
         day,
-        retention
+        retention,
+        today,
     )
     .fetch_one(connection)
     .await?;
@@ -189,17 +200,18 @@ async fn is_still_needed(
 
 /// Deletes rows past the retention from the default partition, which is never dropped, and the pages up to the last one that has
 /// an event of these days.
-async fn clear_default_partition(pool: &DbPool, retention: i32) -> Result<(), DbError> {
+async fn clear_default_partition(pool: &DbPool, retention: i32, today: time::Date) -> Result<(), DbError> {
     let work = |mut db: DbConnection| async move {
         sqlx::query!(
             r#"WITH deleted AS (
                    DELETE FROM outbox_default o USING relay r
-                   WHERE o.day < (now() AT TIME ZONE 'UTC')::date - $1::integer AND o.id <= r.reconciled
+                   WHERE o.day < least((now() AT TIME ZONE 'UTC')::date, $2::date) - $1::integer AND o.id <= r.reconciled
                      AND (pg_visible_in_snapshot(o.xid, r.published)
                           OR o.id <= r.restored AND pg_snapshot_xmax(r.published) <> '1')
                    RETURNING o.day)
                SELECT log_forget(max(day)) AS pages FROM deleted HAVING count(*) > 0"#,
-            retention
+            retention,
+            today,
         )
         .fetch_optional(&mut *db)
         .await

@@ -1,8 +1,10 @@
 //! The log's days: made ahead, found again when rows were there first, dropped when nothing needs them.
 
-use api::outbox::{PartitionSettings, maintain_partitions};
+use api::outbox::{PartitionReport, PartitionSettings, maintain_partitions};
+use shared::{domain::clock::Clock, platform::db::DbError};
 use sqlx::Connection as _;
 use testbed::eventually;
+use time::Duration;
 
 use crate::outbox_support::{Broker, Log, publish_all};
 
@@ -32,6 +34,16 @@ impl Log {
         .execute(&self.db)
         .await
         .expect("the event is written");
+    }
+
+    /// One round, on a day of the API's clock that is so many days from the database's.
+    async fn maintain_on(&self, day: i32) -> Result<PartitionReport, DbError> {
+        let today = Clock::System.now().date() + Duration::days(day.into());
+        maintain_partitions(&self.pool, SETTINGS, today).await
+    }
+
+    async fn maintain(&self) -> Result<PartitionReport, DbError> {
+        self.maintain_on(0).await
     }
 
     async fn in_default(&self) -> i64 {
@@ -69,15 +81,11 @@ async fn the_first_event_of_a_new_database_already_has_a_partition() {
 async fn partitions_are_created_ahead_once_even_by_several_replicas_at_the_same_time() {
     let log = Log::new().await;
     log.drop_days().await;
-    let rounds =
-        futures_util::future::join_all((0..4).map(|_| maintain_partitions(&log.pool, SETTINGS))).await;
+    let rounds = futures_util::future::join_all((0..4).map(|_| log.maintain())).await;
     let created: usize = rounds.into_iter().map(|round| round.expect("a round").created.len()).sum();
     assert_eq!(created, 4);
     assert_eq!(log.days().await, [0, 1, 2, 3]);
-    assert_eq!(
-        maintain_partitions(&log.pool, SETTINGS).await.expect("a round"),
-        api::outbox::PartitionReport::default()
-    );
+    assert_eq!(log.maintain().await.expect("a round"), PartitionReport::default());
 }
 
 #[tokio::test]
@@ -94,7 +102,7 @@ async fn rows_that_were_inserted_before_their_partition_move_into_it_and_are_pub
     log.append_on(9, 5).await;
     assert_eq!(log.in_default().await, 5);
 
-    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
+    log.maintain().await.expect("a round");
     assert_eq!(log.days().await, [-2, 0, 1, 2, 3]);
     assert_eq!(log.in_default().await, 1, "the day of the last is far off");
     assert_eq!(publish_all(&relay).await, 3);
@@ -113,22 +121,41 @@ async fn days_past_the_retention_are_dropped_once_their_events_are_published_and
     log.append_on(0, 3).await;
 
     // Nothing is published yet: only the empty day goes.
-    let kept = maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
+    let kept = log.maintain().await.expect("a round");
     assert_eq!((kept.dropped.len(), kept.kept.len()), (1, 2));
     assert_eq!(log.days().await, [-30, -8, -7, 0, 1, 2, 3]);
 
     // Published, but no history has it: what is twice as old as the retention goes.
     publish_all(&relay).await;
-    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
+    log.maintain().await.expect("a round");
     assert_eq!(log.days().await, [-8, -7, 0, 1, 2, 3]);
 
     // The reconciler has found it there.
     log.run("UPDATE relay SET reconciled = (SELECT max(id) FROM outbox)").await;
-    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
+    log.maintain().await.expect("a round");
     assert_eq!(log.days().await, [-7, 0, 1, 2, 3]);
     let left: i64 =
         sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&log.db).await.expect("a count");
     assert_eq!(left, 1);
+}
+
+#[tokio::test]
+async fn if_the_databases_clock_is_ahead_no_day_is_dropped_before_its_time() {
+    let log = Log::new().await;
+    let relay = log.relay(&Broker::new());
+    log.make_day(-9).await;
+    log.append_on(-9, 1).await;
+    log.append_on(-10, 2).await;
+    publish_all(&relay).await;
+    log.run("UPDATE relay SET reconciled = (SELECT max(id) FROM outbox)").await;
+    // For the API, these days are within the retention.
+    for ahead in [-20, -3] {
+        let report = log.maintain_on(ahead).await.expect("a round");
+        assert_eq!((report.dropped, report.kept), (Vec::new(), Vec::new()));
+        assert_eq!(log.in_default().await, 1);
+    }
+    assert_eq!(log.maintain().await.expect("a round").dropped.len(), 1);
+    assert_eq!(log.in_default().await, 0);
 }
 
 #[tokio::test]
@@ -137,11 +164,11 @@ async fn rows_of_the_default_partition_past_the_retention_are_deleted_once_they_
     let relay = log.relay(&Broker::new());
     log.append_on(-9, 1).await;
     log.append_on(-10, 2).await;
-    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
+    log.maintain().await.expect("a round");
     assert_eq!(log.in_default().await, 2, "not published yet");
     publish_all(&relay).await;
     log.run("UPDATE relay SET reconciled = (SELECT max(id) FROM outbox)").await;
-    maintain_partitions(&log.pool, SETTINGS).await.expect("a round");
+    log.maintain().await.expect("a round");
     assert_eq!(log.in_default().await, 0);
 }
 
@@ -153,13 +180,10 @@ async fn an_open_reader_delays_a_partition_but_no_writer() {
     let mut reader = connection.begin().await.expect("a transaction");
     sqlx::query("SELECT count(*) FROM outbox").execute(&mut *reader).await.expect("a read");
 
-    maintain_partitions(&log.pool, SETTINGS).await.expect_err("the reader is in the way");
+    log.maintain().await.expect_err("the reader is in the way");
     log.append(1, 1).await;
     reader.rollback().await.expect("the end");
-    eventually("the next round makes it", async || {
-        maintain_partitions(&log.pool, SETTINGS).await.map(|_| ())
-    })
-    .await;
+    eventually("the next round makes it", async || log.maintain().await.map(|_| ())).await;
     assert_eq!(log.days().await, [0, 1, 2, 3]);
     assert_eq!(log.in_default().await, 0);
 }

@@ -290,7 +290,10 @@ async fn a_day_is_dropped_together_with_its_pages_and_later_positions_stay() {
     log.append_many(701..=710).await;
     publish_all(&relay).await;
     log.run("UPDATE relay SET reconciled = (SELECT max(id) FROM outbox)").await;
-    let report = api::outbox::maintain_partitions(&log.pool, api::outbox::PartitionSettings::default()).await;
+    let report = {
+        let today = shared::domain::clock::Clock::System.now().date();
+        api::outbox::maintain_partitions(&log.pool, api::outbox::PartitionSettings::default(), today).await
+    };
     assert_eq!(report.expect("a round").dropped.len(), 1);
     let left = log.positions().await;
     assert_eq!(left.iter().map(|event| event.position).collect::<Vec<_>>(), (701..=710).collect::<Vec<_>>());
