@@ -23,12 +23,19 @@ impl PageSize {
         self.current
     }
 
-    /// Learns from a page, given the bytes of each of its items.
+    /// Learns from a page, given the bytes of each of its items. Only full pages let the next ones grow, and not faster than twofold:
+    /// a few small items say nothing about the many that may come.
     pub fn fit(&mut self, sizes: impl ExactSizeIterator<Item = usize>) {
         let count = sizes.len();
-        if let Some(average) = sizes.sum::<usize>().checked_div(count) {
-            self.current = (self.bytes / average.max(1)).clamp(*self.items.start(), *self.items.end());
-        }
+        let Some(average) = sizes.sum::<usize>().checked_div(count) else { return };
+        let most = if count >= self.current { self.current.saturating_mul(2) } else { self.current };
+        let wanted = (self.bytes / average.max(1)).min(most);
+        self.current = wanted.clamp(*self.items.start(), *self.items.end());
+    }
+
+    /// Learns that a page could not be read, perhaps because it was too large.
+    pub fn shrink(&mut self) {
+        self.current = (self.current / 2).max(*self.items.start());
     }
 }
 
@@ -40,11 +47,29 @@ mod tests {
     fn a_page_has_about_the_wanted_bytes_within_its_bounds() {
         let mut size = PageSize::new(1000, 4..=100, 50);
         assert_eq!(size.items(), 50);
-        for (page, expected) in
-            [(&[10, 30][..], 50), (&[100], 10), (&[], 10), (&[0, 1], 100), (&[1], 100), (&[9000], 4)]
-        {
-            size.fit(page.iter().copied());
-            assert_eq!(size.items(), expected, "after {page:?}");
+        for (count, bytes, expected) in [
+            (2, 20, 50),
+            (1, 100, 10),
+            (0, 0, 10),
+            (9, 1, 10),
+            (10, 1, 20),
+            (20, 40, 25),
+            (25, 0, 50),
+            (50, 0, 100),
+            (100, 1, 100),
+            (1, 9000, 4),
+        ] {
+            size.fit(std::iter::repeat_n(bytes, count));
+            assert_eq!(size.items(), expected, "after {count} of {bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_is_halved_down_to_the_fewest() {
+        let mut size = PageSize::new(1000, 4..=100, 50);
+        for expected in [25, 12, 6, 4, 4] {
+            size.shrink();
+            assert_eq!(size.items(), expected);
         }
     }
 

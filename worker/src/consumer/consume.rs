@@ -123,9 +123,13 @@ impl Consumer {
     async fn receive(&self) -> Result<Vec<Delivery>, BrokerError> {
         let most = self.lock_batch_size().items();
         // Never cancelled: events that the source is about to hand out would be lost until they are delivered again.
-        let deliveries = self.source.receive(most, self.settings.wait).await?;
-        self.lock_batch_size().fit(deliveries.iter().map(|delivery| delivery.body.len()));
-        Ok(deliveries)
+        let received = self.source.receive(most, self.settings.wait).await;
+        let mut batch_size = self.lock_batch_size();
+        match &received {
+            Ok(deliveries) => batch_size.fit(deliveries.iter().map(|delivery| delivery.body.len())),
+            Err(_) => batch_size.shrink(),
+        }
+        received
     }
 
     fn lock_batch_size(&self) -> MutexGuard<'_, PageSize> {
