@@ -83,7 +83,7 @@ pub async fn load_log_page(
                FROM relay r
            ) AS tip
            LEFT JOIN LATERAL (
-               SELECT f.*, sum(octet_length(f.payload)) OVER (ORDER BY f.position ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+               SELECT f.*, sum(octet_length(f.payload)) OVER (ORDER BY f.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
                FROM log_feed($1, $2, $3) f
            ) AS e ON coalesce(e.bytes_before, 0) < $4"#,
         after,

@@ -117,7 +117,7 @@ async fn read_events(db: &mut PgConnection, after: i64, most: i32) -> Result<Vec
                   order_id AS "order_id!", version AS "version!", payload AS "payload!",
                   extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
            FROM (
-               SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.position ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+               SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
                FROM log_events($1, $2) e
            ) AS page
            WHERE coalesce(bytes_before, 0) < $3
@@ -173,7 +173,7 @@ pub(super) async fn read_by_ids<'a>(
             r#"SELECT coalesce(log_position(id), 0) AS "position!", id, event_id, event_type, order_id, version, payload,
                       extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
                FROM (
-                   SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.id ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+                   SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
                    FROM outbox e WHERE e.id = ANY ($1)
                ) AS page
                WHERE coalesce(bytes_before, 0) < $2

@@ -64,6 +64,7 @@ async fn all_lost_events_are_published_again_part_by_part() {
     let settings = ReconcilerSettings { after: Duration::ZERO, ..ReconcilerSettings::default() };
     let repaired = Reconciler::new(&relay, settings).reconcile_once().await.expect("a round").repaired;
     assert_eq!(repaired, 59);
+    assert!(broker.largest_batch() < 4 * MEBIBYTE + LARGE, "{}", broker.largest_batch());
     assert_eq!(orders(&broker), (1..EVENTS).collect::<Vec<_>>());
 }
 

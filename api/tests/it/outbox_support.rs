@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -120,6 +120,7 @@ pub(crate) struct Broker {
     open: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
     takeovers: AtomicU64,
+    largest_batch: AtomicUsize,
 }
 
 impl Broker {
@@ -130,6 +131,7 @@ impl Broker {
             open: watch::Sender::new(true),
             waiting: watch::Sender::new(0),
             takeovers: AtomicU64::new(0),
+            largest_batch: AtomicUsize::new(0),
         })
     }
 
@@ -171,6 +173,11 @@ impl Broker {
         std::mem::take(&mut *lock(&self.stored))
     }
 
+    /// The bytes of the largest batch that was offered.
+    pub(crate) fn largest_batch(&self) -> usize {
+        self.largest_batch.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn len(&self) -> usize {
         lock(&self.stored).len()
     }
@@ -192,6 +199,8 @@ impl EventSink for Broker {
         self.waiting.send_modify(|waiting| *waiting += 1);
         self.open.subscribe().wait_for(|open| *open).await.expect("the broker lives");
         self.waiting.send_modify(|waiting| *waiting -= 1);
+        let bytes = batch.iter().map(|event| event.body.len()).sum();
+        self.largest_batch.fetch_max(bytes, Ordering::Relaxed);
         let mut answer = lock(&self.answer);
         let mut stored = lock(&self.stored);
         batch

@@ -77,7 +77,7 @@ pub async fn load_events(
         OutboxRow,
         r#"SELECT id, event_id, event_type, order_id, version, payload
            FROM (
-               SELECT *, sum(octet_length(payload)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+               SELECT *, sum(octet_length(payload)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
                FROM (
                    SELECT id, event_id, event_type, order_id, version, payload FROM outbox
                    WHERE id > $4 AND id <= $5

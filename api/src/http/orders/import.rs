@@ -41,7 +41,8 @@ const WAITING_PIECES: usize = 2;
 ///
 /// A file of any size: a JSON document a line (NDJSON), or CSV, whose first row names the columns. A row has the fields of a new
 /// order, and can have those that an export has beside them; they are checked and not taken. In CSV the lines of an order are JSON
-/// in one cell, and its metadata in another one. Comments (`#`) of CSV, empty lines, and the first and the last line of an export are passed over.
+/// in one cell, and its metadata in another one. Empty lines are passed over, and what an
+/// export has around its orders: the first and the last line of NDJSON, the two comments at the end of CSV.
 ///
 /// The response streams while the file arrives, so read it while you send: a result for each row, in the order of the rows, and at
 /// the end a line with the totals. A faulty row is its own result. If a service this depends on goes away, or the client sends

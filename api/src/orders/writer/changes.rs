@@ -46,7 +46,6 @@ struct Unwritten {
 impl BatchHandler<ChangeJob> for ChangeHandler {
     async fn handle(&self, jobs: Vec<ChangeJob>) -> Vec<ChangeJob> {
         let (jobs, mut taken) = split_duplicate_keys(jobs);
-        metrics::histogram!("write_batch_size", "kind" => "change").record(batch_size(&jobs));
         let mut orders: Vec<OrderKey> = jobs.iter().map(ChangeJob::order).collect();
         orders.sort_unstable();
         orders.dedup();
@@ -83,6 +82,7 @@ impl BatchHandler<ChangeJob> for ChangeHandler {
         }
         taken.extend(self.0.respond_unchanged(unchanged, &current).await);
         if !writes.is_empty() {
+            metrics::histogram!("write_batch_size", "kind" => "change").record(batch_size(&writes));
             let unwritten = self.write_batch(writes).await;
             held.extend(unwritten.raced);
             taken.extend(unwritten.taken);
