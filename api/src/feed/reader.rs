@@ -1,10 +1,13 @@
 //! A reader of the feed: from the database until it has caught up, then from memory.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use shared::{
     domain::tenant::TenantId,
-    platform::db::{DbConnection, DbPool},
+    platform::{
+        db::{DbConnection, DbPool},
+        page_size::PageSize,
+    },
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -22,9 +25,11 @@ use super::{
 use crate::db::{self, LogPage, LogRow, LogSpan};
 
 /// The bytes after which a page from the database ends: it is held until the reader has sent it.
-const PAGE_BYTES: i64 = 1024 * 1024;
-/// The positions of a page.
-const PAGE: i32 = 1000;
+const PAGE_BYTES: usize = 1024 * 1024;
+/// The positions of a page: no more than are likely to fit, because PostgreSQL reads the others in vain.
+const PAGE: RangeInclusive<usize> = 16..=1000;
+/// How many positions are looked at for dropped events at the beginning of the retained log.
+const BEGINNING: i32 = 1000;
 
 /// Reads pages from the database for the readers that are behind, a few at a time.
 pub(super) struct CatchUp {
@@ -55,7 +60,7 @@ impl CatchUp {
     async fn load_page(
         self: Arc<Self>,
         after: i64,
-        most: i32,
+        most: usize,
         tenant: TenantId,
         for_stream: bool,
     ) -> Result<LoadedPage, FeedError> {
@@ -64,6 +69,7 @@ impl CatchUp {
         let room = if for_stream { &self.held } else { &self.passing };
         let held = Arc::clone(room).acquire_owned().await.map_err(closed)?;
         let _reading = self.reading.acquire().await.map_err(closed)?;
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
         let span = LogSpan { after, most, bytes: PAGE_BYTES };
         let load = |mut db: DbConnection| async move { db::load_log_page(&mut db, span, Some(tenant)).await };
         let page = self.db.read_with_retry(load).await?;
@@ -74,7 +80,7 @@ impl CatchUp {
     async fn last_dropped(&self, after: i64) -> Result<Option<i64>, FeedError> {
         let _reading = self.reading.acquire().await.map_err(|_| FeedError::Replaced)?;
         let find =
-            |mut db: DbConnection| async move { db::last_dropped_position(&mut db, after, PAGE).await };
+            |mut db: DbConnection| async move { db::last_dropped_position(&mut db, after, BEGINNING).await };
         Ok(self.db.read_with_retry(find).await?)
     }
 }
@@ -99,6 +105,7 @@ pub struct FeedReader {
     filter: EventFilter,
     /// Begin after the last missing event of the first page: it begins where the retained log does.
     skips_missing: bool,
+    page: PageSize,
     /// Whether the next page is read while this one is being sent, as for a stream.
     reads_ahead: bool,
     ahead: Option<PageAhead>,
@@ -145,6 +152,7 @@ impl FeedReader {
             scope,
             filter,
             skips_missing,
+            page: PageSize::new(PAGE_BYTES, PAGE, *PAGE.end()),
             reads_ahead: false,
             ahead: None,
         }
@@ -217,6 +225,7 @@ impl FeedReader {
                 missing @ Some(_) => return Err(FeedError::Expired { missing }),
                 None => {
                     self.skips_missing = false;
+                    self.page.fit(rows.iter().map(|row| row.payload.len()));
                     if self.reads_ahead && end < tip.head {
                         self.begin_page(end);
                     }
@@ -238,17 +247,15 @@ impl FeedReader {
             return page;
         }
         // If every event passes, no more of them are needed.
-        let wanted =
-            if self.filter.admits_all(self.scope) { i32::try_from(most).unwrap_or(PAGE) } else { PAGE };
-        Arc::clone(&self.catch_up)
-            .load_page(after, wanted.min(PAGE), self.scope.tenant, self.reads_ahead)
-            .await
+        let wanted = if self.filter.admits_all(self.scope) { most } else { usize::MAX };
+        let most = self.page.items().min(wanted);
+        Arc::clone(&self.catch_up).load_page(after, most, self.scope.tenant, self.reads_ahead).await
     }
 
     /// Begins to read the page after a position.
     fn begin_page(&mut self, after: i64) {
         let mut task = JoinSet::new();
-        task.spawn(Arc::clone(&self.catch_up).load_page(after, PAGE, self.scope.tenant, true));
+        task.spawn(Arc::clone(&self.catch_up).load_page(after, self.page.items(), self.scope.tenant, true));
         self.ahead = Some(PageAhead { after, task });
     }
 

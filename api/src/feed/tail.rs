@@ -23,7 +23,7 @@ use crate::db::{self, LogEra, LogPage, LogRow, LogSpan, LogTip};
 /// The events that one statement reads.
 const PAGE: i32 = 1000;
 /// The bytes after which it reads no more.
-const PAGE_BYTES: i64 = 4 * 1024 * 1024;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The pause after a failed read.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// Stands for the time before the first event got a position. Keys of eras are not negative.

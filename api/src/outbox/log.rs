@@ -111,17 +111,17 @@ pub(super) async fn read_page(
 }
 
 async fn read_events(db: &mut PgConnection, after: i64, most: i32) -> Result<Vec<EventColumns>, sqlx::Error> {
+    // The function returns its rows in order, and the window takes them as they come.
     sqlx::query_as!(
         EventColumns,
         r#"SELECT position AS "position!", id AS "id!", event_id AS "event_id!", event_type AS "event_type!",
                   order_id AS "order_id!", version AS "version!", payload AS "payload!",
                   extract(epoch FROM clock_timestamp() - recorded_at)::double precision AS "age!"
            FROM (
-               SELECT e.*, sum(octet_length(e.payload)) OVER (ORDER BY e.position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+               SELECT e.*, sum(octet_length(e.payload)) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
                FROM log_events($1, $2) e
            ) AS page
-           WHERE coalesce(bytes_before, 0) < $3
-           ORDER BY position"#,
+           WHERE coalesce(bytes_before, 0) < $3"#,
         after,
         most,
         BATCH_BYTES,

@@ -75,7 +75,7 @@ async fn a_page_of_the_feed_ends_after_its_bytes_and_the_next_one_goes_on() {
     let mut db = log.connection().await;
     let (mut after, mut pages, mut seen) = (0, 0, Vec::new());
     while after < EVENTS {
-        let span = LogSpan { after, most: 1000, bytes: i64::try_from(MEBIBYTE).expect("small") };
+        let span = LogSpan { after, most: 1000, bytes: MEBIBYTE };
         let LogPage { rows, end, .. } = load_log_page(&mut db, span, None).await.expect("a page");
         let bytes: usize = rows.iter().map(|row| row.payload.len()).sum();
         assert!(bytes < MEBIBYTE + LARGE, "{bytes}");
